@@ -1,0 +1,135 @@
+"""Retrieval metrics against hand computations, scikit-learn and properties."""
+
+import math
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
+
+from stages.evaluate.score import METRICS, bm25_scores, random_scores, score_retrieval
+
+
+def ids(count):
+    return [f"page-{number:04d}" for number in range(count)]
+
+
+def random_case(seed, queries=12, corpus=30, answers=3):
+    rng = np.random.default_rng(seed)
+    relevant = [{f"page-{c:04d}" for c in rng.choice(corpus, rng.integers(1, answers + 1), False)} for _ in range(queries)]
+    return rng.standard_normal((queries, corpus)).astype(np.float32), relevant
+
+
+def test_by_hand():
+    scores = np.array([[0.9, 0.5, 0.1, 0.0], [0.1, 0.9, 0.5, 0.3]], dtype=np.float32)
+    result = score_retrieval(scores, corpus_ids=ids(4), relevant=[{"page-0000"}, {"page-0002", "page-0000"}])
+    second = (1 / math.log2(3) + 1 / math.log2(5)) / (1 + 1 / math.log2(3))  # relevant at ranks 2 and 4
+    assert result.per_query["ndcg@10"] == pytest.approx([1.0, second])
+    assert result.per_query["recall@1"] == (1.0, 0.0)
+    assert result.per_query["recall@5"] == (1.0, 1.0)
+    assert result.per_query["mrr"] == (1.0, 0.5)
+    assert result.metrics["mrr"].mean == 0.75
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ndcg_agrees_with_scikit_learn(seed):
+    scores, relevant = random_case(seed)
+    truth = np.array([[page in answers for page in ids(30)] for answers in relevant], dtype=float)
+    expected = [ndcg_score(truth[row : row + 1], scores[row : row + 1], k=10) for row in range(12)]
+    result = score_retrieval(scores, corpus_ids=ids(30), relevant=relevant)
+    assert result.per_query["ndcg@10"] == pytest.approx(expected)
+
+
+@given(seed=st.integers(0, 10_000), corpus=st.integers(3, 40), levels=st.integers(1, 50))
+@settings(max_examples=40, deadline=None)
+def test_bounded_and_independent_of_corpus_order_even_with_ties(seed, corpus, levels):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(levels, size=(6, corpus)).astype(np.float32)
+    relevant = [{f"page-{rng.integers(corpus):04d}"} for _ in range(6)]
+    order = rng.permutation(corpus)
+    straight = score_retrieval(scores, corpus_ids=ids(corpus), relevant=relevant, resamples=50)
+    shuffled = score_retrieval(
+        scores[:, order], corpus_ids=[ids(corpus)[i] for i in order], relevant=relevant, resamples=50
+    )
+    assert straight == shuffled
+    for name in METRICS:
+        interval = straight.metrics[name]
+        assert 0 <= interval.low <= interval.mean + 1e-12 and interval.mean <= interval.high + 1e-12 <= 1 + 2e-12
+
+
+def test_perfect_ranking_is_one_and_worst_is_zero():
+    scores = np.eye(20, dtype=np.float32)
+    best = score_retrieval(scores, corpus_ids=ids(20), relevant=[{page} for page in ids(20)])
+    assert all(best.metrics[name].mean == best.metrics[name].low == 1.0 for name in METRICS)
+    worst = score_retrieval(-scores, corpus_ids=ids(20), relevant=[{page} for page in ids(20)])
+    assert worst.metrics["recall@10"].mean == 0.0
+    assert worst.metrics["mrr"].mean == pytest.approx(1 / 20)
+
+
+def test_a_collapsed_model_is_not_flattered():
+    collapsed = score_retrieval(np.ones((50, 50), np.float32), corpus_ids=ids(50), relevant=[{p} for p in ids(50)])
+    chance = random_scores(relevant_counts=[1] * 50, corpus_size=50)
+    assert collapsed.metrics["ndcg@10"].mean == pytest.approx(chance.metrics["ndcg@10"].mean)
+
+
+def test_random_expectation_agrees_with_simulation():
+    rng = np.random.default_rng(0)
+    counts = [1, 2, 5, 1]
+    relevant = [set(ids(23)[:count]) for count in counts]
+    repeats = 800
+    simulated = score_retrieval(
+        rng.random((4 * repeats, 23)).astype(np.float32), corpus_ids=ids(23), relevant=relevant * repeats, resamples=10
+    )
+    expected = random_scores(relevant_counts=counts, corpus_size=23)
+    for name in METRICS:
+        assert expected.metrics[name].mean == pytest.approx(simulated.metrics[name].mean, abs=0.015), name
+
+
+def test_random_reciprocal_rank_by_hand():
+    harmonic = sum(1 / rank for rank in range(1, 8))
+    assert random_scores(relevant_counts=[1], corpus_size=7).metrics["mrr"].mean == pytest.approx(harmonic / 7)
+    assert random_scores(relevant_counts=[7], corpus_size=7).metrics["ndcg@10"].mean == pytest.approx(1.0)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    covered = 0
+    for trial in range(100):
+        hits = rng.random(200) < 0.3
+        scores = np.where(hits, 1.0, -1.0)[:, None] * np.array([[1.0, 0.0]])
+        result = score_retrieval(scores, corpus_ids=["a", "b"], relevant=[{"a"}] * 200, resamples=300, seed=trial)
+        covered += result.metrics["recall@1"].low <= 0.3 <= result.metrics["recall@1"].high
+    assert 88 <= covered <= 100
+
+
+def test_same_seed_same_interval():
+    scores, relevant = random_case(1)
+    first, second = (score_retrieval(scores, corpus_ids=ids(30), relevant=relevant, seed=9) for _ in range(2))
+    assert first.to_json() == second.to_json()
+    assert set(first.to_json()) == {*METRICS, "per_query"}
+
+
+@pytest.mark.parametrize(
+    ("scores", "relevant", "message"),
+    [
+        (np.ones((1, 2)), [{"page-0000"}], "shape"),
+        (np.full((1, 3), np.nan), [{"page-0000"}], "NaN"),
+        (np.ones((1, 3)), [set()], "query 0"),
+        (np.ones((1, 3)), [{"nowhere"}], "nowhere"),
+    ],
+)
+def test_bad_input_is_named(scores, relevant, message):
+    with pytest.raises(ValueError, match=message):
+        score_retrieval(scores, corpus_ids=ids(3), relevant=relevant)
+
+
+def test_bm25_reads_vietnamese_in_either_normal_form():
+    corpus = ["Chèn bảng tính vào tài liệu", "Định dạng đoạn văn", "", "!!!"]
+    query = unicodedata.normalize("NFD", "BẢNG tính")
+    scores = bm25_scores(corpus, [query, "?!", "unbekannt", ""])
+    assert scores.shape == (4, 4) and scores.dtype == np.float32
+    assert scores[0].argmax() == 0 and scores[0, 0] > 0
+    assert not scores[1:].any() and not scores[:, 2:].any()
+    assert not bm25_scores(["", ""], ["x"]).any()
