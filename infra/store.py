@@ -1,0 +1,306 @@
+"""Committed outputs: a folder of immutable files plus `manifest.json`, visible completely or not at all.
+
+    with store.attempt("pretrain", fingerprint) as attempt:
+        (attempt.path / "training.json").write_text("...")
+        committed = attempt.commit(inputs={...}, configuration={...}, counts={...})
+
+Protocol: write into a private attempt folder on the same filesystem, sync every file and folder, write and
+sync the manifest last, rename the folder to its final name, sync the parent. The rename is the only commit;
+a crash before it leaves nothing that a reader can see. Readers verify size and SHA-256 of every file.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from infra.fingerprint import canonical_json, code_version
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+ATTEMPTS = ".attempts"
+ABANDONED_AFTER_SECONDS = 7 * 24 * 3600
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_CHUNK = 1 << 20
+
+
+class StoreError(Exception):
+    """An output cannot be read from or written to the store."""
+
+
+class CorruptOutput(StoreError):
+    """A committed folder does not hold what its manifest says, or has no valid manifest."""
+
+
+class CommitConflict(StoreError):
+    """Another attempt committed different content under the same fingerprint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One file of an output: POSIX path relative to the output's folder, size in bytes, SHA-256 in hex."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an output is, what it was made from, and every file it holds (sorted by path)."""
+
+    stage: str
+    fingerprint: str
+    files: tuple[FileEntry, ...]
+    inputs: dict[str, str]
+    configuration: dict
+    code_version: str
+    counts: dict
+
+    @functools.cached_property
+    def content_digest(self) -> str:
+        """SHA-256 over the sorted (path, sha256) pairs only: equal content means equal digest."""
+        pairs = sorted([entry.path, entry.sha256] for entry in self.files)
+        return hashlib.sha256(canonical_json(pairs)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A verified output: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+
+class Attempt:
+    """A private folder to fill; `commit` makes it visible. Without a commit nothing remains."""
+
+    def __init__(self, path: Path, final: Path, stage: str, fingerprint: str) -> None:
+        self.path = path
+        self._final = final
+        self._stage = stage
+        self._fingerprint = fingerprint
+
+    def commit(self, *, inputs: dict[str, str], configuration: dict, counts: dict) -> Committed:
+        """Publish the folder; return the committed output.
+
+        `inputs` maps an input's name to its content digest. If another attempt was faster and committed the
+        same content, that output is adopted. Raises CommitConflict when the contents differ.
+        """
+        manifest = Manifest(
+            stage=self._stage,
+            fingerprint=self._fingerprint,
+            files=_sync_and_list(self.path),
+            inputs=dict(inputs),
+            configuration=_as_read(configuration),
+            code_version=code_version(),
+            counts=_as_read(counts),
+        )
+        _write_manifest(self.path / MANIFEST, manifest)
+        _sync_folder(self.path)
+        self._final.parent.mkdir(parents=True, exist_ok=True)
+        _sync_folder(self._final.parent.parent)
+        # An empty folder would be replaced silently by rename; a full one makes it fail. Neither is ours.
+        if os.path.lexists(self._final):
+            return self._adopt(manifest)
+        try:
+            os.rename(self.path, self._final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            return self._adopt(manifest)
+        _sync_folder(self._final.parent)
+        return Committed(self._final, manifest)
+
+    def _adopt(self, mine: Manifest) -> Committed:
+        theirs = open_committed(self._final)
+        if theirs.manifest.content_digest != mine.content_digest:
+            raise CommitConflict(
+                f"{self._final} already holds different content (digest {theirs.manifest.content_digest[:12]}, "
+                f"this attempt {mine.content_digest[:12]}): two runs of one fingerprint disagreed. "
+                "Keep the committed one and run again, or delete that folder and run again."
+            )
+        return theirs
+
+
+class Store(Protocol):
+    """Where outputs live: find one by (stage, fingerprint), or attempt to make it."""
+
+    def find(self, stage: str, fingerprint: str) -> Committed | None: ...
+
+    def attempt(self, stage: str, fingerprint: str) -> AbstractContextManager[Attempt]: ...
+
+    def open(self, path: Path | str) -> Committed: ...
+
+
+class LocalStore:
+    """Outputs at `<root>/<stage>/<fingerprint>/`, attempts at `<root>/.attempts/`, on one filesystem."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).absolute()
+
+    def path(self, stage: str, fingerprint: str) -> Path:
+        """The folder of an output, whether or not it is committed. Raises StoreError for an unsafe name."""
+        for name in (stage, fingerprint):
+            if not _NAME.fullmatch(name):
+                raise StoreError(f"{name!r} cannot name an output: use letters, digits, '_', '.' and '-'")
+        return self.root / stage / fingerprint
+
+    def find(self, stage: str, fingerprint: str) -> Committed | None:
+        """The verified output, or None if there is none. Raises CorruptOutput if it is damaged."""
+        folder = self.path(stage, fingerprint)
+        if not os.path.lexists(folder):
+            return None
+        committed = open_committed(folder)
+        if (committed.manifest.stage, committed.manifest.fingerprint) != (stage, fingerprint):
+            found = f"{committed.manifest.stage}/{committed.manifest.fingerprint}"
+            raise _corrupt(folder, f"its manifest is of {found}")
+        return committed
+
+    def open(self, path: Path | str) -> Committed:
+        """Verify a committed folder by its path. Raises CorruptOutput if it is missing or damaged."""
+        return open_committed(path)
+
+    @contextlib.contextmanager
+    def attempt(self, stage: str, fingerprint: str) -> Iterator[Attempt]:
+        """A fresh private folder; removed at the end unless committed."""
+        final = self.path(stage, fingerprint)
+        attempts = self.root / ATTEMPTS
+        attempts.mkdir(parents=True, exist_ok=True)
+        remove_abandoned_attempts(attempts)
+        folder = attempts / f"{stage}-{fingerprint}-{uuid.uuid4().hex}"
+        folder.mkdir()
+        try:
+            yield Attempt(folder, final, stage, fingerprint)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_committed(path: Path | str) -> Committed:
+    """Read the manifest in `path` and verify every file's size and SHA-256.
+
+    Raises CorruptOutput, naming the file, when a file is missing, changed or not in the manifest.
+    """
+    folder = Path(path).absolute()
+    manifest = _read_manifest(folder)
+    present = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
+    del present[MANIFEST]
+    for entry in manifest.files:
+        file = present.pop(entry.path, None)
+        if file is None:
+            raise _corrupt(folder / entry.path, "it is missing")
+        size = file.stat().st_size
+        if size != entry.bytes:
+            raise _corrupt(file, f"it has {size} bytes instead of {entry.bytes}")
+        if _sha256(file) != entry.sha256:
+            raise _corrupt(file, "its SHA-256 differs from the manifest")
+    if present:
+        raise _corrupt(folder / min(present), "it is not in the manifest")
+    return Committed(folder, manifest)
+
+
+def remove_abandoned_attempts(attempts: Path, *, older_than_seconds: float = ABANDONED_AFTER_SECONDS) -> None:
+    """Delete attempt folders in which nothing was written for so long: their process was killed."""
+    limit = time.time() - older_than_seconds
+    for folder in attempts.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # its owner may finish while we look
+            newest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+            if newest < limit:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync_and_list(folder: Path) -> tuple[FileEntry, ...]:
+    """Sync every file and folder below `folder` to disk and describe the files, sorted by path."""
+    entries = []
+    for file in _files(folder):
+        path = file.relative_to(folder).as_posix()
+        if path == MANIFEST:
+            raise StoreError(f"{file}: the name {MANIFEST} is reserved for the store; write another name")
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+        entries.append(FileEntry(path=path, bytes=file.stat().st_size, sha256=_sha256(file)))
+    if not entries:
+        raise StoreError(f"{folder}: an output without files cannot be committed; write its files first")
+    for inner in sorted(path for path in folder.rglob("*") if path.is_dir()):
+        _sync_folder(inner)
+    return tuple(entries)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Regular files below `folder`, sorted by path; anything else but folders is refused."""
+    files = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise CorruptOutput(f"{path}: an output holds plain files only, no links or devices; copy the file")
+        if path.is_file():
+            files.append(path)
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def _as_read(value: dict) -> dict:
+    """The value as a later reader of the manifest gets it: tuples become lists."""
+    return json.loads(canonical_json(value))
+
+
+def _write_manifest(path: Path, manifest: Manifest) -> None:
+    body = {"version": MANIFEST_VERSION, **asdict(manifest), "content_digest": manifest.content_digest}
+    body = _as_read(body)
+    body["manifest_digest"] = hashlib.sha256(canonical_json(body)).hexdigest()
+    with path.open("x", encoding="utf-8") as stream:
+        json.dump(body, stream, ensure_ascii=False, indent=1, sort_keys=True)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        body = json.loads(path.read_bytes())
+        digest = body.pop("manifest_digest")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _corrupt(folder, f"it has no {MANIFEST}, so it was never committed") from error
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise _corrupt(path, f"it is not a manifest ({error!r})") from error
+    if digest != hashlib.sha256(canonical_json(body)).hexdigest():
+        raise _corrupt(path, "its own digest differs from its content")
+    if body.pop("version") != MANIFEST_VERSION:
+        raise _corrupt(path, f"it is not of manifest version {MANIFEST_VERSION}")
+    del body["content_digest"]
+    files = tuple(FileEntry(**entry) for entry in body.pop("files"))
+    for entry in files:
+        if PurePosixPath(entry.path).is_absolute() or ".." in PurePosixPath(entry.path).parts:
+            raise _corrupt(path, f"it names {entry.path!r}, outside its folder")
+    return Manifest(files=files, **body)
+
+
+def _corrupt(path: Path, reason: str) -> CorruptOutput:
+    return CorruptOutput(f"{path} is damaged: {reason}. Delete the output's folder; the next run makes it again.")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the folder's entries (names, renames) durable; syncing a file does not do that."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
