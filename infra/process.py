@@ -94,14 +94,13 @@ def run_supervised(
         )
         try:
             hung = _wait(process, metrics, on_event, hang_seconds)
-            exit_code = None if hung else process.returncode
         finally:
             # Also after a good end: a forgotten data worker would hold memory and our log pipe.
             _stop(process, marker, grace_seconds)
     if metrics:
         metrics.deliver(on_event, final=True)
-    if exit_code != 0:
-        raise _failure(argv, process.returncode if exit_code is None else exit_code, exit_code is None, hang_seconds, log_path)
+    if hung or process.returncode != 0:
+        raise _failure(argv, process.returncode, hang_seconds if hung else None, log_path)
 
 
 def _wait(process: subprocess.Popen, metrics: "MetricsTail | None", on_event, hang_seconds: float) -> bool:
@@ -162,10 +161,10 @@ def _is_marked(process: psutil.Process, marker: str) -> bool:
         return False
 
 
-def _failure(argv: Sequence[str], code: int, hung: bool, hang_seconds: float, log_path: Path) -> ProcessFailed:
-    outcome: Outcome = "hung" if hung else outcome_of(code)
+def _failure(argv: Sequence[str], code: int, hung_seconds: float | None, log_path: Path) -> ProcessFailed:
+    outcome: Outcome = outcome_of(code) if hung_seconds is None else "hung"
     reason = {
-        "hung": f"made no progress for {hang_seconds:.0f} s and was stopped: look for a stuck rank or data source",
+        "hung": f"made no progress for {hung_seconds} s and was stopped: look for a stuck rank or data source",
         "preempted": f"was preempted after saving a checkpoint (exit code {code}): run again to continue",
         "killed": f"was killed (exit code {code}), probably out of memory: use smaller batches or fewer processes",
         "failed": f"failed with exit code {code}",
@@ -296,8 +295,8 @@ class MetricsFile:
 
     def write(self, *, cell: str, step: int, total: int, label: str, metrics: Mapping[str, float] | None = None) -> None:
         """Append one event. `step` of `total` drives rate and time left; NaN and infinities are kept."""
-        event = {"cell": cell, "step": step, "total": total, "label": label, "metrics": dict(metrics or {}), "time": time.time()}
-        line = json.dumps(event, ensure_ascii=False) + "\n"
+        event = {"cell": cell, "step": step, "total": total, "label": label, "metrics": dict(metrics or {})}
+        line = json.dumps(event | {"time": time.time()}, ensure_ascii=False) + "\n"
         with Path(self.path).open("ab", buffering=0) as stream:
             stream.write(line.encode())  # one write in append mode: lines do not interleave
 

@@ -7,10 +7,11 @@
 This is a program, not a library: the only place in `infra` where torch is imported, in a process of its own.
 """
 
+import signal
 import socket
 import sys
 
-import torch.distributed as distributed
+from torch import distributed
 
 from infra.process import watch_parent
 
@@ -40,10 +41,20 @@ def main(arguments: list[str]) -> int:
     try:
         torchrun(arguments)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        print(f"rank {rank} ended first, with exit code {failure.exitcode}", file=sys.stderr, flush=True)
-        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        code = exit_code_of(codes, first=error.get_first_failure()[0])
+        print(f"a rank ended with exit code {code}", file=sys.stderr, flush=True)
+        return code
     return 0
+
+
+def exit_code_of(codes: dict[int, int], *, first: int) -> int:
+    """One exit code for all failed ranks (rank -> code or minus the signal).
+
+    A killed rank explains the others: they fail in the collective a moment later, within one poll of torchrun.
+    """
+    code = next((code for code in codes.values() if code == -signal.SIGKILL), codes[first])
+    return code if code > 0 else 128 - code
 
 
 if __name__ == "__main__":

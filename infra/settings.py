@@ -1,0 +1,103 @@
+"""Where things are on this machine: output root, tracking, ports. Read once, at the edge, and passed down."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_OUTPUT = "lco-output"
+
+
+class SettingsError(Exception):
+    """A setting cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Paths below one output root, and the addresses of the servers that `lco up` starts.
+
+    `tracking_uri` is an SQLite database below the output root, or the address of an MLflow server.
+    """
+
+    output: Path = field(default_factory=lambda: Path(DEFAULT_OUTPUT).absolute())
+    tracking_uri: str = ""
+    experiment: str = "lco"
+    host: str = "127.0.0.1"
+    prefect_port: int = 4200
+    mlflow_port: int = 5000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", Path(self.output).expanduser().absolute())
+        if not self.tracking_uri:
+            object.__setattr__(self, "tracking_uri", f"sqlite:///{self.output / 'mlflow.db'}")
+        if not _is_loopback(self.host):
+            # Neither server asks who is there, and a Prefect server runs what it is told to.
+            raise SettingsError(f"host {self.host!r} is not a loopback address: use 127.0.0.1 and an SSH tunnel")
+
+    @property
+    def store_root(self) -> Path:
+        """Committed outputs (infra.store.LocalStore)."""
+        return self.output / "store"
+
+    @property
+    def runs(self) -> Path:
+        """Job files, logs and metrics of each run."""
+        return self.output / "runs"
+
+    @property
+    def artifact_root(self) -> Path:
+        """Files that MLflow holds, when it runs on SQLite here."""
+        return self.output / "mlflow-artifacts"
+
+    @property
+    def pending_tracking(self) -> Path:
+        """Events that MLflow did not take; replayed when it is back."""
+        return self.output / "tracking-pending"
+
+    @property
+    def prefect_home(self) -> Path:
+        """Prefect's database and results."""
+        return self.output / "prefect"
+
+    @property
+    def prefect_url(self) -> str:
+        """The Prefect page; its API is below /api."""
+        return f"http://{self.host}:{self.prefect_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """The MLflow page that `lco up` serves."""
+        return f"http://{self.host}:{self.mlflow_port}"
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, *, output: Path | str | None = None
+    ) -> "Settings":
+        """Settings from LCO_OUTPUT, LCO_TRACKING_URI, LCO_EXPERIMENT, LCO_HOST, LCO_PREFECT_PORT, LCO_MLFLOW_PORT.
+
+        `output`, from a command line, wins over LCO_OUTPUT. Raises SettingsError for an unusable value.
+        """
+        given = os.environ if environment is None else environment
+        return cls(
+            output=Path(output or given.get("LCO_OUTPUT") or DEFAULT_OUTPUT),
+            tracking_uri=given.get("LCO_TRACKING_URI", ""),
+            experiment=given.get("LCO_EXPERIMENT") or "lco",
+            host=given.get("LCO_HOST") or "127.0.0.1",
+            prefect_port=_port(given, "LCO_PREFECT_PORT", 4200),
+            mlflow_port=_port(given, "LCO_MLFLOW_PORT", 5000),
+        )
+
+
+def _port(given: Mapping[str, str], name: str, default: int) -> int:
+    text = given.get(name) or str(default)
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise SettingsError(f"{name}={text!r} is not a port: give a number from 1 to 65535")
+    return int(text)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
