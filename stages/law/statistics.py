@@ -45,8 +45,13 @@ class Bootstrap:
 
 def mean_over_queries(scores: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None) -> Estimate:
     """Mean of ``scores`` ``[seeds, queries]`` with an interval over both levels."""
-    draws = resampled_means(scores[None], how, groups)[:, 0]
-    return how.interval(scores.mean(), draws)
+    return means_over_queries(scores[None], how, groups)[0]
+
+
+def means_over_queries(scores: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None) -> list[Estimate]:
+    """``mean_over_queries`` of each entry of ``scores`` ``[entries, seeds, queries]``, with one set of draws."""
+    draws = resampled_means(scores, how, groups)
+    return [how.interval(entry.mean(), drawn) for entry, drawn in zip(scores, draws.T, strict=True)]
 
 
 def paired_difference(
@@ -95,10 +100,10 @@ def spearman(quality: np.ndarray, scores: np.ndarray, how: Bootstrap, groups: np
     The interval resamples queries and seeds and keeps the doses; it says how well the order of the doses
     is known, not what other checkpoints would give.
     """
-    value = stats.spearmanr(quality, scores.mean(axis=(1, 2))).statistic
-    ranks = stats.rankdata(resampled_means(scores, how, groups), axis=1)
-    draws = _correlate(ranks, stats.rankdata(quality))
-    return how.interval(0.0 if math.isnan(value) else value, draws)
+    reference = stats.rankdata(quality)
+    value = _correlate(stats.rankdata(scores.mean(axis=(1, 2)))[None], reference)[0]
+    draws = _correlate(stats.rankdata(resampled_means(scores, how, groups), axis=1), reference)
+    return how.interval(value, draws)
 
 
 def trend_p(means: np.ndarray, *, seed: int = 0, resamples: int = 9999) -> float:
@@ -123,9 +128,7 @@ def trend_p(means: np.ndarray, *, seed: int = 0, resamples: int = 9999) -> float
     return float(result.pvalue)
 
 
-def _query_weights(
-    rng: np.random.Generator, queries: int, resamples: int, groups: np.ndarray | None
-) -> np.ndarray:
+def _query_weights(rng: np.random.Generator, queries: int, resamples: int, groups: np.ndarray | None) -> np.ndarray:
     """Weights ``[resamples, queries]``, each row summing to one: how often each query was drawn."""
     members = np.arange(queries) if groups is None else np.unique(groups, return_inverse=True)[1]
     units = int(members.max()) + 1
@@ -141,7 +144,8 @@ def _correlate(rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
     rows = rows - rows.mean(axis=1, keepdims=True)
     reference = reference - reference.mean()
     norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(reference)
-    return np.divide(rows @ reference, norms, out=np.zeros(len(rows)), where=norms > 0)
+    # Rounded, so that a perfect order is exactly 1 and not a hair below a threshold.
+    return np.divide(rows @ reference, norms, out=np.zeros(len(rows)), where=norms > 0).round(12)
 
 
 def _two_sided_p(draws: np.ndarray) -> float:

@@ -18,7 +18,8 @@ def ids(count):
 
 def random_case(seed, queries=12, corpus=30, answers=3):
     rng = np.random.default_rng(seed)
-    relevant = [{f"page-{c:04d}" for c in rng.choice(corpus, rng.integers(1, answers + 1), False)} for _ in range(queries)]
+    drawn = [rng.choice(corpus, rng.integers(1, answers + 1), replace=False) for _ in range(queries)]
+    relevant = [{f"page-{column:04d}" for column in columns} for columns in drawn]
     return rng.standard_normal((queries, corpus)).astype(np.float32), relevant
 
 

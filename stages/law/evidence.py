@@ -1,0 +1,189 @@
+"""The evidence of one run: generation per dose and retrieval per (dose, arm, seed), checked and aligned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BEFORE_CL = "before CL"
+DIRECTIONS = ("query_to_image", "query_to_text", "text_to_image")
+METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")
+
+
+class EvidenceError(ValueError):
+    """The cells of a run do not belong together; the message names the cell and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How well one checkpoint generates held-out text from its images.
+
+    ``nats`` and ``bytes`` are ``[blocks]``: teacher-forced loss and UTF-8 length per block.
+    """
+
+    nats: np.ndarray
+    bytes: np.ndarray
+    token_accuracy: float
+    character_error_rate: float
+
+    @property
+    def nats_per_byte(self) -> float:
+        """Total nats over total bytes."""
+        return float(self.nats.sum() / self.bytes.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything that the verdict may look at.
+
+    Attributes:
+        doses: ascending, the first is 0.
+        target, base: one ``Reading`` per dose.
+        cells: (dose, arm) -> (direction, metric) -> ``[seeds, queries]``; the arm ``before CL`` has one seed.
+        seeds: arm -> its seeds, in the order of the first axis.
+        baselines: "random" and "bm25" -> metric -> ``[queries]``, for queries against pages.
+        documents: ``[queries]``, the document of each query; None where the cells do not name it.
+    """
+
+    doses: tuple[int, ...]
+    target: tuple[Reading, ...]
+    base: tuple[Reading, ...]
+    cells: dict[tuple[int, str], dict[tuple[str, str], np.ndarray]]
+    seeds: dict[str, tuple[int, ...]]
+    baselines: dict[str, dict[str, np.ndarray]]
+    queries: int
+    corpus_size: int
+    documents: np.ndarray | None = None
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """CL arms, in alphabetical order reversed so that text-only comes before multimodal."""
+        return tuple(sorted((arm for arm in self.seeds if arm != BEFORE_CL), reverse=True))
+
+    def scores(
+        self, dose: int, arm: str, direction: str = "query_to_image", metric: str = "ndcg@10"
+    ) -> np.ndarray | None:
+        """Per-query scores ``[seeds, queries]``, or None where this arm was not run at this dose."""
+        return self.cells.get((dose, arm), {}).get((direction, metric))
+
+    def curve(self, arm: str, direction: str = "query_to_image", metric: str = "ndcg@10") -> np.ndarray:
+        """Scores of every dose ``[doses, seeds, queries]``; the arm must have been run at all of them."""
+        missing = [dose for dose in self.doses if (dose, arm) not in self.cells]
+        if missing:
+            raise EvidenceError(
+                f"arm {arm!r} has no retrieval at doses {missing}; run these cells, then the law again."
+            )
+        return np.stack([self.cells[dose, arm][direction, metric] for dose in self.doses])
+
+    def to_json(self) -> dict:
+        """Return plain lists, enough to judge again with other thresholds."""
+        return {
+            "doses": list(self.doses),
+            "seeds": {arm: list(seeds) for arm, seeds in self.seeds.items()},
+            "queries": self.queries,
+            "corpus_size": self.corpus_size,
+            "generation": [
+                {"dose": dose, "target": _reading_json(target), "base": _reading_json(base)}
+                for dose, target, base in zip(self.doses, self.target, self.base, strict=True)
+            ],
+            "retrieval": [
+                {"dose": dose, "arm": arm, "direction": direction, "metric": metric, "scores": scores.tolist()}
+                for (dose, arm), metrics in sorted(self.cells.items())
+                for (direction, metric), scores in metrics.items()
+            ],
+            "baselines": {n: {m: values.tolist() for m, values in b.items()} for n, b in self.baselines.items()},
+        }
+
+
+def read_evidence(generation: Sequence[dict], retrieval: Sequence[dict]) -> Evidence:
+    """Build evidence from the contents of generation.json and retrieval.json files.
+
+    Raises:
+        EvidenceError: a dose is missing, repeated or without its other half; queries or corpora differ
+            between cells; seeds differ between doses of an arm.
+    """
+    by_dose = {cell["dose"]: cell for cell in generation}
+    doses = tuple(sorted(by_dose))
+    if len(by_dose) != len(generation) or 0 not in by_dose:
+        raise EvidenceError(f"generation cells have doses {[c['dose'] for c in generation]}; need each once, and 0.")
+    _check_same_queries(retrieval)
+    grouped = _by_dose_and_arm(retrieval)
+    unknown = sorted({dose for dose, _ in grouped} ^ set(doses))
+    if unknown:
+        raise EvidenceError(f"doses {unknown} have generation or retrieval but not both; run the missing cells.")
+    first = retrieval[0]
+    return Evidence(
+        doses=doses,
+        target=tuple(_reading(by_dose[dose]["corpora"]["target"]) for dose in doses),
+        base=tuple(_reading(by_dose[dose]["corpora"]["base"]) for dose in doses),
+        cells={key: _stack(cells) for key, cells in grouped.items()},
+        seeds=_seeds(grouped),
+        baselines={name: _per_query(d) for name, d in first["baselines"].items()},
+        queries=len(first["query_ids"]),
+        corpus_size=first["corpus_size"],
+        documents=np.array(first["query_documents"]) if "query_documents" in first else None,
+    )
+
+
+def _reading(corpus: dict) -> Reading:
+    blocks = corpus["per_block"]
+    return Reading(
+        nats=np.array([block["nats"] for block in blocks], dtype=np.float64),
+        bytes=np.array([block["bytes"] for block in blocks], dtype=np.float64),
+        token_accuracy=corpus["token_accuracy"],
+        character_error_rate=corpus["character_error_rate"],
+    )
+
+
+def _reading_json(reading: Reading) -> dict:
+    return {
+        "nats": reading.nats.tolist(),
+        "bytes": reading.bytes.tolist(),
+        "token_accuracy": reading.token_accuracy,
+        "character_error_rate": reading.character_error_rate,
+    }
+
+
+def _check_same_queries(retrieval: Sequence[dict]) -> None:
+    if not retrieval:
+        raise EvidenceError("no retrieval cells; run the retrieval stage first.")
+    first = retrieval[0]
+    for cell in retrieval:
+        if cell["query_ids"] != first["query_ids"] or cell["corpus_size"] != first["corpus_size"]:
+            raise EvidenceError(
+                f"{_name(cell)} was scored on other queries or pages than {_name(first)}; "
+                "evaluate all cells on one split."
+            )
+
+
+def _by_dose_and_arm(retrieval: Sequence[dict]) -> dict[tuple[int, str], list[dict]]:
+    grouped: dict[tuple[int, str], list[dict]] = {}
+    for cell in sorted(retrieval, key=lambda cell: (cell["dose"], cell["arm"] or "", cell["seed"] or 0)):
+        grouped.setdefault((cell["dose"], cell["arm"] or BEFORE_CL), []).append(cell)
+    return grouped
+
+
+def _seeds(grouped: dict[tuple[int, str], list[dict]]) -> dict[str, tuple[int, ...]]:
+    """Seeds per arm; doses are compared seed by seed, so every dose of an arm needs the same ones."""
+    found: dict[str, tuple[int, ...]] = {}
+    for (_, arm), cells in grouped.items():
+        seeds = tuple(cell["seed"] or 0 for cell in cells)
+        if len(set(seeds)) != len(seeds) or found.setdefault(arm, seeds) != seeds:
+            raise EvidenceError(f"{_name(cells[0])} has seeds {seeds}, elsewhere {found[arm]}; run the same seeds.")
+    return found
+
+
+def _stack(cells: Sequence[dict]) -> dict[tuple[str, str], np.ndarray]:
+    return {
+        (direction, metric): np.stack([_per_query(cell["directions"][direction])[metric] for cell in cells])
+        for direction in DIRECTIONS
+        for metric in METRICS
+    }
+
+
+def _per_query(scores: dict) -> dict[str, np.ndarray]:
+    return {metric: np.array(scores["per_query"][metric], dtype=np.float64) for metric in METRICS}
+
+
+def _name(cell: dict) -> str:
+    return f"retrieval at dose {cell['dose']}, {cell['arm'] or BEFORE_CL}, seed {cell['seed']}"
