@@ -1,7 +1,7 @@
 """One digest names an output: everything that can change the result, and nothing else, goes into it.
 
-    fingerprint(stage="pretrain", schema_version=1, configuration=recipe.pretrain, inputs={"shards": digest},
-                packages=("data_prep", "stages.train", "stages.pretrain"), libraries=("torch", "deepspeed"))
+fingerprint(stage="pretrain", schema_version=1, configuration=recipe.pretrain, inputs={"shards": digest},
+            packages=("data_prep", "stages.train", "stages.pretrain"), libraries=("torch", "deepspeed"))
 """
 
 import dataclasses
@@ -63,7 +63,9 @@ def canonical_json(value: Any) -> bytes:
     try:
         return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:
-        raise FingerprintError(f"a text holds a lone surrogate and cannot be written as UTF-8: {error}") from error
+        raise FingerprintError(
+            f"a text holds a lone surrogate and cannot be written as UTF-8: {error}"
+        ) from error
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -72,7 +74,9 @@ def _plain(value: Any, where: str) -> Any:
     if type(value) is float and math.isfinite(value):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name), f"{where}.{f.name}") for f in dataclasses.fields(value)}
+        return {
+            f.name: _plain(getattr(value, f.name), f"{where}.{f.name}") for f in dataclasses.fields(value)
+        }
     if isinstance(value, Mapping):
         wrong = [key for key in value if type(key) is not str]
         if wrong:
@@ -89,7 +93,11 @@ def _plain(value: Any, where: str) -> Any:
 def source_digest(package: str) -> str:
     """SHA-256 (hex) over the names and bytes of a module's or package's sources, without importing it."""
     location = _locate(package)
-    files = sorted(f for f in location.rglob("*") if f.suffix in SOURCE_SUFFIXES) if location.is_dir() else [location]
+    files = (
+        sorted(f for f in location.rglob("*") if f.suffix in SOURCE_SUFFIXES)
+        if location.is_dir()
+        else [location]
+    )
     if not files:
         raise FingerprintError(f"package {package!r} has no source files in {location}: check the name")
     digest = hashlib.sha256()
@@ -104,7 +112,9 @@ def _locate(package: str) -> Path:
     top, *inner = package.split(".")
     spec = importlib.util.find_spec(top)
     if spec is None:
-        raise FingerprintError(f"package {package!r} is not importable: install the project or correct the name")
+        raise FingerprintError(
+            f"package {package!r} is not importable: install the project or correct the name"
+        )
     if not inner and not spec.submodule_search_locations:
         return Path(spec.origin)
     for root in spec.submodule_search_locations or ():
@@ -121,7 +131,9 @@ def library_version(library: str) -> str:
     try:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError as error:
-        raise FingerprintError(f"library {library!r} is not installed: run `make run` once, or pip install it") from error
+        raise FingerprintError(
+            f"library {library!r} is not installed: run `make run` once, or pip install it"
+        ) from error
 
 
 @functools.cache
@@ -136,7 +148,9 @@ def code_version() -> str:
         return version
     command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL)
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return version  # no git on this machine: the version alone is still true
     return f"{version}+{answer.stdout.strip()}" if answer.returncode == 0 else version

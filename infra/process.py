@@ -55,13 +55,17 @@ class ProcessFailed(Exception):
     `log_tail` its last lines.
     """
 
-    def __init__(self, *, command: str, outcome: Outcome, exit_code: int, reason: str, log_path: Path) -> None:
+    def __init__(
+        self, *, command: str, outcome: Outcome, exit_code: int, reason: str, log_path: Path
+    ) -> None:
         self.command = command
         self.outcome = outcome
         self.exit_code = exit_code
         self.log_path = log_path
         self.log_tail = last_lines(log_path)
-        super().__init__(f"{command} {reason}. Its log is {log_path}; it ends with:\n{self.log_tail or '(nothing)'}")
+        super().__init__(
+            f"{command} {reason}. Its log is {log_path}; it ends with:\n{self.log_tail or '(nothing)'}"
+        )
 
 
 def run_supervised(
@@ -169,7 +173,9 @@ def _failure(argv: Sequence[str], code: int, hung_seconds: float | None, log_pat
         "killed": f"was killed (exit code {code}), probably out of memory: use smaller batches or fewer processes",
         "failed": f"failed with exit code {code}",
     }[outcome]
-    return ProcessFailed(command=_short(argv), outcome=outcome, exit_code=code, reason=reason, log_path=log_path)
+    return ProcessFailed(
+        command=_short(argv), outcome=outcome, exit_code=code, reason=reason, log_path=log_path
+    )
 
 
 def outcome_of(exit_code: int) -> Outcome:
@@ -207,7 +213,9 @@ def _life_line() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="lco-"))
     path = folder / "alive"
     os.mkfifo(path, 0o600)
-    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)  # read and write: opening must not wait for a reader
+    descriptor = os.open(
+        path, os.O_RDWR | os.O_NONBLOCK
+    )  # read and write: opening must not wait for a reader
     try:
         yield path
     finally:
@@ -293,7 +301,9 @@ class MetricsFile:
 
     path: Path
 
-    def write(self, *, cell: str, step: int, total: int, label: str, metrics: Mapping[str, float] | None = None) -> None:
+    def write(
+        self, *, cell: str, step: int, total: int, label: str, metrics: Mapping[str, float] | None = None
+    ) -> None:
         """Append one event. `step` of `total` drives rate and time left; NaN and infinities are kept."""
         event = {"cell": cell, "step": step, "total": total, "label": label, "metrics": dict(metrics or {})}
         line = json.dumps(event | {"time": time.time()}, ensure_ascii=False) + "\n"

@@ -33,7 +33,9 @@ class Settings:
             object.__setattr__(self, "tracking_uri", f"sqlite:///{self.output / 'mlflow.db'}")
         if not _is_loopback(self.host):
             # Neither server asks who is there, and a Prefect server runs what it is told to.
-            raise SettingsError(f"host {self.host!r} is not a loopback address: use 127.0.0.1 and an SSH tunnel")
+            raise SettingsError(
+                f"host {self.host!r} is not a loopback address: use 127.0.0.1 and an SSH tunnel"
+            )
 
     @property
     def store_root(self) -> Path:

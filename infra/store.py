@@ -242,7 +242,9 @@ def _files(folder: Path) -> list[Path]:
     files = []
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise CorruptOutput(f"{path}: an output holds plain files only, no links or devices; copy the file")
+            raise CorruptOutput(
+                f"{path}: an output holds plain files only, no links or devices; copy the file"
+            )
         if path.is_file():
             files.append(path)
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
@@ -286,7 +288,9 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _corrupt(path: Path, reason: str) -> CorruptOutput:
-    return CorruptOutput(f"{path} is damaged: {reason}. Delete the output's folder; the next run makes it again.")
+    return CorruptOutput(
+        f"{path} is damaged: {reason}. Delete the output's folder; the next run makes it again."
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -89,7 +89,11 @@ class MLflowTracker:
 
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            location = artifact_root.absolute().as_uri() if artifact_root and not self.uri.startswith("http") else None
+            location = (
+                artifact_root.absolute().as_uri()
+                if artifact_root and not self.uri.startswith("http")
+                else None
+            )
             try:
                 return self._client.create_experiment(name, artifact_location=location)
             except MlflowException:
@@ -116,7 +120,9 @@ class MLflowTracker:
     def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        entries = [Param(mlflow_name(key), _shorten(value, PARAM_CHARACTERS)) for key, value in params.items()]
+        entries = [
+            Param(mlflow_name(key), _shorten(value, PARAM_CHARACTERS)) for key, value in params.items()
+        ]
         for batch in _batches(entries, ENTRIES_PER_BATCH):
             self._client.log_batch(run, params=batch)
 
@@ -225,7 +231,9 @@ def replay(folder: Path, tracker: Tracker) -> dict[str, str]:
     progress = folder / "replayed.json"
     state = json.loads(progress.read_text()) if progress.exists() else {"lines": 0, "runs": {}}
     events = folder / "events.jsonl"
-    lines = events.read_bytes().split(b"\n")[:-1] if events.exists() else []  # a half-written last line is dropped
+    lines = (
+        events.read_bytes().split(b"\n")[:-1] if events.exists() else []
+    )  # a half-written last line is dropped
     for number in range(state["lines"], len(lines)):
         _replay_one(json.loads(lines[number]), folder, tracker, state["runs"])
         state["lines"] = number + 1
@@ -266,7 +274,7 @@ class ResilientTracker:
         self.failure: str | None = None
         try:
             self._primary = primary()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever the tracker raises, the run goes on
             self._fall_back(error)
 
     def start_run(
@@ -279,7 +287,9 @@ class ResilientTracker:
     def log_metrics(self, run: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Record values at `step`; they are sent in batches, every few seconds or hundreds of points."""
         now = int(time.time() * 1000)
-        points = [Point(key=key, value=float(value), step=step, timestamp=now) for key, value in metrics.items()]
+        points = [
+            Point(key=key, value=float(value), step=step, timestamp=now) for key, value in metrics.items()
+        ]
         with self._lock:
             self._buffer.setdefault(run, []).extend(points)
             waiting = sum(map(len, self._buffer.values()))
@@ -324,14 +334,16 @@ class ResilientTracker:
         self.flush()
         if self._file:
             self._file.close()
-            logger.warning("Tracking events wait in %s; the next run sends them to the tracker.", self._file.folder)
+            logger.warning(
+                "Tracking events wait in %s; the next run sends them to the tracker.", self._file.folder
+            )
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         with self._lock:
             if self._primary is not None:
                 try:
                     return getattr(self._primary, method)(*arguments, **options)
-                except Exception as error:  # the tracker's own kinds of errors are many and not ours
+                except Exception as error:  # noqa: BLE001 - whatever the tracker raises, the run goes on
                     self._fall_back(error)
             return getattr(self._file, method)(*arguments, **options)
 
