@@ -39,7 +39,9 @@ def mutual_knn(image: np.ndarray, text: np.ndarray, k: int = 10) -> float:
         ValueError: row counts differ, or k is not in 1 .. N-1.
     """
     if len(image) != len(text) or not 1 <= k < len(image):
-        raise ValueError(f"mutual-kNN: {len(image)} images, {len(text)} texts, k={k}; need equal counts above k.")
+        raise ValueError(
+            f"mutual-kNN: {len(image)} images, {len(text)} texts, k={k}; need equal counts above k."
+        )
     near_images, near_texts = _neighbours(_unit_rows(image), k), _neighbours(_unit_rows(text), k)
     shared = (near_images[:, :, None] == near_texts[:, None, :]).any(axis=2)
     return float(shared.mean())

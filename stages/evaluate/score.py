@@ -16,7 +16,12 @@ import pytrec_eval
 
 METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")
 
-_TREC_NAMES = {"ndcg_cut_10": "ndcg@10", "recall_1": "recall@1", "recall_5": "recall@5", "recall_10": "recall@10"}
+_TREC_NAMES = {
+    "ndcg_cut_10": "ndcg@10",
+    "recall_1": "recall@1",
+    "recall_5": "recall@5",
+    "recall_10": "recall@10",
+}
 _DEPTH = 10
 _WORD = re.compile(r"\w+")
 
@@ -68,7 +73,9 @@ def score_retrieval(
     """
     _check(scores, corpus_ids, relevant)
     ranking = _rank(scores, corpus_ids)
-    per_query = _trec_metrics(ranking, corpus_ids, relevant) | {"mrr": _reciprocal_ranks(ranking, corpus_ids, relevant)}
+    per_query = _trec_metrics(ranking, corpus_ids, relevant) | {
+        "mrr": _reciprocal_ranks(ranking, corpus_ids, relevant)
+    }
     return summarise(per_query, resamples=resamples, confidence=confidence, seed=seed)
 
 
@@ -96,9 +103,13 @@ def random_scores(*, relevant_counts: Sequence[int], corpus_size: int) -> Retrie
     Hence ``low == mean == high`` up to differences between queries in the number of relevant pages.
     """
     if not relevant_counts or min(relevant_counts) < 1 or max(relevant_counts) > corpus_size:
-        raise ValueError(f"random baseline: every query needs 1 to {corpus_size} relevant pages; check the queries.")
+        raise ValueError(
+            f"random baseline: every query needs 1 to {corpus_size} relevant pages; check the queries."
+        )
     expected = {count: _expectation(count, corpus_size) for count in set(relevant_counts)}
-    return summarise({name: np.array([expected[count][name] for count in relevant_counts]) for name in METRICS})
+    return summarise(
+        {name: np.array([expected[count][name] for count in relevant_counts]) for name in METRICS}
+    )
 
 
 def bm25_scores(corpus_texts: Sequence[str], query_texts: Sequence[str]) -> np.ndarray:
@@ -131,13 +142,17 @@ def _check(scores: np.ndarray, corpus_ids: Sequence[str], relevant: Sequence[Col
             f"{len(corpus_ids)} pages; pass one row per query and one column per page, at least one of each."
         )
     if not np.isfinite(scores).all():
-        raise ValueError("score matrix holds NaN or infinity: the embeddings are broken; check the model's dtype.")
+        raise ValueError(
+            "score matrix holds NaN or infinity: the embeddings are broken; check the model's dtype."
+        )
     known = set(corpus_ids)
     if len(known) != len(corpus_ids):
         raise ValueError("corpus ids repeat; every page needs its own id.")
     for row, ids in enumerate(relevant):
         if not ids or not known.issuperset(ids):
-            raise ValueError(f"query {row} has relevant pages {sorted(ids)!r}: none, or some not in the corpus.")
+            raise ValueError(
+                f"query {row} has relevant pages {sorted(ids)!r}: none, or some not in the corpus."
+            )
 
 
 def _rank(scores: np.ndarray, corpus_ids: Sequence[str]) -> np.ndarray:
@@ -149,7 +164,7 @@ def _rank(scores: np.ndarray, corpus_ids: Sequence[str]) -> np.ndarray:
 def _trec_metrics(
     ranking: np.ndarray, corpus_ids: Sequence[str], relevant: Sequence[Collection[str]]
 ) -> dict[str, np.ndarray]:
-    judged = {str(row): {page: 1 for page in ids} for row, ids in enumerate(relevant)}
+    judged = {str(row): dict.fromkeys(ids, 1) for row, ids in enumerate(relevant)}
     # Ranks as scores: trec_eval breaks ties by its own rule, so it must not see any.
     run = {
         str(row): {corpus_ids[column]: float(_DEPTH - rank) for rank, column in enumerate(columns)}

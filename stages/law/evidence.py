@@ -87,11 +87,19 @@ class Evidence:
                 for dose, target, base in zip(self.doses, self.target, self.base, strict=True)
             ],
             "retrieval": [
-                {"dose": dose, "arm": arm, "direction": direction, "metric": metric, "scores": scores.tolist()}
+                {
+                    "dose": dose,
+                    "arm": arm,
+                    "direction": direction,
+                    "metric": metric,
+                    "scores": scores.tolist(),
+                }
                 for (dose, arm), metrics in sorted(self.cells.items())
                 for (direction, metric), scores in metrics.items()
             ],
-            "baselines": {n: {m: values.tolist() for m, values in b.items()} for n, b in self.baselines.items()},
+            "baselines": {
+                n: {m: values.tolist() for m, values in b.items()} for n, b in self.baselines.items()
+            },
         }
 
 
@@ -105,12 +113,16 @@ def read_evidence(generation: Sequence[dict], retrieval: Sequence[dict]) -> Evid
     by_dose = {cell["dose"]: cell for cell in generation}
     doses = tuple(sorted(by_dose))
     if len(by_dose) != len(generation) or 0 not in by_dose:
-        raise EvidenceError(f"generation cells have doses {[c['dose'] for c in generation]}; need each once, and 0.")
+        raise EvidenceError(
+            f"generation cells have doses {[c['dose'] for c in generation]}; need each once, and 0."
+        )
     _check_same_queries(retrieval)
     grouped = _by_dose_and_arm(retrieval)
     unknown = sorted({dose for dose, _ in grouped} ^ set(doses))
     if unknown:
-        raise EvidenceError(f"doses {unknown} have generation or retrieval but not both; run the missing cells.")
+        raise EvidenceError(
+            f"doses {unknown} have generation or retrieval but not both; run the missing cells."
+        )
     first = retrieval[0]
     return Evidence(
         doses=doses,
@@ -169,7 +181,9 @@ def _seeds(grouped: dict[tuple[int, str], list[dict]]) -> dict[str, tuple[int, .
     for (_, arm), cells in grouped.items():
         seeds = tuple(cell["seed"] or 0 for cell in cells)
         if len(set(seeds)) != len(seeds) or found.setdefault(arm, seeds) != seeds:
-            raise EvidenceError(f"{_name(cells[0])} has seeds {seeds}, elsewhere {found[arm]}; run the same seeds.")
+            raise EvidenceError(
+                f"{_name(cells[0])} has seeds {seeds}, elsewhere {found[arm]}; run the same seeds."
+            )
     return found
 
 

@@ -48,7 +48,9 @@ def mean_over_queries(scores: np.ndarray, how: Bootstrap, groups: np.ndarray | N
     return means_over_queries(scores[None], how, groups)[0]
 
 
-def means_over_queries(scores: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None) -> list[Estimate]:
+def means_over_queries(
+    scores: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None
+) -> list[Estimate]:
     """``mean_over_queries`` of each entry of ``scores`` ``[entries, seeds, queries]``, with one set of draws."""
     draws = resampled_means(scores, how, groups)
     return [how.interval(entry.mean(), drawn) for entry, drawn in zip(scores, draws.T, strict=True)]
@@ -65,8 +67,12 @@ def paired_difference(
     Raises:
         ValueError: the numbers of queries differ, or the numbers of seeds differ and neither is one.
     """
-    if after.shape[1] != before.shape[1] or (after.shape[0] != before.shape[0] and 1 not in (len(after), len(before))):
-        raise ValueError(f"cannot pair scores of shape {after.shape} with {before.shape}; [seeds, queries] must match.")
+    if after.shape[1] != before.shape[1] or (
+        after.shape[0] != before.shape[0] and 1 not in (len(after), len(before))
+    ):
+        raise ValueError(
+            f"cannot pair scores of shape {after.shape} with {before.shape}; [seeds, queries] must match."
+        )
     difference = after - before
     draws = resampled_means(difference[None], how, groups)[:, 0]
     return how.interval(difference.mean(), draws, against_zero=True)
@@ -91,10 +97,14 @@ def ratio_of_sums(numerators: np.ndarray, denominators: np.ndarray, how: Bootstr
     Used for nats per byte (nats, bytes) and for the generative gain (nats at dose 0, nats at a dose).
     """
     weights = _query_weights(np.random.default_rng(how.seed), len(numerators), how.resamples, None)
-    return how.interval(numerators.sum() / denominators.sum(), (weights @ numerators) / (weights @ denominators))
+    return how.interval(
+        numerators.sum() / denominators.sum(), (weights @ numerators) / (weights @ denominators)
+    )
 
 
-def spearman(quality: np.ndarray, scores: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None) -> Estimate:
+def spearman(
+    quality: np.ndarray, scores: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None
+) -> Estimate:
     """Spearman correlation over doses of ``quality`` ``[doses]`` with mean ``scores`` ``[doses, seeds, queries]``.
 
     The interval resamples queries and seeds and keeps the doses; it says how well the order of the doses
@@ -128,7 +138,9 @@ def trend_p(means: np.ndarray, *, seed: int = 0, resamples: int = 9999) -> float
     return float(result.pvalue)
 
 
-def _query_weights(rng: np.random.Generator, queries: int, resamples: int, groups: np.ndarray | None) -> np.ndarray:
+def _query_weights(
+    rng: np.random.Generator, queries: int, resamples: int, groups: np.ndarray | None
+) -> np.ndarray:
     """Weights ``[resamples, queries]``, each row summing to one: how often each query was drawn."""
     members = np.arange(queries) if groups is None else np.unique(groups, return_inverse=True)[1]
     units = int(members.max()) + 1

@@ -146,7 +146,9 @@ def compare(evidence: Evidence, thresholds: LawConfig) -> Comparisons:
         gain=_gain(evidence, how),
         forgetting=_forgetting(evidence, how),
         times_random=_times_random(image[-1], evidence, how),
-        spearman=spearman(np.array([-reading.nats_per_byte for reading in evidence.target]), image, how, documents),
+        spearman=spearman(
+            np.array([-reading.nats_per_byte for reading in evidence.target]), image, how, documents
+        ),
         trend_p=trend_p(image.mean(axis=(1, 2)), seed=thresholds.random_seed),
     )
 
@@ -188,7 +190,9 @@ def _retrieval_row(evidence: Evidence, dose: int, arm: str, how: Bootstrap) -> d
 
 def _bootstrap(thresholds: LawConfig) -> Bootstrap:
     return Bootstrap(
-        resamples=thresholds.bootstrap_resamples, confidence=thresholds.confidence, seed=thresholds.random_seed
+        resamples=thresholds.bootstrap_resamples,
+        confidence=thresholds.confidence,
+        seed=thresholds.random_seed,
     )
 
 
@@ -278,7 +282,9 @@ def _checks(compared: Comparisons, thresholds: LawConfig) -> dict[str, Check]:
     return {check.name: check for check in found}
 
 
-def _decide(enough: tuple[Check, ...], checks: dict[str, Check], compared: Comparisons, thresholds: LawConfig) -> str:
+def _decide(
+    enough: tuple[Check, ...], checks: dict[str, Check], compared: Comparisons, thresholds: LawConfig
+) -> str:
     if not all(check.passed for check in enough) or not checks["generation"].passed:
         return INCONCLUSIVE
     if all(check.passed for check in checks.values()):
@@ -310,7 +316,11 @@ def _decision(
 def _decision_supported(evidence: Evidence, compared: Comparisons, thresholds: LawConfig) -> str:
     last = compared.last_step
     if last is None or last.low > 0:
-        step = f", and the last step, from dose {evidence.doses[-2]:,}, still added {signed(last)}" if last else ""
+        step = (
+            f", and the last step, from dose {evidence.doses[-2]:,}, still added {signed(last)}"
+            if last
+            else ""
+        )
         return (
             "More generative pretraining will probably help on these documents, because every bit of it so far did: "
             f"nDCG@10 gained {signed(compared.paired)} up to dose {evidence.doses[-1]:,}{step}."
@@ -357,7 +367,9 @@ def _what_is_missing(
     checks: dict[str, Check],
     thresholds: LawConfig,
 ) -> str:
-    missing = [f"{check.required} {check.name} (there are {check.measured})" for check in enough if not check.passed]
+    missing = [
+        f"{check.required} {check.name} (there are {check.measured})" for check in enough if not check.passed
+    ]
     if missing:
         return f"The test is too small: it needs {_and(missing)}."
     if not checks["generation"].passed:
@@ -395,7 +407,11 @@ def _reasons(
     target, top = evidence.target, evidence.doses[-1]
     chance = compared.times_random
     return (
-        *(f"Too few {check.name}: {check.measured}, {check.required} needed." for check in enough if not check.passed),
+        *(
+            f"Too few {check.name}: {check.measured}, {check.required} needed."
+            for check in enough
+            if not check.passed
+        ),
         f"Generation {'improved' if checks['generation'].passed else 'did not improve enough'}: held-out loss went from "
         f"{target[0].nats_per_byte:.3g} to {target[-1].nats_per_byte:.3g} nats per byte ({times(compared.gain)}), "
         f"character error rate from {target[0].character_error_rate:.0%} to {target[-1].character_error_rate:.0%}.",
@@ -423,9 +439,13 @@ def _notes(evidence: Evidence, compared: Comparisons, thresholds: LawConfig) -> 
     notes = []
     if compared.cl is not None:
         word = "adds" if compared.cl.low > 0 else "costs" if compared.cl.high < 0 else "changes little:"
-        notes.append(f"At the highest dose, CL {word} {signed(compared.cl)} nDCG@10 against the model before CL.")
+        notes.append(
+            f"At the highest dose, CL {word} {signed(compared.cl)} nDCG@10 against the model before CL."
+        )
     for arm, gain in compared.arms.items():
-        notes.append(f"At the highest dose, arm {arm} differs from {thresholds.primary_arm} by {signed(gain)}.")
+        notes.append(
+            f"At the highest dose, arm {arm} differs from {thresholds.primary_arm} by {signed(gain)}."
+        )
     notes.append(_text_note(compared))
     if compared.forgetting.low > thresholds.maximum_forgetting:
         notes.append(
@@ -434,7 +454,9 @@ def _notes(evidence: Evidence, compared: Comparisons, thresholds: LawConfig) -> 
         )
     best = min(range(len(evidence.doses)), key=lambda index: evidence.target[index].nats_per_byte)
     if evidence.doses[best] != evidence.doses[-1]:
-        notes.append(f"The best generator is dose {evidence.doses[best]:,}, not the highest: later training overfits.")
+        notes.append(
+            f"The best generator is dose {evidence.doses[best]:,}, not the highest: later training overfits."
+        )
     return tuple(notes)
 
 

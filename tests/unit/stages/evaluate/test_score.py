@@ -57,7 +57,9 @@ def test_bounded_and_independent_of_corpus_order_even_with_ties(seed, corpus, le
     assert straight == shuffled
     for name in METRICS:
         interval = straight.metrics[name]
-        assert 0 <= interval.low <= interval.mean + 1e-12 and interval.mean <= interval.high + 1e-12 <= 1 + 2e-12
+        assert (
+            0 <= interval.low <= interval.mean + 1e-12 and interval.mean <= interval.high + 1e-12 <= 1 + 2e-12
+        )
 
 
 def test_perfect_ranking_is_one_and_worst_is_zero():
@@ -70,7 +72,9 @@ def test_perfect_ranking_is_one_and_worst_is_zero():
 
 
 def test_a_collapsed_model_is_not_flattered():
-    collapsed = score_retrieval(np.ones((50, 50), np.float32), corpus_ids=ids(50), relevant=[{p} for p in ids(50)])
+    collapsed = score_retrieval(
+        np.ones((50, 50), np.float32), corpus_ids=ids(50), relevant=[{p} for p in ids(50)]
+    )
     chance = random_scores(relevant_counts=[1] * 50, corpus_size=50)
     assert collapsed.metrics["ndcg@10"].mean == pytest.approx(chance.metrics["ndcg@10"].mean)
 
@@ -81,7 +85,10 @@ def test_random_expectation_agrees_with_simulation():
     relevant = [set(ids(23)[:count]) for count in counts]
     repeats = 800
     simulated = score_retrieval(
-        rng.random((4 * repeats, 23)).astype(np.float32), corpus_ids=ids(23), relevant=relevant * repeats, resamples=10
+        rng.random((4 * repeats, 23)).astype(np.float32),
+        corpus_ids=ids(23),
+        relevant=relevant * repeats,
+        resamples=10,
     )
     expected = random_scores(relevant_counts=counts, corpus_size=23)
     for name in METRICS:
@@ -90,7 +97,9 @@ def test_random_expectation_agrees_with_simulation():
 
 def test_random_reciprocal_rank_by_hand():
     harmonic = sum(1 / rank for rank in range(1, 8))
-    assert random_scores(relevant_counts=[1], corpus_size=7).metrics["mrr"].mean == pytest.approx(harmonic / 7)
+    assert random_scores(relevant_counts=[1], corpus_size=7).metrics["mrr"].mean == pytest.approx(
+        harmonic / 7
+    )
     assert random_scores(relevant_counts=[7], corpus_size=7).metrics["ndcg@10"].mean == pytest.approx(1.0)
 
 
@@ -100,7 +109,9 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     for trial in range(100):
         hits = rng.random(200) < 0.3
         scores = np.where(hits, 1.0, -1.0)[:, None] * np.array([[1.0, 0.0]])
-        result = score_retrieval(scores, corpus_ids=["a", "b"], relevant=[{"a"}] * 200, resamples=300, seed=trial)
+        result = score_retrieval(
+            scores, corpus_ids=["a", "b"], relevant=[{"a"}] * 200, resamples=300, seed=trial
+        )
         covered += result.metrics["recall@1"].low <= 0.3 <= result.metrics["recall@1"].high
     assert 88 <= covered <= 100
 

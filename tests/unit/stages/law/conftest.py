@@ -1,7 +1,11 @@
 """Simulated runs: generation.json and retrieval.json contents with a known truth."""
 
+import io
+
+import matplotlib.font_manager
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 from scipy.stats import norm
 
 DOSES = (0, 300, 900, 2400)
@@ -28,7 +32,9 @@ def from_ranks(ranks):
 class Run:
     """A run whose retrieval strength per dose is known: a query's score exceeds the other pages' N(0, 1) scores."""
 
-    def __init__(self, *, strengths, doses=DOSES, losses=LOSSES, queries=400, seeds=(0, 1), rng=0, corpus=400):
+    def __init__(
+        self, *, strengths, doses=DOSES, losses=LOSSES, queries=400, seeds=(0, 1), rng=0, corpus=400
+    ):
         self.rng = np.random.default_rng(rng)
         self.doses, self.losses, self.seeds, self.corpus, self.queries = doses, losses, seeds, corpus, queries
         self.difficulty = self.rng.normal(0, 1, queries)
@@ -43,7 +49,8 @@ class Run:
             sizes = self.rng.integers(20, 80, 300)
             nats = sizes * level * self.rng.gamma(20, 1 / 20, 300)
             blocks = [
-                {"key": f"b{i}", "nats": n, "bytes": int(b)} for i, (n, b) in enumerate(zip(nats, sizes, strict=True))
+                {"key": f"b{i}", "nats": n, "bytes": int(b)}
+                for i, (n, b) in enumerate(zip(nats, sizes, strict=True))
             ]
             return {
                 "nats_per_byte": float(nats.sum() / sizes.sum()), "token_accuracy": float(np.exp(-level / 3)),
@@ -92,3 +99,67 @@ class Run:
 @pytest.fixture(scope="session")
 def simulate():
     return Run
+
+
+TEXTS = (
+    "Chèn một bảng tính vào tài liệu văn bản",
+    "Định dạng đoạn văn được chọn, chẳng hạn như thụt lề",
+    "Bấm vào đây để xoá mọi dòng trống khỏi bảng",
+    "Hàm này trả về số ngày giữa hai ngày tháng",
+    "Mở hộp thoại để chọn phông chữ và kích cỡ",
+    "Lưu tài liệu hiện thời với một tên tập tin khác",
+)
+
+
+@pytest.fixture(scope="session")
+def illustrated(simulate):
+    """A rising run with example transcriptions and searches: (run, image_of, inventories)."""
+    run = simulate(strengths=(0.1, 0.35, 0.6, 0.95))
+    for cell in run.generation:
+        broken = {0: "Chon mot bang tenh the document is", 2400: "{}"}.get(cell["dose"], "{}").format
+        cell["corpora"]["target"]["examples"] = [
+            {"key": f"k{i}", "text": text, "decoded": broken(text.replace("ố", "ổ").replace(" và", ""))}
+            for i, text in enumerate(TEXTS)
+        ]
+    for cell in run.retrieval:
+        top = [{"key": f"k{i}", "score": 0.9 - i / 10} for i in range(5)]
+        place = 0 if cell["dose"] == 2400 else 4
+        cell["examples"] = [
+            {
+                "query": f"{text.split()[1]} {text.split()[3]}",
+                "relevant": [f"k{(place + i) % 5}"],
+                "top": top[i:] + top[:i],
+            }
+            for i, text in enumerate(TEXTS[:5])
+        ]
+    used = [
+        {"path": f"help/topic-{i:02d}.pdf", "status": "used", "reason": None, "pages": 4, "blocks": 21,
+         "split": ("train", "train", "train", "test", "validation")[i % 5]} for i in range(25)
+    ]  # fmt: skip
+    refused = [
+        {"path": "old/scan.pdf", "status": "quarantined", "reason": "encrypted: it needs a password", "pages": 0,
+         "blocks": 0, "split": None},
+        {"path": "old/empty.pdf", "status": "quarantined", "reason": "empty file (0 bytes)", "pages": 0, "blocks": 0,
+         "split": None},
+    ]  # fmt: skip
+    counts = {"documents": 27, "near_duplicates": 3, "pages": 100}
+    target = {
+        "documents": used + refused,
+        "counts": counts,
+        "warnings": ["3 near-duplicate pages kept on one side."],
+    }
+    base = {"documents": used[:10], "counts": counts, "warnings": []}
+    return run, image_of, {"target": target, "base": base}
+
+
+def image_of(key):
+    """A PNG of the sample's text, as a page block would look."""
+    image = Image.new("L", (448, 96), 255)
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.truetype(matplotlib.font_manager.findfont("DejaVu Sans Mono"), 22)
+    text = TEXTS[int(key[1:])]
+    for line in range(3):
+        draw.text((6, 4 + 30 * line), text[line * 33 : (line + 1) * 33], 20, font)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,172 @@
+"""Judge one run and write its report.
+
+    python -m stages.law JOB.json
+
+Reads the committed generation and retrieval cells named in the job, and commits one output: verdict.json,
+report.html, figures/*.png and evidence.json. Needs no torch and no network.
+"""
+
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from data_prep.shards import ShardSource
+from infra.process import MetricsFile
+from infra.store import Committed, LocalStore
+from stages.law.evidence import read_evidence
+from stages.law.figures import draw_figures
+from stages.law.report import Report, render_report, sample_pages, sample_searches
+from stages.law.verdict import Verdict, judge
+from stages.recipes import LawConfig
+
+STEPS = 4
+_THUMBNAIL_PIXELS = (560, 720)
+_LIBRARIES = (
+    "lco-pipeline",
+    "torch",
+    "transformers",
+    "deepspeed",
+    "peft",
+    "numpy",
+    "scipy",
+    "pytrec-eval-terrier",
+)
+
+
+def main(job_path: Path) -> None:
+    """Run the job described in the contracts: exactly one cell."""
+    job = json.loads(job_path.read_text(encoding="utf-8"))
+    (cell,) = job["cells"]
+    store = LocalStore(job["store"])
+    report_progress = _progress(MetricsFile(Path(job["metrics"])), cell["fingerprint"])
+
+    sources = {name: store.open(path) for name, path in job["inputs"].items()}
+    generation = _read_cells(store, cell["cells"]["generation"], "generation.json", sources)
+    retrieval = _read_cells(store, cell["cells"]["retrieval"], "retrieval.json", sources)
+    report_progress(1, "reading the evidence", {})
+
+    evidence = read_evidence(generation, retrieval)
+    verdict = judge(evidence, LawConfig(**job["recipe"]["law"]))
+    report_progress(2, "judging", _headline(verdict))
+
+    figures = draw_figures(verdict, evidence, retrieval)
+    report_progress(3, "drawing", {})
+
+    page = render_report(
+        Report(
+            verdict=verdict,
+            evidence=evidence,
+            figures=figures,
+            pages=sample_pages(
+                generation, _thumbnails(sources["target_test"]), verdict.thresholds.sample_pages
+            ),
+            searches=sample_searches(
+                retrieval,
+                verdict.thresholds.primary_arm,
+                _thumbnails(sources["target_test"]),
+                count=verdict.thresholds.sample_searches,
+                images=verdict.thresholds.images_per_search,
+            ),
+            inventories={
+                name: _read(sources[f"{name}_inventory"].path / "inventory.json")
+                for name in ("target", "base")
+            },
+            provenance=_provenance(job, cell, sources),
+            recipe=job["recipe"],
+        )
+    )
+    with store.attempt("law", cell["fingerprint"]) as attempt:
+        _write(attempt.path, verdict, evidence.to_json(), figures, page)
+        attempt.commit(
+            inputs={name: source.manifest.content_digest for name, source in sources.items()},
+            configuration=job["recipe"]["law"],
+            counts={"queries": evidence.queries, "doses": len(evidence.doses), "cells": len(retrieval)},
+        )
+    report_progress(STEPS, f"verdict: {verdict.verdict}", {})
+
+
+def _read_cells(store: LocalStore, cells: list[dict], name: str, sources: dict[str, Committed]) -> list[dict]:
+    """Contents of one file of each committed cell; adds the cells to ``sources`` for the manifest."""
+    contents = []
+    for cell in cells:
+        committed = store.open(cell["path"])
+        sources[f"{committed.manifest.stage}-{committed.manifest.fingerprint}"] = committed
+        contents.append(_read(committed.path / name))
+    return contents
+
+
+def _thumbnails(test: Committed) -> Callable[[str], bytes]:
+    """key -> PNG bytes of the page, small enough for a report."""
+    samples = ShardSource(test.path)
+
+    def image_of(key: str) -> bytes:
+        image = samples.by_key(key).image()
+        image.thumbnail(_THUMBNAIL_PIXELS)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", optimize=True)
+        return buffer.getvalue()
+
+    return image_of
+
+
+def _headline(verdict: Verdict) -> dict[str, float]:
+    """What the tracker shows beside the verdict."""
+    compared = verdict.comparisons
+    return {
+        "ndcg_at_10_gain": compared.paired.value,
+        "ndcg_at_10_gain_low": compared.paired.low,
+        "ndcg_at_10_gain_high": compared.paired.high,
+        "times_random": compared.times_random.value,
+        "generative_gain": compared.gain.value,
+        "forgetting": compared.forgetting.value,
+        "spearman": compared.spearman.value,
+    }
+
+
+def _provenance(job: dict, cell: dict, sources: dict[str, Committed]) -> dict[str, str]:
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES)
+    return {
+        **{name: str(value) for name, value in job.get("provenance", {}).items()},
+        "recipe": job["recipe"]["name"],
+        "fingerprint": cell["fingerprint"],
+        "code": sources["target_test"].manifest.code_version,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        "versions": ", ".join((f"Python {platform.python_version()}", *versions)),
+        "inputs": ", ".join(f"{name} {source.manifest.fingerprint}" for name, source in sources.items()),
+    }
+
+
+def _write(folder: Path, verdict: Verdict, evidence: dict, figures: dict[str, bytes], page: str) -> None:
+    _dump(folder / "verdict.json", verdict.to_json(), indent=1)
+    _dump(folder / "evidence.json", evidence)
+    (folder / "figures").mkdir()
+    for name, png in figures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(png)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _dump(path: Path, content: dict, indent: int | None = None) -> None:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _progress(metrics: MetricsFile, cell: str) -> Callable[[int, str, dict[str, float]], None]:
+    def report(step: int, label: str, values: dict[str, float]) -> None:
+        metrics.write(cell=cell, step=step, total=STEPS, label=label, metrics=values)
+
+    return report
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m stages.law JOB.json")
+    main(Path(sys.argv[1]))

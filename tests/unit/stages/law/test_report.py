@@ -1,0 +1,183 @@
+"""The report: complete, self-contained, and deaf to what documents and file names try to inject."""
+
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from stages.law.evidence import read_evidence
+from stages.law.figures import draw_figures
+from stages.law.report import Report, data_uri, render_report, sample_pages, sample_searches, transcription
+from stages.law.verdict import judge
+from stages.recipes import LawConfig
+
+LAW = LawConfig(bootstrap_resamples=300)
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}</title>"
+
+
+def report_of(illustrated, law=LAW, **changes):
+    run, image_of, inventories = illustrated
+    evidence = read_evidence(run.generation, run.retrieval)
+    verdict = judge(evidence, law)
+    content = {
+        "verdict": verdict,
+        "evidence": evidence,
+        "figures": draw_figures(verdict, evidence, run.retrieval),
+        "pages": sample_pages(run.generation, image_of, 6),
+        "searches": sample_searches(run.retrieval, "text-only", image_of, count=5, images=4),
+        "inventories": inventories,
+        "provenance": {"recipe": "tiny", "date": "2026-01-02 03:04 UTC", "machine": "2 CPU cores"},
+        "recipe": {"name": "tiny", "law": {"minimum_effect": 0.02}},
+    }
+    return Report(**(content | changes))
+
+
+@pytest.fixture(scope="module")
+def report(illustrated):
+    return report_of(illustrated)
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return render_report(report)
+
+
+class Outline(html.parser.HTMLParser):
+    """Collects tags and the attributes that could reach outside."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.links, self.handlers, self.open = [], [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "action")]
+        self.handlers += [name for name, _ in attributes if name.startswith("on")]
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_verdict_and_decision_come_first(page, report):
+    assert report.verdict.verdict == "supported"
+    assert page.index('class="badge">Supported') < page.index("<table>")
+    assert page.index(report.verdict.decision[:40]) < page.index("<table>")
+
+
+def test_page_is_well_formed_and_self_contained(page):
+    outline = Outline(page)
+    assert outline.open == []
+    assert all(link.startswith("data:image/png;base64,") for link in outline.links)
+    assert not {"script", "link", "iframe", "object", "form"} & set(outline.tags)
+    assert "url(" not in page and "@import" not in page
+
+
+def test_numbers_thresholds_files_and_reasons_are_on_the_page(page, report):
+    for expected in ("encrypted: it needs a password", "old/scan.pdf", "3 near-duplicate pages", "2026-01-02 03:04 UTC",
+                     "BM25 on the text layer", "multimodal-20", "2,400", "minimum_times_random"):  # fmt: skip
+        assert expected in page
+    for check in report.verdict.checks:
+        assert check.required in page
+    assert page.count('class="page"') == 6 and page.count('class="search"') == 5
+
+
+def test_hostile_documents_stay_text(illustrated):
+    run, image_of, inventories = illustrated
+    cells = json.loads(json.dumps([run.generation, run.retrieval]))
+    for cell in cells[0]:
+        for example in cell["corpora"]["target"]["examples"]:
+            example["text"], example["decoded"] = HOSTILE, HOSTILE.replace("alert", "alort")
+    for cell in cells[1]:
+        for example in cell["examples"]:
+            example["query"] = HOSTILE
+    bad = {
+        "path": HOSTILE,
+        "status": "quarantined",
+        "reason": HOSTILE,
+        "pages": 0,
+        "blocks": 0,
+        "split": None,
+    }
+    good = bad | {"status": "used", "split": HOSTILE}
+    inventory = {"documents": [bad, good], "counts": {HOSTILE: 1}, "warnings": [HOSTILE]}
+    page = render_report(
+        report_of(
+            illustrated,
+            pages=sample_pages(cells[0], image_of, 2),
+            searches=sample_searches(cells[1], "text-only", image_of, count=2, images=2),
+            inventories={"target": inventory, "base": inventories["base"]},
+            provenance={HOSTILE: HOSTILE},
+            recipe={"name": HOSTILE},
+        )
+    )
+    outline = Outline(page)
+    assert outline.open == [] and outline.handlers == []
+    assert not {"script"} & set(outline.tags) and len(outline.links) == len(re.findall("src=.data:", page))
+    assert "<script" not in page and "{{ 7*7 }}" in page
+    assert page.count("</title>") == 1
+
+
+def test_images_must_be_images():
+    with pytest.raises(ValueError, match="PNG or JPEG"):
+        data_uri(b"<svg onload=alert(1)>")
+    assert data_uri(b"\xff\xd8\xff\xe0").startswith("data:image/jpeg;base64,")
+
+
+def test_wrong_and_missing_characters_are_marked():
+    read = transcription(7, "Tai lieu X", "Tài liệu")
+    assert read.pieces == (
+        ("equal", "T"), ("wrong", "a"), ("equal", "i li"), ("wrong", "e"), ("equal", "u"), ("wrong", " X"),
+    )  # fmt: skip
+    assert read.error_rate == pytest.approx(4 / 8)
+    assert transcription(0, "", "abc").pieces == (("missing", "abc"),)
+    assert transcription(0, "abc", "abc").error_rate == 0
+    long = transcription(0, "x" * 5000, "y")
+    assert sum(len(text) for _, text in long.pieces) <= 400 and long.error_rate == 5000
+
+
+def test_samples_come_in_order_from_lowest_and_highest_dose(illustrated):
+    run, image_of, _ = illustrated
+    pages = sample_pages(run.generation, image_of, 3)
+    assert [page.key for page in pages] == ["k0", "k1", "k2"]
+    assert [read.dose for read in pages[0].transcriptions] == [0, 2400]
+    searches = sample_searches(run.retrieval, "text-only", image_of, count=2, images=3)
+    assert [label for label, _ in searches[0].results] == ["dose 0", "dose 2,400"]
+    assert [hit.relevant for hit in searches[0].results[1][1]] == [True, False, False]
+
+
+def test_long_lists_are_cut(illustrated):
+    inventories = illustrated[2]
+    many = [
+        {"path": f"f{i}", "status": "quarantined", "reason": "empty", "pages": 0, "blocks": 0, "split": None}
+        for i in range(500)
+    ]
+    target = inventories["target"] | {"documents": many}
+    page = render_report(report_of(illustrated, inventories=inventories | {"target": target}))
+    assert "… and 300 more" in page and "f499" not in page
+
+
+def test_figures_are_reproducible_and_survive_extremes(illustrated, simulate):
+    run = illustrated[0]
+    evidence = read_evidence(run.generation, run.retrieval)
+    verdict = judge(evidence, LAW)
+    first, second = (draw_figures(verdict, evidence, run.retrieval) for _ in range(2))
+    assert first == second
+    assert set(first) == {"dose_response", "law", "generation", "geometry"}
+    lonely = simulate(strengths=(1.0,), doses=(0,), losses=(0.5,), seeds=(3,), queries=5)
+    evidence = read_evidence(lonely.generation, lonely.retrieval)
+    assert draw_figures(judge(evidence, LAW), evidence, lonely.retrieval).keys() == first.keys()
+
+
+@pytest.mark.parametrize(
+    ("strengths", "word"), [((0.9,) * 4, "inconclusive"), ((1.6, 1.2, 0.9, 0.5), "not supported")]
+)
+def test_other_verdicts_render(simulate, illustrated, strengths, word):
+    run = simulate(strengths=strengths, rng=3)
+    page = render_report(report_of((run, illustrated[1], illustrated[2]), pages=(), searches=()))
+    assert f'class="verdict {word.replace(" ", "-")}"' in page
+    assert np.isfinite(len(page))
