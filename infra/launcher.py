@@ -69,7 +69,7 @@ def command(module: str, job_path: Path, *, processes: int) -> list[str]:
 
 
 def local_environment(*, processes: int) -> dict[str, str]:
-    """Loopback transport, a fair share of the cores, and the same source tree as ours, whatever the folder."""
+    """Loopback transport, a fair share of the cores, and our own source tree whatever the folder."""
     source = str(Path(__file__).resolve().parent.parent)
     inherited = os.environ.get("PYTHONPATH")
     return {

@@ -1,7 +1,7 @@
 """Run a training as a supervised process: it cannot outlive us, hang unseen, or hold our pipes.
 
-The supervisor gives the child its own session, its own pipe for output, no stdin, and an environment made from
-an allow-list. Four rules were paid for by others' orphans and zombies:
+The supervisor gives the child its own session, its own pipe for output, no stdin, and an environment made
+from an allow-list. Four rules were paid for by others' orphans and zombies:
 
 * the child never inherits our stdout: whoever waits for its end of file would wait for the orphan;
 * the child watches us (`watch_parent`): end of file on the life line means that we died, however we died;
@@ -80,10 +80,11 @@ def run_supervised(
 ) -> None:
     """Run `argv` to its end; return when it exits with 0 and nothing of it is left.
 
-    `environment` is added to the allowed part of ours. stdout and stderr go to `log_path` (rotated once, at 64
-    MiB, to `<log_path>.1`). Each JSON line appended to `metrics_path` from now on is passed to `on_event` in
-    this thread; when the file does not grow for `hang_seconds` the process counts as hung. Raises ProcessFailed;
-    on any other exception the process tree is stopped (TERM, `grace_seconds`, KILL) and the exception goes on.
+    `environment` is added to the allowed part of ours. stdout and stderr go to `log_path` (at 64 MiB it is
+    moved to `<log_path>.1`). Each JSON line appended to `metrics_path` from now on is passed to `on_event` in
+    this thread; when the file does not grow for `hang_seconds` the process counts as hung. Raises
+    ProcessFailed. On any other exception the process tree is stopped (TERM, `grace_seconds`, KILL) and the
+    exception goes on.
     """
     metrics = MetricsTail(metrics_path) if metrics_path else None
     with _life_line() as life_line, _log_pump(log_path) as output:
@@ -125,7 +126,7 @@ def _wait(process: subprocess.Popen, metrics: "MetricsTail | None", on_event, ha
 
 
 def _stop(process: subprocess.Popen, marker: str, grace_seconds: float) -> None:
-    """TERM the group, give it `grace_seconds`, KILL the whole marked tree, reap. Harmless after a normal end."""
+    """TERM the group, wait `grace_seconds`, KILL the whole marked tree, reap. Harmless after a normal end."""
     try:
         if process.poll() is None:
             _signal_group(process.pid, signal.SIGTERM)
@@ -168,9 +169,9 @@ def _is_marked(process: psutil.Process, marker: str) -> bool:
 def _failure(argv: Sequence[str], code: int, hung_seconds: float | None, log_path: Path) -> ProcessFailed:
     outcome: Outcome = outcome_of(code) if hung_seconds is None else "hung"
     reason = {
-        "hung": f"made no progress for {hung_seconds} s and was stopped: look for a stuck rank or data source",
+        "hung": f"made no progress for {hung_seconds} s and was stopped: a rank or a data source is stuck",
         "preempted": f"was preempted after saving a checkpoint (exit code {code}): run again to continue",
-        "killed": f"was killed (exit code {code}), probably out of memory: use smaller batches or fewer processes",
+        "killed": f"was killed (exit code {code}), probably out of memory: use smaller batches",
         "failed": f"failed with exit code {code}",
     }[outcome]
     return ProcessFailed(
@@ -201,7 +202,7 @@ def child_environment(given: Mapping[str, str]) -> dict[str, str]:
     return allowed | {"PYTHONUNBUFFERED": "1"} | dict(given)
 
 
-# --- the life line -------------------------------------------------------------------------------------------
+# --- the life line ------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -250,7 +251,7 @@ def _end_with_parent(path: str) -> None:
     os.killpg(group, signal.SIGKILL)
 
 
-# --- the log -------------------------------------------------------------------------------------------------
+# --- the log ------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -292,7 +293,7 @@ def last_lines(path: Path, count: int = LOG_TAIL_LINES) -> str:
     return "\n".join(line for line in text.splitlines()[-count:] if line.strip())
 
 
-# --- metrics -------------------------------------------------------------------------------------------------
+# --- metrics ------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -312,7 +313,7 @@ class MetricsFile:
 
 
 class MetricsTail:
-    """Reads what is appended to a metrics file, from its present end on; tolerates a half-written last line."""
+    """Reads what is appended to a metrics file, from its present end on; a half-written line waits."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -320,7 +321,7 @@ class MetricsTail:
         self._rest = b""
 
     def deliver(self, on_event: Callable[[dict], None], *, final: bool = False) -> bool:
-        """Pass every new complete line to `on_event`; True if the file grew. `final` takes an unended line too."""
+        """Pass new complete lines to `on_event`; True if the file grew. `final`: an unended line, too."""
         data = self._read()
         *lines, self._rest = (self._rest + data).split(b"\n")
         if final and self._rest:

@@ -76,7 +76,7 @@ class Settings:
     def from_environment(
         cls, environment: Mapping[str, str] | None = None, *, output: Path | str | None = None
     ) -> "Settings":
-        """Settings from LCO_OUTPUT, LCO_TRACKING_URI, LCO_EXPERIMENT, LCO_HOST, LCO_PREFECT_PORT, LCO_MLFLOW_PORT.
+        """Settings from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _HOST, _PREFECT_PORT and _MLFLOW_PORT.
 
         `output`, from a command line, wins over LCO_OUTPUT. Raises SettingsError for an unusable value.
         """

@@ -127,8 +127,9 @@ class Attempt:
         theirs = open_committed(self._final)
         if theirs.manifest.content_digest != mine.content_digest:
             raise CommitConflict(
-                f"{self._final} already holds different content (digest {theirs.manifest.content_digest[:12]}, "
-                f"this attempt {mine.content_digest[:12]}): two runs of one fingerprint disagreed. "
+                f"{self._final} already holds different content "
+                f"(digest {theirs.manifest.content_digest[:12]}, this attempt {mine.content_digest[:12]}): "
+                "two runs of one fingerprint disagreed. "
                 "Keep the committed one and run again, or delete that folder and run again."
             )
         return theirs

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
 def exit_code_of(codes: dict[int, int], *, first: int) -> int:
     """One exit code for all failed ranks (rank -> code or minus the signal).
 
-    A killed rank explains the others: they fail in the collective a moment later, within one poll of torchrun.
+    A killed rank explains the others: they fail in a collective a moment later, within one poll.
     """
     code = next((code for code in codes.values() if code == -signal.SIGKILL), codes[first])
     return code if code > 0 else 128 - code

@@ -224,8 +224,8 @@ class FileTracker:
 def replay(folder: Path, tracker: Tracker) -> dict[str, str]:
     """Send the events of a FileTracker's folder to `tracker`, in order; return file run id -> new run id.
 
-    Progress is kept in `replayed.json`, so that an interrupted replay goes on where it stopped. Raises what the
-    tracker raises. Runs that the file did not start itself keep their id: they were started in the tracker.
+    Progress is kept in `replayed.json`: an interrupted replay goes on where it stopped. Raises what the
+    tracker raises. Runs that the file did not start keep their id: they were started in the tracker.
     """
     folder = Path(folder)
     progress = folder / "replayed.json"
@@ -297,7 +297,7 @@ class ResilientTracker:
                 self.flush()
 
     def log_dose_response(self, parent: str, *, dose: int, metrics: Mapping[str, float]) -> None:
-        """Record a dose's final metrics on the parent with step = dose: its chart is the dose-response curve."""
+        """Record a dose's final metrics on the parent, step = dose: its chart is the dose-response curve."""
         self.log_metrics(parent, metrics, step=dose)
 
     def log_points(self, run: str, points: Sequence[Point]) -> None:
@@ -395,7 +395,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def mlflow_name(key: str) -> str:
-    """A metric, param or tag name that MLflow takes: `ndcg@10` becomes `ndcg_at_10`, as its own metrics do."""
+    """A metric, param or tag name that MLflow takes: `ndcg@10` becomes `ndcg_at_10`, like its own."""
     return re.sub(r"[^\w./ :-]", "_", key.replace("@", "_at_"))[:250]
 
 
@@ -424,7 +424,7 @@ def _replace_text(path: Path, text: str) -> None:
 
 
 def _quiet_client(uri: str):
-    """MLflow's client, loaded late (2 s), without its links, migration logs, telemetry and minutes of retries."""
+    """MLflow's client, loaded late (2 s), without links, migration logs, telemetry, minutes of retries."""
     for name, value in {
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
