@@ -1,0 +1,118 @@
+"""The `lco` command: `lco run`, `lco up`, `lco bootstrap`. Imports nothing slow before it knows what to do."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from infra.settings import Settings
+from pipelines.parameters import RecipeName, check_parameters, chosen_recipe, require_base_model
+from pipelines.run import exit_status, run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Run the whole pipeline here: documents, pretraining, refinement, evaluation, verdict. Needs no server."""
+
+    recipe: RecipeName = "tiny"
+    """Named configuration: model, training, evaluation and the verdict's thresholds."""
+    documents: Path | None = None
+    """Folder of PDFs and page images, read with its subfolders. Default: the sample documents."""
+    output: Path | None = None
+    """Folder for outputs, reports and logs; what is in it is reused. Default: LCO_OUTPUT, else ./lco-output."""
+    doses: tuple[int, ...] | None = None
+    """Numbers of pretraining examples to compare, 0 among them. Default: the recipe's."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds of contrastive refinement, one model each per dose. Default: the recipe's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Up:
+    """Start Prefect, MLflow and the deployment lco/full-pipeline on this machine; Ctrl-C stops all of them."""
+
+    output: Path | None = None
+    """Folder for databases, outputs, reports and logs. Default: LCO_OUTPUT, else ./lco-output."""
+    prefect_port: int | None = None
+    """Port of the Prefect server. Default: LCO_PREFECT_PORT, else 4200."""
+    mlflow_port: int | None = None
+    """Port of the MLflow server. Default: LCO_MLFLOW_PORT, else 5000."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bootstrap:
+    """Train the base model of the tiny recipe from nothing, as it is committed in the repository."""
+
+    documents: Path | None = None
+    """Folder of documents in the base language. Default: the sample documents in English."""
+    output: Path | None = None
+    """Folder to write the model to. Default: where the recipe reads it."""
+    minutes: float | None = None
+    """Stop after this time."""
+    steps: int | None = None
+    """Stop after this many steps."""
+
+
+EXAMPLES = """\
+Does continual generative pretraining raise page retrieval on these documents?
+
+  lco run                                          the sample documents, recipe tiny
+  lco run --documents ~/pdfs --output ~/lco        your own folder of PDFs
+  lco run --doses 0 300 1200 --seeds 0 1 2         other doses and seeds
+  lco up                                           Prefect and MLflow pages, then:
+  prefect deployment run lco/full-pipeline --watch
+"""
+
+Command = (
+    Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Up, tyro.conf.subcommand("up")]
+    | Annotated[Bootstrap, tyro.conf.subcommand("bootstrap")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse `arguments` (default: the command line), run the command, return the exit status."""
+    command = tyro.cli(Command, prog="lco", description=EXAMPLES, args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+    with exit_status() as status:
+        if isinstance(command, Run):
+            status.code = _run(command)
+        elif isinstance(command, Up):
+            status.code = _up(command)
+        else:
+            status.code = _bootstrap(command)
+    return status.code
+
+
+def _run(command: Run) -> int:
+    parameters = check_parameters(
+        recipe=command.recipe,
+        documents=command.documents,
+        doses=command.doses,
+        seeds=command.seeds,
+        output=command.output,
+    )
+    require_base_model(chosen_recipe(parameters))
+    return run(parameters)
+
+
+def _up(command: Up) -> int:
+    from pipelines.up import up
+
+    return up(
+        Settings.from_environment(output=command.output),
+        prefect_port=command.prefect_port,
+        mlflow_port=command.mlflow_port,
+    )
+
+
+def _bootstrap(command: Bootstrap) -> int:
+    from pipelines.bootstrap import bootstrap
+
+    return bootstrap({name: value for name, value in vars(command).items() if value is not None})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

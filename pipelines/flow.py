@@ -1,0 +1,299 @@
+"""The flow `lco`: documents -> shards -> pretrain (CGP) -> refine (CL) -> evaluation -> law, as the paper tells it.
+
+Tasks are thin: they name the cells of a stage, let `run_stage` reuse or compute them, and hand on references
+(a path and a content digest). No data and no model passes through Prefect.
+
+Prefect's own cache stays off. The fingerprint that names an output in our store is the cache key already: the store
+verifies what it finds, works without a server and holds no pickle, whereas a Prefect record would be a second truth
+about the same output that can outlive it.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.context import get_run_context
+from prefect.logging import get_run_logger
+from pydantic import Field
+
+from infra.launcher import Launcher, LocalLauncher
+from infra.settings import Settings
+from infra.tracking import open_tracker
+from pipelines.console import LineReporter, Reporter, clock_time, current_reporter
+from pipelines.parameters import RecipeName, RunParameters, base_model_digest, check_parameters, chosen_recipe
+from pipelines.record import RunRecord, how_to_open_mlflow
+from pipelines.results import dose_table, format_table, inventory_summary, read_json
+from pipelines.stage_definition import STAGES, Cell, Reference, StageDefinition, model_cells
+from pipelines.stage_runner import PipelineRun, reference, run_stage
+from stages.recipes import Recipe
+
+Prepared = dict[str, Reference]
+"""{"train", "validation", "test", "inventory"} of one folder of documents."""
+
+QUARANTINED_SHOWN = 10
+
+
+def stage_task(name: str) -> Callable[[Callable], Any]:
+    """A Prefect task that keeps no result: references are small, and our store is what persists."""
+    return task(name=name, cache_policy=NO_CACHE, persist_result=False)
+
+
+@flow(name="lco", persist_result=False)
+def lco(
+    recipe: Annotated[RecipeName, Field(description="Named configuration: model, training, evaluation, thresholds")] = "tiny",
+    documents: Annotated[
+        str | None,
+        Field(description="Folder of PDFs and page images on the machine that runs this; empty: the sample documents"),
+    ] = None,
+    doses: Annotated[
+        list[int] | None,
+        Field(description="Numbers of pretraining examples to compare, 0 among them; empty: the recipe's"),
+    ] = None,
+    seeds: Annotated[
+        list[int] | None, Field(description="Seeds of contrastive refinement, one model each; empty: the recipe's")
+    ] = None,
+    output: Annotated[
+        str | None, Field(description="Folder for outputs, reports and logs; empty: LCO_OUTPUT, else ./lco-output")
+    ] = None,
+) -> dict[str, Any]:
+    """Does more generative pretraining raise retrieval on these documents? From a folder of PDFs to a verdict."""
+    return run_pipeline(
+        check_parameters(recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output)
+    )
+
+
+def run_pipeline(
+    parameters: RunParameters,
+    *,
+    stages: Mapping[str, StageDefinition] = STAGES,
+    launcher: Launcher | None = None,
+) -> dict[str, Any]:
+    """All stages in their order, inside a flow run. Returns what a person wants to see of the result."""
+    with _pipeline_run(parameters, stages, launcher or LocalLauncher()) as run:
+        target = prepare_target_documents(run, parameters.documents)
+        base = prepare_base_documents(run)
+        pretrained = pretrain(run, target, base)
+        generation = generation_quality(run, pretrained, target, base)
+        refined = refine(run, pretrained, target)
+        retrieval = page_retrieval(run, pretrained, refined, target)
+        verdict = scaling_law(run, generation, retrieval, target, base)
+        return _publish(run, generation, retrieval, verdict)
+
+
+@contextmanager
+def _pipeline_run(
+    parameters: RunParameters, stages: Mapping[str, StageDefinition], launcher: Launcher
+) -> Iterator[PipelineRun]:
+    """What the stages share; at the end every MLflow run has its true status, whatever happened."""
+    settings = Settings.from_environment(output=parameters.output)
+    recipe = chosen_recipe(parameters)
+    flow_run = get_run_context().flow_run
+    logs = settings.runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{flow_run.name}"
+    logs.mkdir(parents=True)
+    tags = {
+        "prefect.flow_run_id": flow_run.id,
+        "prefect.flow_run_name": flow_run.name,
+        "prefect.deployment": flow_run.deployment_id or "none",
+        "recipe": recipe.name,
+        "documents": parameters.documents or "sample documents",
+        "logs": logs,
+    }
+    tracker = open_tracker(settings)
+    record = RunRecord(tracker, recipe=recipe, name=f"lco {recipe.name} {flow_run.name}", tags=tags)
+    try:
+        yield PipelineRun(
+            recipe=recipe,
+            settings=settings,
+            logs=logs,
+            stages=stages,
+            launcher=launcher,
+            reporter=current_reporter() or LineReporter(get_run_logger().info, interval=30.0),
+            record=record,
+        )
+    except Exception:
+        record.close("FAILED")
+        raise
+    except BaseException:  # cancelled by Prefect, a signal or Ctrl-C
+        record.close("KILLED")
+        raise
+    record.close("FINISHED")
+
+
+@stage_task("prepare target documents")
+def prepare_target_documents(run: PipelineRun, documents: Path | None) -> Prepared:
+    """The documents that the verdict is about: the person's own, or the samples in the repository."""
+    return _prepare(run, "target", documents or run.recipe.target_documents)
+
+
+@stage_task("prepare base documents")
+def prepare_base_documents(run: PipelineRun) -> Prepared:
+    """The base language's documents: replay during pretraining, and the measure of forgetting."""
+    return _prepare(run, "base", run.recipe.base_documents)
+
+
+@stage_task("pretrain (CGP)")
+def pretrain(run: PipelineRun, target: Prepared, base: Prepared) -> list[Reference]:
+    """One model per dose, from one training run."""
+    inputs = {"target_train": target["train"], "base_train": base["train"]}
+    return run_stage(run, "pretrain", inputs=inputs, cells=pretrain_cells(run.recipe))
+
+
+def pretrain_cells(recipe: Recipe) -> list[Cell]:
+    """One cell per dose. With a learning rate that falls at the end, every checkpoint depends on where the end is."""
+    base_model = {"base_model": base_model_digest(recipe)}
+    end = {"last_dose": max(recipe.pretrain.doses)} if recipe.pretrain.decay_steps else {}
+    return [Cell(key={"dose": dose, **end}, inputs=base_model) for dose in recipe.pretrain.doses]
+
+
+@stage_task("generation quality")
+def generation_quality(
+    run: PipelineRun, pretrained: list[Reference], target: Prepared, base: Prepared
+) -> list[Reference]:
+    """How well each dose writes held-out pages, of both languages."""
+    inputs = {"target_test": target["test"], "base_test": base["test"]}
+    return run_stage(run, "generation", inputs=inputs, cells=model_cells(pretrained))
+
+
+@stage_task("refine (CL)")
+def refine(run: PipelineRun, pretrained: list[Reference], target: Prepared) -> list[Reference]:
+    """One embedding model per dose, seed and arm (text-only, multimodal)."""
+    cells = [
+        Cell(key={"dose": cell.key["dose"], "seed": seed, "arm": arm}, job=cell.job, inputs=cell.inputs)
+        for cell in model_cells(pretrained)
+        for seed in run.recipe.refine.seeds
+        for arm in run.recipe.refine.arms
+    ]
+    return run_stage(run, "refine", inputs={"target_train": target["train"]}, cells=cells)
+
+
+@stage_task("page retrieval")
+def page_retrieval(
+    run: PipelineRun, pretrained: list[Reference], refined: list[Reference], target: Prepared
+) -> list[Reference]:
+    """Retrieval by every model, before CL (no seed, no arm) and after."""
+    before = [{**model, "seed": None, "arm": None} for model in pretrained]
+    return run_stage(run, "retrieval", inputs={"target_test": target["test"]}, cells=model_cells([*before, *refined]))
+
+
+@stage_task("scaling law")
+def scaling_law(
+    run: PipelineRun, generation: list[Reference], retrieval: list[Reference], target: Prepared, base: Prepared
+) -> Reference:
+    """Everything measured so far, into a verdict and a report."""
+    inputs = {
+        "target_test": target["test"],
+        "target_inventory": target["inventory"],
+        "base_inventory": base["inventory"],
+    }
+    [verdict] = run_stage(run, "law", inputs=inputs, cells=[law_cell(generation, retrieval)])
+    return verdict
+
+
+def law_cell(generation: list[Reference], retrieval: list[Reference]) -> Cell:
+    """The law's only cell: it depends on the content of every measurement and on which model it belongs to."""
+    measured = {"generation": generation, "retrieval": retrieval}
+    without_digest = {
+        name: [{key: value for key, value in one.items() if key != "digest"} for one in references]
+        for name, references in measured.items()
+    }
+    digests = {
+        ", ".join([name, *(f"{key} {one[key]}" for key in ("dose", "seed", "arm") if key in one)]): one["digest"]
+        for name, references in measured.items()
+        for one in references
+    }
+    return Cell(key={}, job={"cells": without_digest}, inputs=digests)
+
+
+def _prepare(run: PipelineRun, which: str, documents: Path) -> Prepared:
+    """Shards of one folder of documents. Raises data_prep.errors.NoUsableDocuments."""
+    from data_prep.prepare import prepare_documents  # slow to import: codecs and shard readers
+
+    title, began, started_at = f"{which} documents", time.monotonic(), time.time()
+    child = run.record.child(f"prepare {which} documents", tags={"stage": "prepare"}, params={"documents": documents})
+    run.reporter.stage_started(title, cells=1, reused=0)
+    try:
+        prepared = prepare_documents(
+            Path(documents),
+            run.recipe.documents,
+            run.store,
+            lambda done, total, label: run.reporter.progress(label=label, step=done, total=total),
+        )
+    except BaseException:
+        run.reporter.stage_finished(f"{title}: stopped")
+        raise
+    references = {name: reference(getattr(prepared, name)) for name in ("train", "validation", "test", "inventory")}
+    used, quarantined, problems = inventory_summary(references["inventory"]["path"])
+    reused = all((Path(one["path"]) / "manifest.json").stat().st_mtime < started_at for one in references.values())
+    verb = "reused" if reused else f"done ({clock_time(time.monotonic() - began)})"
+    run.reporter.stage_finished(f"{title}: {verb}, {used} used, {quarantined} could not be used")
+    for problem in problems[:QUARANTINED_SHOWN]:
+        run.reporter.note(f"  {problem}")
+    if len(problems) > QUARANTINED_SHOWN:
+        run.reporter.note(f"  ... and {len(problems) - QUARANTINED_SHOWN} more, all in the report")
+    for name in ("train", "validation", "test"):
+        run.record.dataset(f"{which} {name}", references[name], context=name, run=child)
+        run.record.dataset(f"{which} {name}", references[name], context=name)
+    run.record.tags(child, {"reused": str(reused).lower()})
+    run.record.metrics(child, {"documents/used": used, "documents/quarantined": quarantined}, step=0)
+    run.record.finish(child)
+    return references
+
+
+def _publish(
+    run: PipelineRun, generation: list[Reference], retrieval: list[Reference], verdict: Reference
+) -> dict[str, Any]:
+    """Show the result in MLflow, in Prefect and as the newest report of the output folder."""
+    rows = dose_table(generation, retrieval)
+    folder = Path(verdict["path"])
+    finding = read_json(folder, "verdict.json")
+    run.record.dose_response(rows)
+    run.record.report(folder)
+    run.record.tags(run.record.run, {"verdict": finding["verdict"], "report": str(folder / "report.html")})
+    report = _newest_report(run.settings, folder / "report.html")
+    result = {
+        "verdict": finding["verdict"],
+        "reasons": finding["reasons"],
+        "decision": finding["decision"],
+        "table": rows,
+        "report": str(report),
+        "mlflow": how_to_open_mlflow(run.settings),
+        "mlflow_store": run.settings.tracking_uri,
+        "mlflow_run": run.record.run,
+        "logs": str(run.logs),
+    }
+    create_table_artifact(key="dose-response", table=rows, description="Generative quality and retrieval by dose")
+    create_markdown_artifact(key="run-card", markdown=run_card(result, run.recipe.name))
+    return result
+
+
+def _newest_report(settings: Settings, report: Path) -> Path:
+    """Copy the report to a place that stays the same from run to run."""
+    newest = settings.output / "report.html"
+    new = newest.with_name(f".{newest.name}.{time.time_ns()}")
+    shutil.copyfile(report, new)
+    new.replace(newest)
+    return newest
+
+
+def run_card(result: Mapping[str, Any], recipe: str) -> str:
+    """The result in Markdown, for the Prefect page."""
+    titles, cells = format_table(result["table"])
+    table = [titles, ["---"] * len(titles), *cells]
+    lines = [
+        f"# Verdict: {result['verdict']}",
+        *(f"- {reason}" for reason in result["reasons"]),
+        f"\n**Decision.** {result['decision']}\n",
+        *("| " + " | ".join(row) + " |" for row in table),
+        f"\nRecipe `{recipe}`. Report: `{result['report']}`. Logs: `{result['logs']}`.",
+    ]
+    if result["mlflow"].startswith("http"):
+        lines.append(f"MLflow: [{result['mlflow']}]({result['mlflow']}), run `{result['mlflow_run']}`.")
+    else:
+        lines.append(f"MLflow run `{result['mlflow_run']}`: `{result['mlflow']}`.")
+    return "\n".join(lines)

@@ -1,0 +1,133 @@
+"""The parameters of a run, checked before anything slow is imported."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from infra.settings import Settings
+from stages.recipes import RECIPES, Recipe, get_recipe
+
+# From the table itself, so that the command line and Prefect's form offer what exists.
+RecipeName = Literal[tuple(RECIPES)]  # type: ignore[valid-type]
+
+
+class BadParameter(ValueError):
+    """A parameter cannot be used; the message is one line that says which, why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunParameters:
+    """What a person chooses. None: what the recipe says. Paths are absolute."""
+
+    recipe: RecipeName
+    documents: Path | None
+    doses: tuple[int, ...] | None
+    seeds: tuple[int, ...] | None
+    output: Path
+
+
+def check_parameters(
+    *,
+    recipe: RecipeName,
+    documents: str | Path | None,
+    doses: Sequence[int] | None,
+    seeds: Sequence[int] | None,
+    output: str | Path | None,
+) -> RunParameters:
+    """Parameters in their final form: absolute paths, sorted doses. Raises BadParameter."""
+    if recipe not in RECIPES:
+        raise BadParameter(f"no recipe {recipe!r}: choose one of {', '.join(sorted(RECIPES))}")
+    documents = None if documents is None else _documents_folder(Path(documents))
+    output = Settings.from_environment(output=output).output
+    if output.exists() and not output.is_dir():
+        raise BadParameter(f"output {output} is a file: name a folder")
+    if documents is not None and output.resolve().is_relative_to(documents.resolve()):
+        raise BadParameter(
+            f"output {output} lies inside the documents folder {documents}: the next run would read it as documents"
+        )
+    return RunParameters(
+        recipe=recipe,
+        documents=documents,
+        doses=None if doses is None else _doses(doses, multiple_of=get_recipe(recipe).pretrain.batch_size),
+        seeds=None if seeds is None else _seeds(seeds),
+        output=output,
+    )
+
+
+def chosen_recipe(parameters: RunParameters) -> Recipe:
+    """The named recipe with the doses and seeds that the person chose."""
+    recipe = get_recipe(parameters.recipe)
+    if parameters.doses is not None:
+        recipe = dataclasses.replace(recipe, pretrain=dataclasses.replace(recipe.pretrain, doses=parameters.doses))
+    if parameters.seeds is not None:
+        recipe = dataclasses.replace(recipe, refine=dataclasses.replace(recipe.refine, seeds=parameters.seeds))
+    return recipe
+
+
+def base_model_digest(recipe: Recipe) -> str:
+    """What names the model that pretraining starts from: the content of its folder, or its hub id."""
+    require_base_model(recipe)
+    location = Path(recipe.backbone.location)
+    return folder_digest(location) if location.is_dir() else f"hub:{location}"
+
+
+def require_base_model(recipe: Recipe) -> None:
+    """Raises BadParameter when the model that the recipe starts from is a folder that is missing."""
+    location = Path(recipe.backbone.location)
+    if location.is_absolute() and not location.is_dir():
+        raise BadParameter(f"recipe {recipe.name!r} starts from {location}, which does not exist: run `lco bootstrap`")
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 (hex) over the relative paths and bytes of all files below `folder`."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _documents_folder(documents: Path) -> Path:
+    documents = documents.expanduser().absolute()
+    if not documents.exists():
+        raise BadParameter(f"documents folder {documents} does not exist: check the path")
+    if not documents.is_dir():
+        raise BadParameter(f"documents {documents} is not a folder: name the folder that holds the PDFs")
+    if not os.access(documents, os.R_OK | os.X_OK):
+        raise BadParameter(f"documents folder {documents} cannot be read: check its permissions")
+    return documents
+
+
+def _doses(doses: Sequence[int], *, multiple_of: int) -> tuple[int, ...]:
+    _distinct_and_not_negative("doses", doses)
+    if 0 not in doses or len(doses) < 2:
+        raise BadParameter(
+            f"doses {list(doses)}: give 0 and at least one more, the verdict compares the highest dose with dose 0"
+        )
+    odd = [dose for dose in doses if dose % multiple_of]
+    if odd:
+        nearest = max(multiple_of, round(odd[0] / multiple_of) * multiple_of)
+        raise BadParameter(
+            f"doses {list(doses)}: {odd[0]} is no multiple of the batch size {multiple_of}: give {nearest} instead"
+        )
+    return tuple(sorted(doses))
+
+
+def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    _distinct_and_not_negative("seeds", seeds)
+    if not seeds:
+        raise BadParameter("seeds is empty: give at least one, or leave it out for the recipe's")
+    return tuple(seeds)
+
+
+def _distinct_and_not_negative(name: str, values: Sequence[int]) -> None:
+    if any(value < 0 for value in values):
+        raise BadParameter(f"{name} {list(values)}: negative values make no sense, use 0 and above")
+    if len(set(values)) != len(values):
+        raise BadParameter(f"{name} {list(values)}: every value may stand once")

@@ -1,0 +1,198 @@
+"""`lco run`: the whole pipeline in this process, with no server of the user's.
+
+Prefect gets a server of its own for the time of the run (unless PREFECT_API_URL names one), MLflow writes straight
+into SQLite. The server starts first: while it does, the slow imports happen here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.errors import NoUsableDocuments
+from infra.process import ProcessFailed
+from infra.settings import Settings, SettingsError
+from infra.store import StoreError
+from pipelines.console import clock_time, reporting, terminal_reporter
+from pipelines.parameters import BadParameter, RunParameters
+from pipelines.prefect_settings import prefect_environment
+from pipelines.results import format_table
+from pipelines.services import LOOPBACK, Service, ServiceDefinition, ServiceFailed, answers, free_port, running
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+LOG_LINES_SHOWN = 25
+
+Pipeline = Callable[[RunParameters], dict[str, Any]]
+
+
+def run(parameters: RunParameters, *, console: Console | None = None, pipeline: Pipeline | None = None) -> int:
+    """Run the pipeline and print what it found; return the exit status.
+
+    `pipeline` is called inside the environment of a run and must run a flow; None: the flow `lco`.
+    """
+    console = console or Console()
+    began = time.monotonic()
+    with exit_status() as status:
+        settings = Settings.from_environment(output=parameters.output)
+        settings.runs.mkdir(parents=True, exist_ok=True)
+        console.print(f"Output folder: {settings.output}", highlight=False)
+        with prefect_server(settings) as server:
+            pipeline = pipeline or _flow()
+            log_path = _quiet_libraries(settings.runs)
+            console.print(f"Log of Prefect and MLflow: {log_path}", highlight=False)
+            _wait_for(server, console)
+            with reporting(terminal_reporter(console)):
+                result = pipeline(parameters)
+        _show(result, console, seconds=time.monotonic() - began)
+    return status.code
+
+
+class _Status:
+    code = 0
+
+
+@contextlib.contextmanager
+def exit_status() -> Iterator[_Status]:
+    """Turn the errors that a person can act on into a message and an exit status. Others are bugs: a traceback."""
+    status = _Status()
+    try:
+        yield status
+    except (BadParameter, SettingsError, NoUsableDocuments) as error:
+        status.code = _fail(str(error), EXIT_BAD_INPUT)
+    except ProcessFailed as error:
+        status.code = _fail(_short_failure(error), EXIT_FAILED)
+    except (ServiceFailed, StoreError) as error:
+        status.code = _fail(str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        status.code = _fail("interrupted; what was committed is kept, run again to continue", EXIT_INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"lco: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _short_failure(error: ProcessFailed) -> str:
+    """The reason, the last lines of the log and where the rest is."""
+    reason = str(error).splitlines()[0].split(" Its log is ")[0]
+    tail = "\n".join(f"  {line}" for line in error.log_tail.splitlines()[-LOG_LINES_SHOWN:])
+    return f"{reason}\n{tail}\nThe whole log: {error.log_path}"
+
+
+@contextlib.contextmanager
+def prefect_server(settings: Settings) -> Iterator[Service | None]:
+    """A Prefect server for this run; None where PREFECT_API_URL names the user's.
+
+    Not Prefect's ephemeral mode: that starts the same server, but prints its errors over the progress bars, gives
+    up after 20 s (the first start takes longer here) and leaves it running when this process is killed.
+    Must be entered before Prefect is imported: Prefect reads its settings then.
+    """
+    os.environ.update(prefect_environment(settings))
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        if not answers(f"{given.rstrip('/')}/health"):
+            raise BadParameter(f"PREFECT_API_URL={given} does not answer: start that server, or unset the variable")
+        yield None
+        return
+    port = free_port()
+    with running(prefect_server_definition(settings, port=port, ui=False)) as service:
+        os.environ["PREFECT_API_URL"] = f"http://{LOOPBACK}:{port}/api"
+        try:
+            yield service
+        finally:
+            _send_what_waits()
+            del os.environ["PREFECT_API_URL"]
+
+
+def _send_what_waits() -> None:
+    """Let Prefect send its queued logs and task states while the server lives; else it retries for a minute."""
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    EventsWorker.drain_all(timeout=10)
+    APILogWorker.drain_all(timeout=10)
+
+
+def prefect_server_definition(settings: Settings, *, port: int, ui: bool) -> ServiceDefinition:
+    """A Prefect server on loopback with its SQLite database in the output folder."""
+    return ServiceDefinition(
+        name="Prefect server",
+        module="prefect",
+        arguments=("server", "start", "--host", LOOPBACK, "--port", str(port), "--ui" if ui else "--no-ui"),
+        environment={**prefect_environment(settings, {}), "PREFECT_SERVER_LOGGING_LEVEL": "WARNING"},
+        log_path=settings.output / "logs" / "prefect-server.log",
+        health_url=f"http://{LOOPBACK}:{port}/api/health",
+    )
+
+
+def _flow() -> Pipeline:
+    from pipelines.flow import lco
+
+    def pipeline(parameters: RunParameters) -> dict[str, Any]:
+        return lco(
+            recipe=parameters.recipe,
+            documents=None if parameters.documents is None else str(parameters.documents),
+            doses=None if parameters.doses is None else list(parameters.doses),
+            seeds=None if parameters.seeds is None else list(parameters.seeds),
+            output=str(parameters.output),
+        )
+
+    return pipeline
+
+
+def _quiet_libraries(folder: Path) -> Path:
+    """Send what libraries log to a file; the screen belongs to the progress. After the import of Prefect."""
+    os.environ["MLFLOW_CONFIGURE_LOGGING"] = "false"  # else MLflow adds a handler for stderr when it is imported
+    path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    return path
+
+
+def _wait_for(server: Service | None, console: Console) -> None:
+    if server is None:
+        return
+    if console.is_terminal:
+        with console.status("starting a Prefect server for this run (the first time it takes half a minute)"):
+            server.wait_healthy()
+    else:
+        console.print("starting a Prefect server for this run (the first time it takes half a minute)")
+        server.wait_healthy()
+
+
+def _show(result: dict[str, Any], console: Console, *, seconds: float) -> None:
+    """The verdict with its reasons, the table, and where everything is."""
+    console.print()
+    console.print(f"Verdict: {result['verdict']}", style="bold", highlight=False, soft_wrap=True)
+    for reason in result["reasons"]:
+        console.print(f"  - {reason}", highlight=False, soft_wrap=True)
+    console.print(f"Decision: {result['decision']}", highlight=False, soft_wrap=True)
+    titles, cells = format_table(result["table"])
+    table = Table(title="Dose and response", title_justify="left")
+    for title in titles:
+        table.add_column(title, justify="right")
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"Report:  {result['report']}", highlight=False, soft_wrap=True)
+    console.print(f"MLflow:  {result['mlflow']}  ({result['mlflow_store']})", highlight=False, soft_wrap=True)
+    console.print(f"Logs:    {result['logs']}", highlight=False, soft_wrap=True)
+    console.print(f"Took {clock_time(seconds)}.", highlight=False)

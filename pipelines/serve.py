@@ -1,0 +1,34 @@
+"""`python -m pipelines.serve [FLOW]`: serve deployment `full-pipeline`, a child process per run. `lco up` starts it.
+
+FLOW: `module:name` of the flow, default `pipelines.flow:lco`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from prefect.deployments.runner import EntrypointType
+
+DEPLOYMENT = "full-pipeline"
+FLOW = "pipelines.flow:lco"
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until a signal comes. Two runs of one output folder would compute the same things twice: one at a time."""
+    output, flow_name = arguments
+    module, name = flow_name.split(":")
+    flow = getattr(importlib.import_module(module), name)
+    flow.serve(
+        name=DEPLOYMENT,
+        # The form shows where results go, and a person can choose another folder.
+        parameters={"output": str(Path(output))},
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        limit=1,
+        print_starting_message=False,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

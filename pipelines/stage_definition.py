@@ -1,0 +1,150 @@
+"""What each stage is to the pipeline: its program, the part of the recipe that it uses and the code that computes it.
+
+The fingerprint of a cell (one dose, one CL seed, ...) is built from this table. A part that is missing here would
+let a changed setting reuse an old output; a part too many only costs a recomputation. When in doubt: too many.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra.fingerprint import fingerprint
+from stages.recipes import Recipe
+
+Reference = dict[str, Any]
+"""A committed output as tasks hand it on: {"path": folder, "digest": content digest} and the fields of its cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageDefinition:
+    """One stage. `recipe_parts` and `not_used` are dotted names of recipe fields: what is used, and what of it is not.
+
+    `distributed`: started by torchrun with the processes that the recipe's part asks for; one process otherwise.
+    """
+
+    name: str
+    title: str
+    module: str
+    recipe_parts: tuple[str, ...]
+    packages: tuple[str, ...]
+    not_used: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ("torch", "transformers")
+    schema_version: int = 1
+    distributed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One unit of a stage's work, committed as one output.
+
+    `key` names it (dose, seed, arm); `job` holds what else the program needs (paths); `inputs` the content digests
+    of what `job` points to. Paths never enter the fingerprint: a moved store stays valid.
+    """
+
+    key: Mapping[str, Any]
+    job: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """`dose 300, seed 0, text-only`, empty for a stage of one cell."""
+        words = {"dose": "dose {}", "seed": "seed {}", "arm": "{}"}
+        return ", ".join(words[name].format(value) for name, value in self.key.items() if value is not None)
+
+
+# Where the base model lies changes nothing; its content does, as an input of pretraining.
+LOCATION = ("backbone.location",)
+# Every stage opens shards, and shards are data_prep's.
+_COMMON = ("data_prep", "stages.backbone")
+
+STAGES: Mapping[str, StageDefinition] = {
+    stage.name: stage
+    for stage in (
+        StageDefinition(
+            name="pretrain",
+            title="generative pretraining (CGP)",
+            module="stages.pretrain",
+            recipe_parts=("backbone", "pretrain"),
+            not_used=(*LOCATION, "pretrain.doses"),
+            packages=(*_COMMON, "stages.train", "stages.pretrain"),
+            libraries=("torch", "transformers", "deepspeed"),
+            distributed=True,
+        ),
+        StageDefinition(
+            name="generation",
+            title="generation quality",
+            module="stages.evaluate.generation",
+            recipe_parts=("backbone", "evaluate"),
+            not_used=LOCATION,
+            packages=(*_COMMON, "stages.evaluate"),
+        ),
+        StageDefinition(
+            name="refine",
+            title="contrastive refinement (CL)",
+            module="stages.refine",
+            recipe_parts=("backbone", "refine"),
+            not_used=(*LOCATION, "refine.seeds", "refine.arms"),
+            packages=(*_COMMON, "stages.train", "stages.refine"),
+            libraries=("torch", "transformers", "deepspeed", "peft"),
+            distributed=True,
+        ),
+        StageDefinition(
+            name="retrieval",
+            title="page retrieval",
+            module="stages.evaluate.retrieval",
+            recipe_parts=("backbone", "evaluate"),
+            not_used=LOCATION,
+            packages=(*_COMMON, "stages.evaluate"),
+        ),
+        StageDefinition(
+            name="law",
+            title="scaling law and report",
+            module="stages.law",
+            recipe_parts=("name", "documents", "backbone", "pretrain", "refine", "evaluate", "law"),
+            not_used=LOCATION,
+            packages=("data_prep", "stages.law"),
+            libraries=("scipy", "matplotlib", "jinja2"),
+        ),
+    )
+}
+
+
+def recipe_part(recipe: Mapping[str, Any], stage: StageDefinition) -> dict[str, Any]:
+    """The part of a recipe (as nested dict) that `stage` uses. Raises KeyError for a field that the recipe lacks."""
+    part = {name: recipe[name] for name in stage.recipe_parts}
+    for dotted in stage.not_used:
+        owner, name = dotted.split(".")
+        if name not in part[owner]:
+            raise KeyError(f"stage {stage.name!r} names the recipe field {dotted!r}, which recipe {recipe['name']!r} lacks")
+        part[owner] = {key: value for key, value in part[owner].items() if key != name}
+    return part
+
+
+def cell_fingerprint(
+    stage: StageDefinition, recipe: Recipe, cell: Cell, inputs: Mapping[str, str]
+) -> str:
+    """Name of a cell's output. `recipe`: the dataclass; `inputs`: name -> content digest of the stage's inputs."""
+    digests = {**inputs, **{f"cell.{name}": digest for name, digest in cell.inputs.items()}}
+    return fingerprint(
+        stage=stage.name,
+        schema_version=stage.schema_version,
+        configuration={"recipe": recipe_part(dataclasses.asdict(recipe), stage), "cell": dict(cell.key)},
+        inputs=digests,
+        packages=stage.packages,
+        libraries=stage.libraries,
+    )
+
+
+def model_cells(models: Iterable[Reference]) -> list[Cell]:
+    """One cell per model, for the stages that evaluate models."""
+    return [
+        Cell(
+            key={name: model[name] for name in ("dose", "seed", "arm") if name in model},
+            job={"model": f"{model['path']}/model"},
+            inputs={"model": model["digest"]},
+        )
+        for model in models
+    ]

@@ -1,0 +1,165 @@
+"""Run one stage: reuse what is committed, compute what is missing in one supervised process, hand on references."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra.launcher import Launcher
+from infra.settings import Settings
+from infra.store import Committed, LocalStore
+from pipelines.console import Reporter, clock_time
+from pipelines.record import CellRecord, RunRecord
+from pipelines.stage_definition import Cell, Reference, StageDefinition, cell_fingerprint
+from stages.recipes import Recipe
+
+
+class OutputMissing(Exception):
+    """A stage ended well but did not commit what it was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineRun:
+    """What the stages of one run share. `logs` is this run's own folder."""
+
+    recipe: Recipe
+    settings: Settings
+    logs: Path
+    stages: Mapping[str, StageDefinition]
+    launcher: Launcher
+    reporter: Reporter
+    record: RunRecord
+
+    @property
+    def store(self) -> LocalStore:
+        return LocalStore(self.settings.store_root)
+
+
+def reference(committed: Committed, key: Mapping[str, Any] | None = None) -> Reference:
+    """What a task hands on about an output."""
+    return {**(key or {}), "path": str(committed.path), "digest": committed.manifest.content_digest}
+
+
+def run_stage(
+    run: PipelineRun, name: str, *, inputs: Mapping[str, Reference], cells: Sequence[Cell]
+) -> list[Reference]:
+    """The outputs of all `cells`, in their order; only those without a committed output are computed.
+
+    Raises infra.process.ProcessFailed when the stage's process fails, OutputMissing when it left something out,
+    infra.store.CorruptOutput when a committed output is damaged.
+    """
+    stage = run.stages[name]
+    digests = {input_name: reference["digest"] for input_name, reference in inputs.items()}
+    named = {cell_fingerprint(stage, run.recipe, cell, digests): cell for cell in cells}
+    found = {digest: run.store.find(name, digest) for digest in named}
+    missing = {digest: cell for digest, cell in named.items() if found[digest] is None}
+    work = _StageWork(run=run, stage=stage, inputs=inputs, named=named, missing=missing)
+    for digest, committed in found.items():
+        if committed is not None:
+            work.record_of(digest, reused=True).finish(committed)
+    if missing:
+        work.compute()
+        found |= {digest: work.committed(digest) for digest in missing}
+    run.reporter.stage_finished(work.summary())
+    return [reference(found[digest], cell.key) for digest, cell in named.items()]
+
+
+@dataclass(kw_only=True)
+class _StageWork:
+    """One execution of a stage: its job file, its events, its tracked cells."""
+
+    run: PipelineRun
+    stage: StageDefinition
+    inputs: Mapping[str, Reference]
+    named: Mapping[str, Cell]
+    missing: Mapping[str, Cell]
+    began: float = field(default_factory=time.monotonic)
+    _open: dict[str, CellRecord] = field(default_factory=dict)
+    _seen: list[str] = field(default_factory=list)
+
+    def record_of(self, digest: str, *, reused: bool = False) -> CellRecord:
+        cell = self.named[digest]
+        return self.run.record.cell(self.stage, cell, digest, self.inputs, reused=reused)
+
+    def compute(self) -> None:
+        """Run the stage's program for the missing cells, to its end."""
+        run, stage = self.run, self.stage
+        folder = run.logs / stage.name
+        folder.mkdir(parents=True, exist_ok=True)
+        job_path, metrics_path = folder / "job.json", folder / "metrics.jsonl"
+        job_path.write_text(json.dumps(self._job(metrics_path), ensure_ascii=False, indent=1), encoding="utf-8")
+        run.reporter.stage_started(stage.title, cells=len(self.missing), reused=len(self.named) - len(self.missing))
+        try:
+            run.launcher.run(
+                stage.module,
+                job_path,
+                processes=self._processes(),
+                log_path=folder / "output.log",
+                metrics_path=metrics_path,
+                on_event=self._event,
+            )
+        except BaseException:
+            # The bar must not stay on the screen below the error's message.
+            run.reporter.stage_finished(f"{stage.title}: stopped after {clock_time(time.monotonic() - self.began)}")
+            raise
+
+    def _job(self, metrics_path: Path) -> dict[str, Any]:
+        return {
+            "stage": self.stage.name,
+            "recipe": dataclasses.asdict(self.run.recipe),
+            "store": str(self.run.settings.store_root),
+            "metrics": str(metrics_path),
+            "inputs": {name: reference["path"] for name, reference in self.inputs.items()},
+            "cells": [{"fingerprint": digest, **cell.key, **cell.job} for digest, cell in self.missing.items()],
+        }
+
+    def _processes(self) -> int:
+        return getattr(self.run.recipe, self.stage.name).engine.processes if self.stage.distributed else 1
+
+    def _event(self, event: dict[str, Any]) -> None:
+        """One line of the metrics file: show it, track it."""
+        digest = event["cell"]
+        if digest not in self._open:
+            self._close_finished()
+            if digest in self.missing:
+                self._open[digest] = self.record_of(digest)
+                self._seen.append(digest)
+        self.run.reporter.progress(
+            label=event["label"], step=event["step"], total=event["total"], cells_done=max(0, len(self._seen) - 1)
+        )
+        if digest in self._open and event.get("metrics"):
+            self._open[digest].metrics(event["metrics"], step=event["step"])
+
+    def _close_finished(self) -> None:
+        """Give a cell its end when the next one starts, so that the times in MLflow are true."""
+        for digest in list(self._open):
+            committed = self.run.store.find(self.stage.name, digest)
+            if committed is not None:
+                self._open.pop(digest).finish(committed)
+
+    def committed(self, digest: str) -> Committed:
+        """The output of a cell that was just computed. Raises OutputMissing."""
+        committed = self.run.store.find(self.stage.name, digest)
+        if committed is None:
+            log = self.run.logs / self.stage.name / "output.log"
+            label = self.named[digest].label or "its only output"
+            raise OutputMissing(
+                f"{self.stage.module} ended well but did not commit {label} as {self.stage.name}/{digest}: see {log}"
+            )
+        if digest not in self._seen:
+            self._open[digest] = self.record_of(digest)
+        if digest in self._open:
+            self._open.pop(digest).finish(committed)
+        return committed
+
+    def summary(self) -> str:
+        computed, reused = len(self.missing), len(self.named) - len(self.missing)
+        if not computed:
+            return f"{self.stage.title}: reused ({reused} of {reused})"
+        again = f", {reused} reused" if reused else ""
+        return f"{self.stage.title}: done, {computed} computed{again} ({clock_time(time.monotonic() - self.began)})"

@@ -1,0 +1,104 @@
+"""Stand-ins for every stage that needs torch: `python -m tests.unit.pipelines.fake_stages JOB.json`.
+
+They commit what the real stages commit (same files, same fields), computed from nothing, in a blink. A dose of 666
+fails, a dose of 777 ends well without committing.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from infra.process import MetricsFile, watch_parent
+from infra.store import LocalStore
+from pipelines.stage_definition import STAGES, StageDefinition
+
+MODULE = "tests.unit.pipelines.fake_stages"
+
+FAKE_STAGES: Mapping[str, StageDefinition] = {
+    name: dataclasses.replace(stage, module=MODULE, packages=(MODULE,), libraries=(), distributed=False)
+    for name, stage in STAGES.items()
+}
+
+
+def interval(mean: float) -> dict:
+    return {"mean": mean, "low": mean - 0.02, "high": mean + 0.02}
+
+
+def scores(mean: float) -> dict:
+    return {name: interval(mean) for name in ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")}
+
+
+def training(cell: dict) -> dict:
+    return {"dose": cell["dose"], "seconds": 0.1, "loss": 1.0 / (1 + cell["dose"])}
+
+
+def generation(cell: dict) -> dict:
+    quality = 1.0 / (1 + cell["dose"])
+    corpus = {"nats_per_byte": quality, "token_accuracy": 1 - quality / 2, "character_error_rate": quality}
+    return {"dose": cell["dose"], "corpora": {"target": corpus, "base": corpus}}
+
+
+def retrieval(cell: dict) -> dict:
+    mean = 0.2 + cell["dose"] / 1000 + (0.05 if cell["arm"] else 0.0)
+    return {
+        "dose": cell["dose"],
+        "seed": cell["seed"],
+        "arm": cell["arm"],
+        "directions": {name: scores(mean) for name in ("query_to_image", "query_to_text", "text_to_image")},
+        "baselines": {"random": scores(0.01), "bm25": scores(0.4)},
+    }
+
+
+def verdict(cell: dict) -> dict:
+    return {
+        "verdict": "inconclusive",
+        "reasons": [f"{len(cell['cells']['retrieval'])} made-up scores prove nothing"],
+        "decision": "run the real stages",
+        "thresholds": {},
+        "table": [],
+        "paired": {"difference": 0.0, "low": -0.1, "high": 0.1, "p": 1.0},
+    }
+
+
+def write_json(folder: Path, name: str, value: dict) -> None:
+    (folder / name).write_text(json.dumps(value), encoding="utf-8")
+
+
+def write_output(stage: str, folder: Path, cell: dict) -> None:
+    if stage in ("pretrain", "refine"):
+        (folder / "model").mkdir()
+        write_json(folder, "model/weights.json", {key: cell.get(key) for key in ("dose", "seed", "arm")})
+        write_json(folder, "training.json", training(cell))
+    elif stage == "generation":
+        write_json(folder, "generation.json", generation(cell))
+    elif stage == "retrieval":
+        write_json(folder, "retrieval.json", retrieval(cell))
+    else:
+        write_json(folder, "verdict.json", verdict(cell))
+        (folder / "report.html").write_text("<p>made up</p>")
+        (folder / "figures").mkdir()
+        (folder / "figures" / "curve.png").write_bytes(b"not a picture")
+
+
+def main(job_path: str) -> None:
+    watch_parent()
+    job = json.loads(Path(job_path).read_text(encoding="utf-8"))
+    store, metrics = LocalStore(job["store"]), MetricsFile(Path(job["metrics"]))
+    for cell in job["cells"]:
+        if cell.get("dose") == 666:
+            sys.exit("the made-up loss became NaN")
+        for step in range(1, 4):
+            label = f"{job['stage']} {cell.get('dose', '')} {cell.get('seed', '')} {cell.get('arm', '')}"
+            metrics.write(cell=cell["fingerprint"], step=step, total=3, label=label, metrics={"loss": 1 / step})
+            time.sleep(0.01)
+        if cell.get("dose") != 777:
+            with store.attempt(job["stage"], cell["fingerprint"]) as attempt:
+                write_output(job["stage"], attempt.path, cell)
+                attempt.commit(inputs={}, configuration={}, counts={})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
