@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from stages.law.evidence import BEFORE_CL, Evidence
 from stages.law.statistics import Estimate
@@ -74,7 +76,17 @@ def dose_response(verdict: Verdict, evidence: Evidence) -> Figure:
     _dose_axis(axes, evidence.doses)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("nDCG@10, query → page image")
-    figure.legend(loc="outside upper left", ncols=3, columnspacing=1.4, handlelength=1.8, fontsize=9)
+    handles, labels = axes.get_legend_handles_labels()
+    arms_first = sorted(range(len(labels)), key=lambda index: labels[index].startswith(("BM25", "random")))
+    figure.legend(
+        [handles[index] for index in arms_first],
+        [labels[index] for index in arms_first],
+        loc="outside upper left",
+        ncols=3,
+        columnspacing=1.4,
+        handlelength=1.8,
+        fontsize=9,
+    )
     return figure
 
 
@@ -87,21 +99,43 @@ def law(verdict: Verdict, evidence: Evidence) -> Figure:
         x = [row["nats_per_byte"] for row in rows]
         y = [row["retrieval"][arm]["ndcg@10"] for row in rows]
         _error_line(axes, [point.value for point in x], y, colour, marker, _label(arm), across=x)
-        if arm == verdict.thresholds.primary_arm:
-            for row, point, height in zip(rows, x, y, strict=True):
-                axes.annotate(
-                    f"dose {row['dose']:,}", (point.value, height.low), (0, -7), textcoords="offset points",
-                    ha="center", va="top", color=colour, fontsize=8.5,
-                )  # fmt: skip
     axes.set_xscale("log")
     axes.invert_xaxis()
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: "")
-    axes.margins(x=0.1, y=0.18)
-    axes.set_xlabel("held-out loss before CL, nats per byte      worse  ←   reading the pages   →  better")
+    axes.margins(x=0.08)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.14)
+    _name_doses(axes, verdict.table)
+    _plain_log_ticks(axes.xaxis)
+    axes.grid(axis="x", visible=False)
+    axes.set_xlabel("held-out loss before CL, nats per byte (log scale)      worse  ←  reading  →  better")
     axes.set_ylabel("nDCG@10, query → page image")
     figure.legend(loc="outside upper left", ncols=3, columnspacing=1.4, handlelength=1.8, fontsize=9)
     return figure
+
+
+def _name_doses(axes: Axes, table: Sequence[dict]) -> None:
+    """A thin line and a name at each dose's loss; names of neighbours stand on two levels."""
+    for number, row in enumerate(table):
+        place = row["nats_per_byte"].value
+        axes.axvline(place, color=GRID, linewidth=1, zorder=0)
+        axes.annotate(
+            f"dose {row['dose']:,}",
+            (place, 1.0),
+            (0, -3 if number % 2 == 0 else -15),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            color=MUTED,
+            fontsize=8.5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
+
+
+def _plain_log_ticks(axis: Axis) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, written as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def generation(verdict: Verdict) -> Figure:
@@ -119,8 +153,7 @@ def generation(verdict: Verdict) -> Figure:
         errors = [row[f"{prefix}character_error_rate"] for row in verdict.table]
         right.plot(places, errors, color=colour, marker=marker, linewidth=1.8, markersize=6)
     left.set_yscale("log")
-    left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    left.yaxis.set_minor_formatter(lambda value, _: "")
+    _plain_log_ticks(left.yaxis)
     left.set_title("Held-out loss, nats per byte (log scale; lower is better)")
     right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     right.set_ylim(bottom=0)

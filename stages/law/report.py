@@ -14,7 +14,7 @@ import jinja2
 from rapidfuzz.distance import Levenshtein
 
 from stages.law.evidence import Evidence
-from stages.law.verdict import Verdict, signed, times
+from stages.law.verdict import Verdict
 
 ImageOf = Callable[[str], bytes]
 
@@ -61,7 +61,7 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything on the page. ``inventories``: name -> contents of inventory.json; ``provenance``: shown as is."""
+    """Everything on the page; ``inventories`` are contents of inventory.json by name."""
 
     verdict: Verdict
     evidence: Evidence
@@ -82,7 +82,7 @@ def render_report(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"signed": signed, "times": times, "percent": _percent, "data_uri": data_uri}
+    environment.filters |= {"percent": _percent, "data_uri": data_uri}
     return environment.get_template("report.html.jinja").render(
         report=report,
         verdict=report.verdict,
@@ -186,7 +186,9 @@ def _summary(inventory: dict) -> dict:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
+    if share >= 10:
+        return "over 999%"  # a transcription may be many times longer than the text
+    return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{share:.1%}"
 
 
 def _clip(text: str) -> str:

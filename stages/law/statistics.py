@@ -16,7 +16,7 @@ _EXACT_TREND_DOSES = 8  # 8! = 40,320 orders; above it the test samples orders
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A value with its bootstrap percentile interval; ``p`` is two-sided against zero where it makes sense."""
+    """A value with its bootstrap percentile interval; ``p`` is two-sided against zero, or None."""
 
     value: float
     low: float
@@ -26,6 +26,14 @@ class Estimate:
     def to_json(self) -> dict[str, float]:
         """Return the fields as a dict, without ``p`` where there is none."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def signed(self) -> str:
+        """The value as a difference: ``+0.160 [+0.121, +0.199]``."""
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]".replace("-", "−")
+
+    def times(self) -> str:
+        """The value as a ratio: ``8.2× [7.9×, 8.6×]``."""
+        return f"{self.value:.3g}× [{self.low:.3g}×, {self.high:.3g}×]"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,7 +114,7 @@ TEXTS = (
 @pytest.fixture(scope="session")
 def illustrated(simulate):
     """A rising run with example transcriptions and searches: (run, image_of, inventories)."""
-    run = simulate(strengths=(0.1, 0.35, 0.6, 0.95))
+    run = simulate(strengths=(0.9, 1.05, 1.25, 1.6))
     for cell in run.generation:
         broken = {0: "Chon mot bang tenh the document is", 2400: "{}"}.get(cell["dose"], "{}").format
         cell["corpora"]["target"]["examples"] = [

@@ -4,7 +4,6 @@ import html.parser
 import json
 import re
 
-import numpy as np
 import pytest
 
 from stages.law.evidence import read_evidence
@@ -177,7 +176,6 @@ def test_figures_are_reproducible_and_survive_extremes(illustrated, simulate):
     ("strengths", "word"), [((0.9,) * 4, "inconclusive"), ((1.6, 1.2, 0.9, 0.5), "not supported")]
 )
 def test_other_verdicts_render(simulate, illustrated, strengths, word):
-    run = simulate(strengths=strengths, rng=3)
+    run = simulate(strengths=strengths, queries=150 if word == "inconclusive" else 400)
     page = render_report(report_of((run, illustrated[1], illustrated[2]), pages=(), searches=()))
     assert f'class="verdict {word.replace(" ", "-")}"' in page
-    assert np.isfinite(len(page))

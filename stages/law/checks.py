@@ -1,0 +1,103 @@
+"""The conditions of the verdict: what was required before the run, and what was measured."""
+
+from dataclasses import dataclass
+
+from stages.law.comparisons import Comparisons, compare
+from stages.law.evidence import Evidence
+from stages.recipes import LawConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One condition: the question, what was required before the run, what was measured."""
+
+    name: str
+    question: str
+    required: str
+    measured: str
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The evidence with everything computed from it.
+
+    ``size`` are the conditions without which there is no verdict at all (queries, doses, seeds);
+    ``conditions`` are those of the law, by name: generation, effect, order, chance.
+    """
+
+    evidence: Evidence
+    thresholds: LawConfig
+    compared: Comparisons
+    size: tuple[Check, ...]
+    conditions: dict[str, Check]
+
+    @property
+    def large_enough(self) -> bool:
+        """Whether there is enough evidence for any verdict."""
+        return all(check.passed for check in self.size)
+
+
+def find(evidence: Evidence, thresholds: LawConfig) -> Findings:
+    """Compute the comparisons and check every condition."""
+    compared = compare(evidence, thresholds)
+    return Findings(
+        evidence=evidence,
+        thresholds=thresholds,
+        compared=compared,
+        size=_size(evidence, thresholds),
+        conditions={check.name: check for check in _conditions(compared, thresholds)},
+    )
+
+
+def _size(evidence: Evidence, thresholds: LawConfig) -> tuple[Check, ...]:
+    seeds = len(evidence.seeds[thresholds.primary_arm])
+    counts = (
+        ("queries", "Enough held-out queries?", evidence.queries, thresholds.minimum_queries),
+        ("doses", "Enough doses, dose 0 included?", len(evidence.doses), thresholds.minimum_doses),
+        ("seeds", "Enough repeats of contrastive learning?", seeds, thresholds.minimum_seeds),
+    )
+    return tuple(
+        Check(
+            name=name,
+            question=question,
+            required=f"{minimum} or more",
+            measured=f"{count:,}",
+            passed=count >= minimum,
+        )
+        for name, question, count, minimum in counts
+    )
+
+
+def _conditions(compared: Comparisons, thresholds: LawConfig) -> tuple[Check, ...]:
+    rho, p = compared.spearman, compared.trend_p
+    return (
+        Check(
+            name="generation",
+            question="Does the model read the target language better at the highest dose?",
+            required=f"nats per byte cut {thresholds.minimum_generative_gain:g}× or more",
+            measured=compared.gain.times(),
+            passed=compared.gain.low >= thresholds.minimum_generative_gain,
+        ),
+        Check(
+            name="effect",
+            question="Does it find pages better after contrastive learning than dose 0 does?",
+            required=f"nDCG@10 gain {thresholds.minimum_effect:+g} or more",
+            measured=compared.paired.signed(),
+            passed=compared.paired.low >= thresholds.minimum_effect,
+        ),
+        Check(
+            name="order",
+            question="Does retrieval rise with reading, dose by dose?",
+            required=f"Spearman ≥ {thresholds.minimum_spearman:g}, trend p ≤ {thresholds.maximum_trend_p:g}",
+            measured=f"{rho.value:.2f}, p = {p:.3f}",
+            passed=rho.value >= thresholds.minimum_spearman and p <= thresholds.maximum_trend_p,
+        ),
+        Check(
+            name="chance",
+            question="Is retrieval at the highest dose clearly better than random?",
+            required=f"{thresholds.minimum_times_random:g}× random or more",
+            measured=compared.times_random.times(),
+            passed=compared.times_random.low >= thresholds.minimum_times_random,
+        ),
+    )

@@ -1,0 +1,169 @@
+"""What the verdict says in plain words: the decision, its reasons, and the notes beside it."""
+
+import math
+
+from stages.law.checks import Findings
+from stages.law.statistics import Estimate
+
+
+def go_on(findings: Findings) -> str:
+    """The decision where the law is supported: does the last step still pay?"""
+    last, doses = findings.compared.last_step, findings.evidence.doses
+    gained = findings.compared.paired.signed()
+    if last is None:
+        return f"More generative pretraining will probably help on these documents: it has gained {gained} nDCG@10."
+    step = f"the last step, from dose {doses[-2]:,} to {doses[-1]:,},"
+    if last.low > 0:
+        return (
+            "More generative pretraining will probably help on these documents, because it has so far: "
+            f"it gained {gained} nDCG@10, and {step} still added {last.signed()}."
+        )
+    if last.high < findings.thresholds.minimum_effect:
+        return (
+            f"Generative pretraining helped ({gained} nDCG@10), but more will not: {step} changed "
+            f"{last.signed()}. {_limit(findings)}"
+        )
+    return (
+        f"Keep generative pretraining: it gained {gained} nDCG@10. Whether more of it will help is open: "
+        f"{step} changed {last.signed()}."
+    )
+
+
+def stop(findings: Findings) -> str:
+    """The decision where the law is not supported: where else to spend."""
+    compared = findings.compared
+    return (
+        "More generative pretraining will not help on these documents, because reading improved "
+        f"{compared.gain.value:.3g}× while nDCG@10 moved by {compared.paired.signed()}. {_limit(findings)}"
+    )
+
+
+def find_out(findings: Findings) -> str:
+    """The decision where the evidence does not decide: what would."""
+    return f"No decision yet. {_missing(findings)}"
+
+
+def reasons(findings: Findings) -> tuple[str, ...]:
+    """One sentence for each thing that the verdict rests on."""
+    evidence, compared, passed = findings.evidence, findings.compared, findings.conditions
+    first, last = evidence.target[0], evidence.target[-1]
+    arm = findings.thresholds.primary_arm
+    return (
+        *(f"Too few {c.name}: {c.measured}; required: {c.required}." for c in findings.size if not c.passed),
+        f"Reading {'improved' if passed['generation'].passed else 'did not improve enough'}: the loss on held-out "
+        f"pages went from {first.nats_per_byte:.3g} to {last.nats_per_byte:.3g} nats per byte "
+        f"({compared.gain.times()}), wrong characters from {first.character_error_rate:.0%} to "
+        f"{last.character_error_rate:.0%}.",
+        f"Finding pages after {arm} CL {_moved(compared.paired, findings.thresholds.minimum_effect)} between "
+        f"dose 0 and dose {evidence.doses[-1]:,}: nDCG@10 {compared.paired.signed()}.",
+        f"Retrieval {'rises' if passed['order'].passed else 'does not rise'} with reading from dose to dose: "
+        f"Spearman {compared.spearman.value:.2f}, trend p = {compared.trend_p:.3f}.",
+        f"At the highest dose, retrieval is {'' if passed['chance'].passed else 'not clearly above chance: '}"
+        f"{compared.times_random.value:.3g} times as good as random.",
+    )
+
+
+def notes(findings: Findings) -> tuple[str, ...]:
+    """What a careful reader should know beside the verdict."""
+    evidence, compared, thresholds = findings.evidence, findings.compared, findings.thresholds
+    found = []
+    if compared.cl is not None:
+        does = "adds" if compared.cl.low > 0 else "costs" if compared.cl.high < 0 else "changes little:"
+        found.append(f"At the highest dose, CL {does} {compared.cl.signed()} against the model before CL.")
+    for arm, gain in compared.arms.items():
+        found.append(
+            f"At the highest dose, {arm} CL differs from {thresholds.primary_arm} by {gain.signed()}."
+        )
+    found.append(_text_control(findings))
+    if compared.forgetting.low > thresholds.maximum_forgetting:
+        found.append(
+            f"Forgetting: the loss on the base language is {compared.forgetting.times()} that of dose 0; "
+            f"above {thresholds.maximum_forgetting:g}× is too much. Raise the share of replay."
+        )
+    best = min(range(len(evidence.doses)), key=lambda index: evidence.target[index].nats_per_byte)
+    if best != len(evidence.doses) - 1:
+        found.append(f"Dose {evidence.doses[best]:,} reads best, not the highest: later training overfits.")
+    return tuple(found)
+
+
+def _limit(findings: Findings) -> str:
+    """What holds retrieval back when better reading does not lift it."""
+    evidence, compared, effect = findings.evidence, findings.compared, findings.thresholds.minimum_effect
+    primary = findings.thresholds.primary_arm
+    better = {arm: gain for arm, gain in compared.arms.items() if gain.low > 0 and gain.value >= effect}
+    if evidence.scores(evidence.doses[-1], primary).mean() > 1 - effect:
+        return "Retrieval is solved on this test; try harder queries or a larger corpus."
+    if better:
+        arm = max(better, key=lambda name: better[name].value)
+        return f"The data of contrastive learning is the limit: {arm} CL beats {primary} CL by {better[arm].signed()}."
+    if compared.cl is not None and compared.cl.high < 0:
+        return (
+            f"Contrastive learning is the limit: it costs {compared.cl.signed()} against the same model before "
+            "CL. Train it more lightly (fewer steps, lower learning rate, fewer layers)."
+        )
+    if compared.before_cl is not None and compared.before_cl.low >= effect > compared.paired.high:
+        return (
+            f"Contrastive learning is the limit: before it, retrieval gained {compared.before_cl.signed()} "
+            "from pretraining, and CL does not pass that on."
+        )
+    if not findings.conditions["chance"].passed:
+        return "Retrieval is hardly better than chance: the CL recipe or the queries are the limit."
+    return (
+        "Contrastive learning or the data is the limit: spend on better queries, more pages or the CL recipe."
+    )
+
+
+def _missing(findings: Findings) -> str:
+    compared, threshold = findings.compared, findings.thresholds.minimum_effect
+    few = [f"{c.required} {c.name} (there are {c.measured})" for c in findings.size if not c.passed]
+    if few:
+        return f"The test is too small: it needs {' and '.join(few)}."
+    if not findings.conditions["generation"].passed:
+        return (
+            "Pretraining did not improve reading enough to test the law "
+            f"({compared.gain.times()}). Train longer or on more pages first."
+        )
+    if findings.conditions["effect"].passed:
+        open_questions = " ".join(c.question for c in findings.conditions.values() if not c.passed)
+        return f"Retrieval gained {compared.paired.signed()} nDCG@10, but one answer is no: {open_questions}"
+    return (
+        f"The change of {compared.paired.signed()} nDCG@10 is neither clearly above nor clearly below "
+        f"{threshold:+g}. {_more_queries(findings)}"
+    )
+
+
+def _more_queries(findings: Findings) -> str:
+    """How many queries would settle it: the interval shrinks with their square root."""
+    paired, threshold = findings.compared.paired, findings.thresholds.minimum_effect
+    # It must become narrower than the distance to the threshold, but half the threshold is fine enough.
+    distance = max(abs(paired.value - threshold), threshold / 2)
+    factor = math.ceil(((paired.high - paired.low) / 2 / distance) ** 2)
+    if factor <= 1:
+        return "It lies close to the threshold; more seeds and doses would settle it."
+    return f"About {factor * findings.evidence.queries:,} queries ({factor}× as many) or more seeds would settle it."
+
+
+def _text_control(findings: Findings) -> str:
+    control, beyond = findings.compared.text_control, findings.compared.beyond_text
+    name = f"Control, the same queries on the pages' text: {control.signed()}"
+    if control.low > 0:
+        than = "more than" if beyond.low > 0 else "less than" if beyond.high < 0 else "about as much as"
+        return (
+            f"{name}. Text improved too; images gained {than} that (difference {beyond.signed()}), so part of "
+            "the change may be language adaptation and not better sight."
+        )
+    if control.high < 0:
+        return f"{name}. Text retrieval became worse."
+    if findings.compared.paired.low > 0:
+        return f"{name}. Text did not clearly change, so the gain is in reading images."
+    return f"{name}. Text did not clearly change."
+
+
+def _moved(estimate: Estimate, minimum_effect: float) -> str:
+    if estimate.low >= minimum_effect:
+        return "rose"
+    if estimate.high < 0:
+        return "fell"
+    if estimate.high < minimum_effect:
+        return "did not rise by what counts as an effect"
+    return "may or may not have risen"
