@@ -1,0 +1,47 @@
+"""How documents become samples."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentsConfig:
+    """Everything that decides which samples a folder of documents gives."""
+
+    unit: Literal["page", "block"] = "block"
+    """`page`: one sample a page. `block`: one sample a paragraph crop with exactly its own text."""
+    dots_per_inch: int = 96
+    pixel_multiple: int = 16
+    """Images are padded (never stretched) to this multiple: patch size times merge size of the backbone."""
+    max_pixels: int = 320 * 96
+    """A larger image is shrunk to this many pixels before it is stored."""
+    max_block_characters: int = 84
+    """A longer paragraph becomes several blocks, cut between its lines."""
+    min_characters: int = 4
+    """A page or block with less text is searched but never trained on."""
+
+    max_document_bytes: int = 512 * 2**20
+    max_pages_per_document: int = 5_000
+    max_source_pixels: int = 64_000_000
+    """Largest page bitmap that is ever allocated; anything above is quarantined."""
+    document_seconds: float = 300.0
+    """Wall-clock limit for reading one document."""
+    document_memory_bytes: int = 4 * 2**30
+    """Address-space limit of the process that reads documents."""
+    max_quarantined_share: float = 0.95
+    """A run ends in an error when a larger share of the files is bad."""
+
+    test_share: float = 0.2
+    validation_share: float = 0.05
+    min_documents_to_split: int = 5
+    """With fewer usable documents the split is by runs of pages, and the report says so."""
+    near_duplicate_similarity: float = 0.85
+    """Jaccard similarity of character 5-grams from which two texts count as near-duplicates."""
+    near_duplicate_image_bits: int = 6
+    """Hamming distance of 256-bit perceptual hashes up to which two pages without text count as one."""
+
+    queries_per_sample: int = 2
+    query_word_share: float = 0.5
+    """Share of a sentence's words that a made query keeps, in shuffled order."""
+    samples_per_shard: int = 1_000
+    seed: int = 0

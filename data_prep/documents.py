@@ -1,0 +1,220 @@
+"""Read one document (PDF or page image) into samples, in a process whose memory and time are limited.
+
+Documents are hostile input: PDFium is native code, a page's size sets the bitmap's size, an image's
+header promises pixels that the file need not hold. Everything that is wrong with a document becomes an
+`UnreadableDocument` whose message stands in the inventory.
+"""
+
+import io
+import resource
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pypdfium2
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+
+from data_prep import text_layer
+from data_prep.config import DocumentsConfig
+from data_prep.errors import UnreadableDocument
+
+PDF_SUFFIXES = (".pdf",)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+PDF_TAIL_BYTES = 4096  # a whole PDF names its end within these last bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One page or block as read from a document, before splits and queries."""
+
+    page: int  # 1-based
+    block: int | None  # 0-based within the page; None for a whole page
+    text: str  # NFC, one space between words; empty where the page has no text
+    is_heading: bool
+    width: int  # pixels
+    height: int
+    png: bytes  # 8-bit grey
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadDocument:
+    pages: int
+    units: tuple[Unit, ...]
+
+
+def limit_this_process(memory_bytes: int) -> None:
+    """Initialise a reader process: an address-space limit, and Pillow's warning turned into an error."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def read_document(path: Path, config: DocumentsConfig) -> ReadDocument:
+    """Read one file.
+
+    Raises:
+        UnreadableDocument: the file is empty, too large, truncated, encrypted, not what its name says,
+            or has more or larger pages than `config` allows.
+    """
+    size = path.stat().st_size
+    if size == 0:
+        raise UnreadableDocument("empty file (0 bytes)")
+    if size > config.max_document_bytes:
+        raise UnreadableDocument(f"too large: {size:,} bytes, the limit is {config.max_document_bytes:,}")
+    reader = _read_pdf if path.suffix.lower() in PDF_SUFFIXES else _read_image
+    try:
+        return reader(path, config)
+    except MemoryError as error:
+        raise UnreadableDocument("needs more memory than one document may use") from error
+
+
+def _read_pdf(path: Path, config: DocumentsConfig) -> ReadDocument:
+    _check_pdf_envelope(path)
+    try:
+        document = pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError as error:
+        encrypted = "password" in str(error).lower()
+        reason = "encrypted: needs a password" if encrypted else f"broken PDF: {error}"
+        raise UnreadableDocument(reason) from error
+    try:
+        pages = len(document)
+        if pages == 0:
+            raise UnreadableDocument("PDF without pages")
+        if pages > config.max_pages_per_document:
+            raise UnreadableDocument(f"{pages:,} pages, the limit is {config.max_pages_per_document:,}")
+        units = [unit for number in range(pages) for unit in _pdf_page_units(document, number, config)]
+    except pypdfium2.PdfiumError as error:
+        raise UnreadableDocument(f"broken PDF: {error}") from error
+    finally:
+        document.close()
+    return ReadDocument(pages=pages, units=tuple(units))
+
+
+def _check_pdf_envelope(path: Path) -> None:
+    """PDFium repairs a truncated file and then misses pages without a word; so look at its two ends first."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+        file.seek(max(0, path.stat().st_size - PDF_TAIL_BYTES))
+        tail = file.read()
+    if b"%PDF-" not in head:
+        raise UnreadableDocument("not a PDF: the file does not begin with %PDF-")
+    if b"%%EOF" not in tail:
+        raise UnreadableDocument("truncated PDF: the end-of-file marker is missing")
+
+
+def _pdf_page_units(document: pypdfium2.PdfDocument, number: int, config: DocumentsConfig) -> Iterator[Unit]:
+    page = document[number]
+    try:
+        scale = config.dots_per_inch / 72
+        width, height = (round(points * scale) for points in page.get_size())
+        _check_pixels(width, height, config, where=f"page {number + 1}")
+        image = page.render(scale=scale, grayscale=True).to_pil().convert("L")
+        lines = text_layer.read_lines(page)
+        if config.unit == "page" or not lines:
+            text = " ".join(line.text for line in lines)
+            yield _unit(image, text, page=number + 1, block=None, config=config)
+            return
+        index = 0
+        for paragraph in text_layer.paragraphs(lines):
+            is_heading = paragraph[0].is_bold and len(paragraph) <= 2
+            for block in text_layer.blocks(paragraph, config.max_block_characters):
+                crop = image.crop(_pixel_box(block, image.size, page.get_height(), scale))
+                text = " ".join(line.text for line in block)
+                yield _unit(crop, text, page=number + 1, block=index, config=config, is_heading=is_heading)
+                index += 1
+    finally:
+        page.close()
+
+
+def _pixel_box(
+    lines: list[text_layer.Line], image_size: tuple[int, int], page_height: float, scale: float
+) -> tuple[int, int, int, int]:
+    """Return (left, top, right, bottom) in pixels; equal blocks get equal heights wherever they stand."""
+    top = round((page_height - lines[0].top) * scale)
+    height = round((lines[0].top - lines[-1].bottom) * scale)
+    left = round(min(line.left for line in lines) * scale) - 1
+    right = round(max(line.right for line in lines) * scale) + 1
+    return max(left, 0), max(top, 0), min(max(right, left + 2), image_size[0]), min(top + height, image_size[1])
+
+
+def _read_image(path: Path, config: DocumentsConfig) -> ReadDocument:
+    text = _text_beside(path)
+    try:
+        with Image.open(path) as source:
+            _check_pixels(*source.size, config, where="image")
+            frames = getattr(source, "n_frames", 1)
+            if frames > config.max_pages_per_document:
+                raise UnreadableDocument(f"{frames:,} pages, the limit is {config.max_pages_per_document:,}")
+            units = []
+            for number, frame in enumerate(ImageSequence.Iterator(source), start=1):
+                _check_pixels(*frame.size, config, where=f"page {number}")
+                image = ImageOps.exif_transpose(frame).convert("L")
+                # A text file beside a many-page TIFF cannot say which page its words are on.
+                own_text = text if frames == 1 else ""
+                units.append(_unit(image, own_text, page=number, block=None, config=config))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableDocument(f"oversized image: {error}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UnreadableDocument(f"broken image: {error}".replace(str(path), path.name)) from error
+    return ReadDocument(pages=len(units), units=tuple(units))
+
+
+def _text_beside(image_path: Path) -> str:
+    text_path = image_path.with_suffix(".txt")
+    if not text_path.is_file():
+        return ""
+    try:
+        text = text_path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnreadableDocument(f"the text beside it, {text_path.name}, is not UTF-8") from error
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _check_pixels(width: int, height: int, config: DocumentsConfig, *, where: str) -> None:
+    if width < 1 or height < 1:
+        raise UnreadableDocument(f"{where} has no area")
+    if width * height > config.max_source_pixels:
+        raise UnreadableDocument(
+            f"oversized: {where} has {width:,} x {height:,} pixels, the limit is {config.max_source_pixels:,}"
+        )
+
+
+def _unit(
+    image: Image.Image,
+    text: str,
+    *,
+    page: int,
+    block: int | None,
+    config: DocumentsConfig,
+    is_heading: bool = False,
+) -> Unit:
+    fitted = fit_to_grid(image, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
+    buffer = io.BytesIO()
+    fitted.save(buffer, format="PNG")
+    return Unit(
+        page=page,
+        block=block,
+        text=text,
+        is_heading=is_heading,
+        width=fitted.width,
+        height=fitted.height,
+        png=buffer.getvalue(),
+    )
+
+
+def fit_to_grid(image: Image.Image, *, multiple: int, max_pixels: int) -> Image.Image:
+    """Shrink a grey image to at most `max_pixels`, then pad it with white to multiples of `multiple`.
+
+    The image processor of the backbone then has nothing to resize: training, evaluation and serving see
+    the same pixels.
+    """
+    if image.width * image.height > max_pixels:
+        factor = (max_pixels / (image.width * image.height)) ** 0.5
+        smaller = [max(1, int(side * factor) // multiple * multiple) for side in image.size]
+        image = image.resize(tuple(smaller), Image.Resampling.LANCZOS)
+    width, height = (-(-side // multiple) * multiple for side in image.size)
+    padded = Image.new("L", (width, height), 255)
+    padded.paste(image, (0, 0))
+    return padded

@@ -1,0 +1,158 @@
+"""Samples in WebDataset tars, written with the webdataset library and read back by index.
+
+A committed split holds `shards/NNNNNN.tar` (members `KEY.png`, `KEY.json`), `queries.jsonl`, and
+`index.json`: for every sample the offsets of its two members, so that any sample is one seek away. The tars
+stay plain: any WebDataset reader opens them.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import webdataset
+from PIL import Image
+
+from data_prep.queries import Query
+
+_MEMBER_LIMIT_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One page or block: its image (PNG bytes) and its text (NFC; empty for a page without text)."""
+
+    key: str
+    document: str
+    page: int
+    block: int | None
+    text: str
+    is_heading: bool
+    width: int
+    height: int
+    trainable: bool
+    png: bytes
+
+    def image(self) -> Image.Image:
+        """Decode the image (grey, 8 bit). Only PNG is accepted."""
+        return Image.open(io.BytesIO(self.png), formats=("PNG",))
+
+
+def sample_key(document: str, page: int, block: int | None) -> str:
+    """Return a tar-safe key, unique in its corpus: a digest of the document's path, page and block."""
+    place = f"{page:05d}" if block is None else f"{page:05d}-{block:03d}"
+    return f"{hashlib.sha256(document.encode()).hexdigest()[:12]}-{place}"
+
+
+def write_split(folder: Path, samples: Iterable[Sample], queries: Iterable[Query], per_shard: int) -> dict:
+    """Write one split into `folder`; the same samples give the same bytes. Returns its counts."""
+    (folder / "shards").mkdir()
+    index: list[dict] = []
+    shard: list[Sample] = []
+    for sample in samples:
+        shard.append(sample)
+        if len(shard) == per_shard:
+            index += _write_shard(folder, len(index) // per_shard, shard)
+            shard = []
+    if shard:
+        index += _write_shard(folder, len(index) // per_shard, shard)
+    lines = [query.to_json() + "\n" for query in queries]
+    (folder / "queries.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    return {
+        "samples": len(index),
+        "trainable": sum(entry["trainable"] for entry in index),
+        "shards": -(-len(index) // per_shard),
+        "queries": len(lines),
+        "text_bytes": sum(entry["text_bytes"] for entry in index),
+    }
+
+
+def _write_shard(folder: Path, number: int, samples: list[Sample]) -> list[dict]:
+    """Write one tar and return the index entries of its samples."""
+    path = folder / "shards" / f"{number:06d}.tar"
+    with webdataset.TarWriter(str(path), encoder=False, mtime=0, user="root", group="root") as writer:
+        for sample in samples:
+            fields = {name: value for name, value in vars(sample).items() if name != "png"}
+            record = json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()
+            writer.write({"__key__": sample.key, "png": sample.png, "json": record})
+    with tarfile.open(path) as tar:
+        places = {member.name: (member.offset_data, member.size) for member in tar}
+    return [
+        {
+            "key": sample.key,
+            "shard": path.name,
+            "png": places[f"{sample.key}.png"],
+            "json": places[f"{sample.key}.json"],
+            "characters": len(sample.text),
+            "text_bytes": len(sample.text.encode()),
+            "pixels": sample.width * sample.height,
+            "trainable": sample.trainable,
+        }
+        for sample in samples
+    ]
+
+
+class ShardSource:
+    """Random access to the samples of a committed split; a Grain data source.
+
+    Args:
+        folder: the split's folder.
+        trainable_only: leave out pages without text.
+    """
+
+    def __init__(self, folder: Path, *, trainable_only: bool = False) -> None:
+        self.folder = Path(folder)
+        entries = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+        self.entries = [entry for entry in entries if entry["trainable"] or not trainable_only]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, position: int) -> Sample:
+        entry = self.entries[position]
+        with (self.folder / "shards" / entry["shard"]).open("rb") as file:
+            png, record = (_read_member(file, *entry[name]) for name in ("png", "json"))
+        return Sample(**json.loads(record), png=png)
+
+    def texts(self) -> Iterator[str]:
+        """Every sample's text, in order, without reading images."""
+        for entry in self.entries:
+            with (self.folder / "shards" / entry["shard"]).open("rb") as file:
+                yield json.loads(_read_member(file, *entry["json"]))["text"]
+
+    def characters(self) -> list[int]:
+        """Every sample's length in characters, in order."""
+        return [entry["characters"] for entry in self.entries]
+
+    def digest(self) -> str:
+        """SHA-256 over the shards' bytes."""
+        digest = hashlib.sha256()
+        for shard in sorted((self.folder / "shards").iterdir()):
+            digest.update(shard.read_bytes())
+        return digest.hexdigest()
+
+    def by_key(self, key: str) -> Sample:
+        """Return one sample by key. Raises KeyError."""
+        return self[self.positions[key]]
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """{key: position} of every sample."""
+        return {entry["key"]: position for position, entry in enumerate(self.entries)}
+
+
+def _read_member(file: io.BufferedReader, offset: int, size: int) -> bytes:
+    if size > _MEMBER_LIMIT_BYTES:
+        raise ValueError(f"{file.name}: a member of {size:,} bytes is above the limit")
+    file.seek(offset)
+    return file.read(size)
+
+
+def read_queries(folder: Path) -> list[Query]:
+    """Return the queries of a committed split, in file order."""
+    lines = (Path(folder) / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Query(**{**record, "relevant": tuple(record["relevant"])}) for record in map(json.loads, lines)]

@@ -1,0 +1,81 @@
+"""Divide documents into train, validation and test, and keep near-duplicates on one side."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import imagehash
+import numpy as np
+from datasketch import MinHash, MinHashLSH
+from PIL import Image
+
+SPLITS = ("train", "validation", "test")
+_PERMUTATIONS = 64
+_SHINGLE = 5
+
+
+def assign_splits(
+    groups: Iterable[str], *, test_share: float, validation_share: float, seed: int
+) -> dict[str, str]:
+    """Return {group: split}. A group is a document, or a run of its pages where documents are few.
+
+    A group's place depends on its name only, so that a changed or added document moves no other; except
+    that test and train each get one group when there are two or more.
+    """
+    place = {group: _uniform(f"{seed}:{group}") for group in groups}
+    splits = {
+        group: "test" if u < test_share else "validation" if u < test_share + validation_share else "train"
+        for group, u in place.items()
+    }
+    ordered = sorted(place, key=place.__getitem__)
+    if len(ordered) >= 2:
+        splits[ordered[0]], splits[ordered[-1]] = "test", "train"
+    return splits
+
+
+def _uniform(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+
+
+class TextDuplicates:
+    """Finds texts whose character 5-grams overlap by at least `similarity` (Jaccard, MinHash estimate)."""
+
+    def __init__(self, similarity: float) -> None:
+        self._index = MinHashLSH(threshold=similarity, num_perm=_PERMUTATIONS)
+
+    def seen(self, text: str) -> bool:
+        return bool(self._index.query(_signature(text)))
+
+    def add(self, key: str, text: str) -> None:
+        self._index.insert(key, _signature(text))
+
+
+def _signature(text: str) -> MinHash:
+    folded = " ".join(text.casefold().split())
+    shingles = {folded[i : i + _SHINGLE].encode() for i in range(max(1, len(folded) - _SHINGLE + 1))}
+    signature = MinHash(num_perm=_PERMUTATIONS, seed=1)
+    signature.update_batch(sorted(shingles))
+    return signature
+
+
+class ImageDuplicates:
+    """Finds pages without text whose perceptual hashes (256 bits) differ in at most `bits` bits."""
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+        self._hashes = np.empty((0, 256), dtype=bool)
+
+    def seen(self, image: Image.Image) -> bool:
+        return bool((np.count_nonzero(self._hashes != _perceptual(image), axis=1) <= self._bits).any())
+
+    def add(self, image: Image.Image) -> None:
+        self._hashes = np.vstack([self._hashes, _perceptual(image)])
+
+
+def _perceptual(image: Image.Image) -> np.ndarray:
+    return imagehash.phash(image, hash_size=16).hash.reshape(1, -1)
+
+
+def page_runs(pages: Sequence[int], runs: int) -> dict[int, int]:
+    """Map each page number to one of at most `runs` contiguous runs of about equal length."""
+    ordered = sorted(set(pages))
+    return {page: index * min(runs, len(ordered)) // len(ordered) for index, page in enumerate(ordered)}

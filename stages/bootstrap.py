@@ -1,0 +1,115 @@
+"""`lco bootstrap`: train the base of recipe `tiny` from random weights, on base-language pages only.
+
+    python -m data_prep.sample_documents.build --packages unpacked --base-corpus base_corpus
+    lco bootstrap --documents base_corpus --output stages/base/tiny
+
+Two phases of one loop: first mostly transcription, until the model reads; then mostly one-word summaries,
+until a page image and its text are summarised alike. Transcription alone gives a model that reads perfectly
+and embeds at chance.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from data_prep.prepare import prepare_documents
+from data_prep.shards import ShardSource
+from infra.process import MetricsFile
+from infra.store import LocalStore
+from stages.backbone import build_tiny_backbone
+from stages.pretrain.loop import Step, train
+from stages.recipes import ObjectiveMixture, PretrainConfig, TinyShape, get_recipe
+from stages.train.engine import start_process_group
+
+READING = ObjectiveMixture(transcribe_image=0.70, summarize_image=0.05, summarize_text=0.20, repeat_text=0.05)
+SUMMARISING = ObjectiveMixture(
+    transcribe_image=0.25, summarize_image=0.45, summarize_text=0.25, repeat_text=0.05
+)
+BATCH_SIZE = 32
+
+
+def phases(steps: int) -> list[PretrainConfig]:
+    """The two phases of a bootstrap of `steps` steps; the learning rate falls to zero at the end."""
+    reading = int(steps * 0.4)
+    common = {"batch_size": BATCH_SIZE, "learning_rate": 2e-3, "replay_share": 0.0}
+    return [
+        PretrainConfig(
+            doses=(reading * BATCH_SIZE,), warmup_steps=100, mixture=READING, seed=0, **common
+        ),
+        PretrainConfig(
+            doses=((steps - reading) * BATCH_SIZE,),
+            warmup_steps=20,
+            decay_steps=(steps - reading) // 2,
+            mixture=SUMMARISING,
+            seed=1,
+            **common,
+        ),
+    ]
+
+
+def bootstrap(documents: Path, output: Path, *, steps: int, work: Path) -> None:
+    """Train on the train split of `documents` and write weights, tokenizer, processor and model card."""
+    start_process_group()
+    recipe = get_recipe("tiny")
+    prepared = prepare_documents(
+        documents, recipe.documents, LocalStore(work / "store"), lambda done, total, label: None
+    )
+    source = ShardSource(prepared.train.path, trainable_only=True)
+    backbone = build_tiny_backbone(TinyShape(), recipe.backbone, seed=0)
+    metrics = MetricsFile(work / "bootstrap.jsonl")
+    started = time.monotonic()
+    done = 0
+    for phase in phases(steps):
+
+        def report(step: Step, offset: int = done) -> None:
+            if step.number % 25 == 0:
+                metrics.write(
+                    cell="bootstrap",
+                    step=offset + step.number,
+                    total=steps,
+                    label="bootstrap",
+                    metrics={f"loss_{step.objective}": step.loss, "step_seconds": step.seconds},
+                )
+
+        def checkpoint(dose: int, offset: int = done) -> None:
+            backbone.save(work / f"step-{offset + dose // BATCH_SIZE:06d}")
+
+        train(backbone, [source], [1.0], phase, on_step=report, on_dose=checkpoint)
+        done += max(phase.doses) // BATCH_SIZE
+    backbone.save(output)
+    card = {
+        "command": f"lco bootstrap --documents DIR --output {output.name} --steps {steps}",
+        "steps": steps,
+        "seed": 0,
+        "shape": asdict(TinyShape()),
+        "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
+        "documents": {
+            "digest": prepared.train.manifest.content_digest,
+            "counts": prepared.train.manifest.counts,
+        },
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}",
+    }
+    (output / "training.json").write_text(json.dumps(card, indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("lco-output/bootstrap"))
+    parser.add_argument("--steps", type=int, default=8_000)
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    bootstrap(arguments.documents, arguments.output, steps=arguments.steps, work=arguments.work)
+
+
+if __name__ == "__main__":
+    main()

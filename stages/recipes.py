@@ -1,0 +1,217 @@
+"""Recipes: named, complete configurations of a run. Importing this module loads no torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from data_prep.config import DocumentsConfig
+
+SAMPLE_DOCUMENTS = Path(__file__).parent.parent / "data_prep" / "sample_documents"
+TINY_BASE = Path(__file__).parent / "base" / "tiny"
+
+Arm = Literal["text-only", "multimodal-20"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyShape:
+    """Shape of the model that `lco bootstrap` trains: Qwen2.5-VL in small."""
+
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    num_layers: int = 3
+    num_heads: int = 4
+    vision_hidden_size: int = 96
+    vision_layers: int = 2
+    vision_heads: int = 4
+    patch_size: int = 8
+    merge_size: int = 2
+    word_tokens: int = 2048
+    """Word buckets that the one-word summary predicts; a word's bucket is a hash of the word, so that a
+    language which the base has never seen has word tokens too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which model to start from, and the limits of its inputs."""
+
+    location: str
+    """Folder or hub id."""
+    max_pixels: int
+    max_text_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How the DeepSpeed engine runs. Neither field changes what is computed."""
+
+    processes: int = 1
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveMixture:
+    """Shares of the generative objectives; one objective a step."""
+
+    transcribe_image: float
+    summarize_image: float
+    summarize_text: float
+    repeat_text: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Stage 1, continual generative pretraining (CGP)."""
+
+    doses: tuple[int, ...]
+    """Examples seen at each checkpoint; 0 is the base itself. Multiples of `batch_size`."""
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    decay_steps: int = 0
+    """Last steps over which the learning rate falls to zero; 0 keeps it constant, so that a checkpoint
+    does not depend on how long the run goes on after it."""
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    replay_share: float
+    """Share of base-language examples."""
+    mixture: ObjectiveMixture
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """Stage 2, light contrastive refinement (CL) with LoRA on the language decoder."""
+
+    seeds: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    temperature: float
+    lora_rank: int
+    lora_alpha: int
+    lora_targets: tuple[str, ...]
+    image_share: float = 0.2
+    """Share of image positives in the arm `multimodal-20`."""
+    max_gradient_norm: float = 1.0
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What is measured on the test split."""
+
+    max_corpus: int
+    """Test samples searched; the first ones in the order of a digest of their keys."""
+    max_queries: int
+    generation_samples: int
+    decoded_samples: int
+    batch_size: int = 64
+    bootstrap_resamples: int = 1000
+    confidence: float = 0.95
+    neighbours: int = 10
+    geometry_samples: int = 300
+    examples: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawConfig:
+    """Thresholds of the verdict, fixed before the run; stages/law/verdict.py says how each one is used."""
+
+    primary_arm: Arm = "text-only"
+    """The CL arm that the law is judged on; the other arms stand beside it."""
+    confidence: float = 0.95
+    minimum_effect: float = 0.02
+    """nDCG@10 gained from dose 0 to the highest dose; the whole interval must lie above it."""
+    minimum_generative_gain: float = 2.0
+    """Nats per byte at dose 0 over those at the highest dose, lower end of the interval."""
+    minimum_times_random: float = 2.0
+    """Lower end of nDCG@10 at the highest dose, as a multiple of random ranking."""
+    minimum_spearman: float = 0.7
+    """Rank correlation over doses of generative quality with nDCG@10."""
+    maximum_trend_p: float = 0.10
+    """Exact permutation test over doses; four doses in perfect order give 1/24."""
+    maximum_forgetting: float = 1.5
+    """Base-language nats per byte, highest dose over dose 0; above it the report warns."""
+    minimum_queries: int = 100
+    minimum_doses: int = 4
+    minimum_seeds: int = 2
+    bootstrap_resamples: int = 4000
+    random_seed: int = 0
+    sample_pages: int = 6
+    sample_searches: int = 5
+    images_per_search: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One complete run, from documents to verdict."""
+
+    name: str
+    target_documents: str
+    """Default documents folder."""
+    base_documents: str
+    """Documents in the language that the base reads: replay, and the measure of forgetting."""
+    documents: DocumentsConfig
+    backbone: BackboneConfig
+    pretrain: PretrainConfig
+    refine: RefineConfig
+    evaluate: EvaluateConfig
+    law: LawConfig
+
+
+def tiny() -> Recipe:
+    """The CPU default: a model of about one million parameters, minutes on two cores."""
+    documents = DocumentsConfig(test_share=0.15)
+    return Recipe(
+        name="tiny",
+        target_documents=str(SAMPLE_DOCUMENTS / "vi"),
+        base_documents=str(SAMPLE_DOCUMENTS / "en"),
+        documents=documents,
+        backbone=BackboneConfig(
+            location=str(TINY_BASE), max_pixels=documents.max_pixels, max_text_tokens=256
+        ),
+        pretrain=PretrainConfig(
+            doses=(0, 3_200, 9_600, 28_800),
+            batch_size=32,
+            learning_rate=1e-3,
+            warmup_steps=20,
+            replay_share=0.25,
+            mixture=TINY_MIXTURE,
+        ),
+        refine=RefineConfig(
+            seeds=(0, 1),
+            arms=("text-only", "multimodal-20"),
+            steps=100,
+            batch_size=64,
+            learning_rate=2e-4,
+            warmup_steps=10,
+            temperature=0.05,
+            lora_rank=64,
+            lora_alpha=16,
+            lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        ),
+        evaluate=EvaluateConfig(
+            max_corpus=1_000, max_queries=1_000, generation_samples=400, decoded_samples=96
+        ),
+        law=LawConfig(),
+    )
+
+
+TINY_MIXTURE = ObjectiveMixture(
+    transcribe_image=0.35, summarize_image=0.35, summarize_text=0.25, repeat_text=0.05
+)
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"tiny": tiny}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return a recipe by name. Raises KeyError naming the recipes there are."""
+    if name not in RECIPES:
+        raise KeyError(f"no recipe {name!r}; there are: {', '.join(sorted(RECIPES))}")
+    return RECIPES[name]()
