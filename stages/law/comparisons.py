@@ -28,6 +28,7 @@ class Comparisons:
         before_cl: highest dose minus dose 0, without CL.
         cl: after CL minus before CL, at the highest dose.
         text_control: the paired difference for query -> page *text*; flat if grounding is what improves.
+        beyond_bm25: the highest dose after CL minus BM25 on the text layer.
         beyond_text: ``paired`` minus ``text_control``, paired by query.
         arms: other arm -> that arm minus the primary one, at the highest dose.
         gain: nats per byte at dose 0 over the highest dose, target language.
@@ -42,6 +43,7 @@ class Comparisons:
     cl: Estimate | None
     text_control: Estimate
     beyond_text: Estimate
+    beyond_bm25: Estimate
     arms: dict[str, Estimate]
     gain: Estimate
     forgetting: Estimate
@@ -68,6 +70,7 @@ def compare(evidence: Evidence, thresholds: LawConfig) -> Comparisons:
         cl=difference(image[-1], untouched),
         text_control=difference(text[-1], text[0]),
         beyond_text=difference(image[-1] - image[0], text[-1] - text[0]),
+        beyond_bm25=difference(image[-1], evidence.baselines["bm25"]["ndcg@10"][None]),
         arms={
             arm: difference(evidence.scores(top, arm), image[-1])
             for arm in evidence.arms

@@ -165,13 +165,16 @@ def generation(verdict: Verdict) -> Figure:
 
 
 def geometry(retrieval: Sequence[dict], primary_arm: str) -> Figure:
-    """Anisotropy of images and texts and their mutual-kNN, by layer: each dose before CL, the highest after."""
+    """Anisotropy and image-text mutual-kNN by layer: every dose before CL, the highest also after CL."""
     cells = _mean_geometry(retrieval)
     doses = sorted({dose for dose, arm in cells if arm == BEFORE_CL})
     figure = Figure(figsize=(10.4, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
-    measures = (("anisotropy_image", "Anisotropy of page images"), ("anisotropy_text", "Anisotropy of page texts"),
-                ("mutual_knn", "Image-text mutual-kNN, k = 10"))  # fmt: skip
+    measures = (
+        ("anisotropy_image", "Anisotropy of page images"),
+        ("anisotropy_text", "Anisotropy of page texts"),
+        ("mutual_knn", "Image-text mutual-kNN"),
+    )
     shades = matplotlib.colormaps["cividis_r"](np.linspace(0.12, 0.95, max(len(doses), 1)))
     for axes, (measure, title) in zip(panels, measures, strict=True):
         for dose, shade in zip(doses, shades, strict=True):
@@ -204,7 +207,7 @@ def _mean_geometry(retrieval: Sequence[dict]) -> dict[tuple[int, str], list[dict
     return {
         key: [
             {name: float(np.mean([layer[name] for layer in layers])) for name in layers[0]}
-            for layers in zip(*runs)
+            for layers in zip(*runs, strict=True)
         ]
         for key, runs in grouped.items()
     }
@@ -251,12 +254,12 @@ def _error_line(
 ) -> None:
     values = np.array([point.value for point in y])
     axes.errorbar(
-        x, values, yerr=_arms_of_error(y), xerr=None if across is None else _arms_of_error(across), label=label,
-        color=colour, marker=marker, markersize=6, linewidth=1.8, elinewidth=1.2, capsize=2.5,
+        x, values, yerr=_bars(y), xerr=None if across is None else _bars(across), label=label, color=colour,
+        marker=marker, markersize=6, linewidth=1.8, elinewidth=1.2, capsize=2.5,
     )  # fmt: skip
 
 
-def _arms_of_error(points: Sequence[Estimate]) -> np.ndarray:
+def _bars(points: Sequence[Estimate]) -> np.ndarray:
     return np.array([[max(p.value - p.low, 0), max(p.high - p.value, 0)] for p in points]).T
 
 

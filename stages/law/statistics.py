@@ -59,7 +59,7 @@ def mean_over_queries(scores: np.ndarray, how: Bootstrap, groups: np.ndarray | N
 def means_over_queries(
     scores: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None
 ) -> list[Estimate]:
-    """``mean_over_queries`` of each entry of ``scores`` ``[entries, seeds, queries]``, with one set of draws."""
+    """``mean_over_queries`` of each of ``scores`` ``[entries, seeds, queries]``, with one set of draws."""
     draws = resampled_means(scores, how, groups)
     return [how.interval(entry.mean(), drawn) for entry, drawn in zip(scores, draws.T, strict=True)]
 
@@ -113,7 +113,7 @@ def ratio_of_sums(numerators: np.ndarray, denominators: np.ndarray, how: Bootstr
 def spearman(
     quality: np.ndarray, scores: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None
 ) -> Estimate:
-    """Spearman correlation over doses of ``quality`` ``[doses]`` with mean ``scores`` ``[doses, seeds, queries]``.
+    """Spearman correlation over doses: ``quality`` ``[doses]``, mean ``scores`` ``[doses, seeds, queries]``.
 
     The interval resamples queries and seeds and keeps the doses; it says how well the order of the doses
     is known, not what other checkpoints would give.

@@ -11,7 +11,9 @@ def go_on(findings: Findings) -> str:
     last, doses = findings.compared.last_step, findings.evidence.doses
     gained = findings.compared.paired.signed()
     if last is None:
-        return f"More generative pretraining will probably help on these documents: it has gained {gained} nDCG@10."
+        return (
+            f"More generative pretraining will probably help on these documents: it gained {gained} nDCG@10."
+        )
     step = f"the last step, from dose {doses[-2]:,} to {doses[-1]:,},"
     if last.low > 0:
         return (
@@ -50,8 +52,8 @@ def reasons(findings: Findings) -> tuple[str, ...]:
     arm = findings.thresholds.primary_arm
     return (
         *(f"Too few {c.name}: {c.measured}; required: {c.required}." for c in findings.size if not c.passed),
-        f"Reading {'improved' if passed['generation'].passed else 'did not improve enough'}: the loss on held-out "
-        f"pages went from {first.nats_per_byte:.3g} to {last.nats_per_byte:.3g} nats per byte "
+        f"Reading {'improved' if passed['generation'].passed else 'did not improve enough'}: the loss on "
+        f"held-out pages went from {first.nats_per_byte:.3g} to {last.nats_per_byte:.3g} nats per byte "
         f"({compared.gain.times()}), wrong characters from {first.character_error_rate:.0%} to "
         f"{last.character_error_rate:.0%}.",
         f"Finding pages after {arm} CL {_moved(compared.paired, findings.thresholds.minimum_effect)} between "
@@ -74,6 +76,7 @@ def notes(findings: Findings) -> tuple[str, ...]:
         found.append(
             f"At the highest dose, {arm} CL differs from {thresholds.primary_arm} by {gain.signed()}."
         )
+    found.append(_lexical(findings))
     found.append(_text_control(findings))
     if compared.forgetting.low > thresholds.maximum_forgetting:
         found.append(
@@ -95,11 +98,12 @@ def _limit(findings: Findings) -> str:
         return "Retrieval is solved on this test; try harder queries or a larger corpus."
     if better:
         arm = max(better, key=lambda name: better[name].value)
-        return f"The data of contrastive learning is the limit: {arm} CL beats {primary} CL by {better[arm].signed()}."
+        gain = better[arm].signed()
+        return f"The data of contrastive learning is the limit: {arm} CL beats {primary} CL by {gain}."
     if compared.cl is not None and compared.cl.high < 0:
         return (
-            f"Contrastive learning is the limit: it costs {compared.cl.signed()} against the same model before "
-            "CL. Train it more lightly (fewer steps, lower learning rate, fewer layers)."
+            f"Contrastive learning is the limit: it costs {compared.cl.signed()} against the same model "
+            "before CL. Train it more lightly (fewer steps, lower learning rate, fewer layers)."
         )
     if compared.before_cl is not None and compared.before_cl.low >= effect > compared.paired.high:
         return (
@@ -140,7 +144,18 @@ def _more_queries(findings: Findings) -> str:
     factor = math.ceil(((paired.high - paired.low) / 2 / distance) ** 2)
     if factor <= 1:
         return "It lies close to the threshold; more seeds and doses would settle it."
-    return f"About {factor * findings.evidence.queries:,} queries ({factor}× as many) or more seeds would settle it."
+    needed = factor * findings.evidence.queries
+    return f"About {needed:,} queries ({factor}× as many) or more seeds would settle it."
+
+
+def _lexical(findings: Findings) -> str:
+    bm25, ahead = findings.evidence.baselines["bm25"]["ndcg@10"].mean(), findings.compared.beyond_bm25
+    if ahead.high < 0:
+        return (
+            f"BM25 on the pages' text layer reaches {bm25:.3f}, more than the model ({ahead.signed()}): where "
+            "pages have a text layer, search that first. Queries made of the pages' own words favour BM25."
+        )
+    return f"BM25 on the pages' text layer reaches {bm25:.3f}; the model differs by {ahead.signed()}."
 
 
 def _text_control(findings: Findings) -> str:
@@ -149,8 +164,8 @@ def _text_control(findings: Findings) -> str:
     if control.low > 0:
         than = "more than" if beyond.low > 0 else "less than" if beyond.high < 0 else "about as much as"
         return (
-            f"{name}. Text improved too; images gained {than} that (difference {beyond.signed()}), so part of "
-            "the change may be language adaptation and not better sight."
+            f"{name}. Text improved too; images gained {than} that (difference {beyond.signed()}), so part "
+            "of the change may be language adaptation and not better sight."
         )
     if control.high < 0:
         return f"{name}. Text retrieval became worse."

@@ -30,7 +30,7 @@ def from_ranks(ranks):
 
 
 class Run:
-    """A run whose retrieval strength per dose is known: a query's score exceeds the other pages' N(0, 1) scores."""
+    """A run with known retrieval strength per dose; the pages that do not answer score N(0, 1)."""
 
     def __init__(
         self, *, strengths, doses=DOSES, losses=LOSSES, queries=400, seeds=(0, 1), rng=0, corpus=400
@@ -54,12 +54,14 @@ class Run:
             ]
             return {
                 "nats_per_byte": float(nats.sum() / sizes.sum()), "token_accuracy": float(np.exp(-level / 3)),
-                "character_error_rate": error, "blocks": 300, "decoded_blocks": 64, "per_block": blocks, "examples": [],
+                "character_error_rate": error, "blocks": 300, "decoded_blocks": 64,
+                "per_block": blocks, "examples": [],
             }  # fmt: skip
 
         base = 0.08 + 0.02 * self.doses.index(dose)
         return {
-            "dose": dose, "corpora": {"target": corpus(loss, min(0.95, loss / 4)), "base": corpus(base, base / 3)}
+            "dose": dose,
+            "corpora": {"target": corpus(loss, min(0.95, loss / 4)), "base": corpus(base, base / 3)},
         }  # fmt: skip
 
     def ranks(self, strength, noise=0.3):
@@ -137,10 +139,10 @@ def illustrated(simulate):
          "split": ("train", "train", "train", "test", "validation")[i % 5]} for i in range(25)
     ]  # fmt: skip
     refused = [
-        {"path": "old/scan.pdf", "status": "quarantined", "reason": "encrypted: it needs a password", "pages": 0,
-         "blocks": 0, "split": None},
-        {"path": "old/empty.pdf", "status": "quarantined", "reason": "empty file (0 bytes)", "pages": 0, "blocks": 0,
-         "split": None},
+        {"path": "old/scan.pdf", "status": "quarantined", "reason": "encrypted: it needs a password",
+         "pages": 0, "blocks": 0, "split": None},
+        {"path": "old/empty.pdf", "status": "quarantined", "reason": "empty file (0 bytes)",
+         "pages": 0, "blocks": 0, "split": None},
     ]  # fmt: skip
     counts = {"documents": 27, "near_duplicates": 3, "pages": 100}
     target = {
