@@ -36,6 +36,9 @@ from stages.recipes import Recipe
 Prepared = dict[str, Reference]
 """{"train", "validation", "test", "inventory"} of one folder of documents."""
 
+PrepareDocuments = Callable[..., Any]
+"""`data_prep.prepare.prepare_documents` or a stand-in."""
+
 QUARANTINED_SHOWN = 10
 
 
@@ -73,11 +76,15 @@ def run_pipeline(
     *,
     stages: Mapping[str, StageDefinition] = STAGES,
     launcher: Launcher | None = None,
+    prepare: PrepareDocuments | None = None,
 ) -> dict[str, Any]:
-    """All stages in their order, inside a flow run. Returns what a person wants to see of the result."""
+    """All stages in their order, inside a flow run. Returns what a person wants to see of the result.
+
+    `stages`, `launcher`, `prepare`: what does the work; tests bring their own.
+    """
     with _pipeline_run(parameters, stages, launcher or LocalLauncher()) as run:
-        target = prepare_target_documents(run, parameters.documents)
-        base = prepare_base_documents(run)
+        target = prepare_target_documents(run, parameters.documents, prepare)
+        base = prepare_base_documents(run, prepare)
         pretrained = pretrain(run, target, base)
         generation = generation_quality(run, pretrained, target, base)
         refined = refine(run, pretrained, target)
@@ -126,15 +133,17 @@ def _pipeline_run(
 
 
 @stage_task("prepare target documents")
-def prepare_target_documents(run: PipelineRun, documents: Path | None) -> Prepared:
+def prepare_target_documents(
+    run: PipelineRun, documents: Path | None, prepare: PrepareDocuments | None = None
+) -> Prepared:
     """The documents that the verdict is about: the person's own, or the samples in the repository."""
-    return _prepare(run, "target", documents or run.recipe.target_documents)
+    return _prepare(run, "target", documents or run.recipe.target_documents, prepare)
 
 
 @stage_task("prepare base documents")
-def prepare_base_documents(run: PipelineRun) -> Prepared:
+def prepare_base_documents(run: PipelineRun, prepare: PrepareDocuments | None = None) -> Prepared:
     """The base language's documents: replay during pretraining, and the measure of forgetting."""
-    return _prepare(run, "base", run.recipe.base_documents)
+    return _prepare(run, "base", run.recipe.base_documents, prepare)
 
 
 @stage_task("pretrain (CGP)")
@@ -210,15 +219,16 @@ def law_cell(generation: list[Reference], retrieval: list[Reference]) -> Cell:
     return Cell(key={}, job={"cells": without_digest}, inputs=digests)
 
 
-def _prepare(run: PipelineRun, which: str, documents: Path) -> Prepared:
+def _prepare(run: PipelineRun, which: str, documents: Path | str, prepare: PrepareDocuments | None) -> Prepared:
     """Shards of one folder of documents. Raises data_prep.errors.NoUsableDocuments."""
-    from data_prep.prepare import prepare_documents  # slow to import: codecs and shard readers
+    if prepare is None:
+        from data_prep.prepare import prepare_documents as prepare  # slow to import: codecs and shard readers
 
     title, began, started_at = f"{which} documents", time.monotonic(), time.time()
     child = run.record.child(f"prepare {which} documents", tags={"stage": "prepare"}, params={"documents": documents})
     run.reporter.stage_started(title, cells=1, reused=0)
     try:
-        prepared = prepare_documents(
+        prepared = prepare(
             Path(documents),
             run.recipe.documents,
             run.store,

@@ -52,7 +52,9 @@ class Cell:
     def label(self) -> str:
         """`dose 300, seed 0, text-only`, empty for a stage of one cell."""
         words = {"dose": "dose {}", "seed": "seed {}", "arm": "{}"}
-        return ", ".join(words[name].format(value) for name, value in self.key.items() if value is not None)
+        return ", ".join(
+            words[name].format(value) for name, value in self.key.items() if name in words and value is not None
+        )
 
 
 # Where the base model lies changes nothing; its content does, as an input of pretraining.

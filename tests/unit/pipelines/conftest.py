@@ -1,0 +1,106 @@
+"""The pipeline without Prefect and without torch: the same tasks, called as plain functions, over made-up stages."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.process import MetricsTail
+from infra.settings import Settings
+from infra.tracking import FileTracker, ResilientTracker
+from pipelines import flow
+from pipelines.console import SilentReporter
+from pipelines.record import RunRecord
+from pipelines.stage_definition import Reference
+from pipelines.stage_runner import PipelineRun
+from stages.recipes import Recipe, get_recipe
+from tests.unit.pipelines.fake_documents import prepare_documents
+from tests.unit.pipelines.fake_stages import FAKE_STAGES
+
+
+class InProcessLauncher:
+    """Runs a made-up stage here: half a second less per stage than a process."""
+
+    def run(self, module: str, job_path: Path, *, processes: int, log_path: Path, metrics_path: Path, on_event) -> None:
+        tail = MetricsTail(metrics_path)
+        importlib.import_module(module).main(str(job_path))
+        tail.deliver(on_event, final=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Folders of one test, and a run of the whole pipeline in them."""
+
+    root: Path
+
+    def write(self, which: str, name: str, text: str) -> None:
+        folder = self.root / which
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+    def recipe(self, *, doses: tuple[int, ...] = (0, 32), seeds: tuple[int, ...] = (0,)) -> Recipe:
+        tiny = get_recipe("tiny")
+        return dataclasses.replace(
+            tiny,
+            target_documents=str(self.root / "target"),
+            base_documents=str(self.root / "base"),
+            pretrain=dataclasses.replace(tiny.pretrain, doses=doses),
+            refine=dataclasses.replace(tiny.refine, seeds=seeds),
+        )
+
+    def new_run(self, recipe: Recipe, *, stages: Mapping = FAKE_STAGES) -> PipelineRun:
+        settings = Settings(output=self.root / "output")
+        number = len(list(settings.runs.glob("*")))
+        tracker = ResilientTracker(lambda: FileTracker(self.root / f"tracking-{number}"), self.root / "pending")
+        return PipelineRun(
+            recipe=recipe,
+            settings=settings,
+            logs=settings.runs / str(number),
+            stages=stages,
+            launcher=InProcessLauncher(),
+            reporter=SilentReporter(),
+            record=RunRecord(tracker, recipe=recipe, name="test", tags={}),
+        )
+
+    def run(self, recipe: Recipe | None = None, *, stages: Mapping = FAKE_STAGES) -> dict[str, list[Reference]]:
+        """Every stage, as the flow calls them; the outputs by stage."""
+        run = self.new_run(recipe or self.recipe(), stages=stages)
+        run.logs.mkdir(parents=True)
+        target = flow.prepare_target_documents.fn(run, None, prepare_documents)
+        base = flow.prepare_base_documents.fn(run, prepare_documents)
+        pretrained = flow.pretrain.fn(run, target, base)
+        generation = flow.generation_quality.fn(run, pretrained, target, base)
+        refined = flow.refine.fn(run, pretrained, target)
+        retrieval = flow.page_retrieval.fn(run, pretrained, refined, target)
+        law = flow.scaling_law.fn(run, generation, retrieval, target, base)
+        run.record.close("FINISHED")
+        return {
+            "pretrain": pretrained,
+            "generation": generation,
+            "refine": refined,
+            "retrieval": retrieval,
+            "law": [law],
+        }
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    monkeypatch.setattr(flow, "base_model_digest", lambda recipe: "made up")
+    place = Workplace(root=tmp_path)
+    place.write("target", "a.txt", "trang")
+    place.write("base", "a.txt", "page")
+    return place
+
+
+@pytest.fixture
+def changed() -> Callable[[Any, Any], set[str]]:
+    """Names of the stages of which some output lies elsewhere than before."""
+
+    def compare(before: dict[str, list[Reference]], after: dict[str, list[Reference]]) -> set[str]:
+        paths = {stage: {one["path"] for one in before[stage]} for stage in before}
+        return {stage for stage in after if not {one["path"] for one in after[stage]} <= paths[stage]}
+
+    return compare

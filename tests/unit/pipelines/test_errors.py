@@ -1,0 +1,163 @@
+"""What a person sees when something is wrong, and the exit status."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import NoUsableDocuments
+from infra.launcher import LocalLauncher
+from infra.process import ProcessFailed
+from infra.store import CorruptOutput
+from pipelines.parameters import BadParameter, check_parameters
+from pipelines.run import exit_status
+from pipelines.stage_definition import Cell
+from pipelines.stage_runner import OutputMissing, run_stage
+from tests.unit.pipelines.conftest import Workplace
+
+ROOT = Path(__file__).parents[3]
+
+
+def pretrain(workplace: Workplace, dose: int) -> list:
+    run = dataclasses.replace(workplace.new_run(workplace.recipe()), launcher=LocalLauncher())
+    return run_stage(run, "pretrain", inputs={}, cells=[Cell(key={"dose": dose})])
+
+
+def test_a_failed_stage_says_how_it_ended_and_where_its_log_is(
+    workplace: Workplace, capsys: pytest.CaptureFixture
+) -> None:
+    with exit_status() as status:
+        pretrain(workplace, 666)
+    message = capsys.readouterr().err
+    log = workplace.root / "output" / "runs" / "0" / "pretrain" / "output.log"
+    assert status.code == 1
+    assert "fake_stages failed with exit code 1" in message
+    assert "the made-up loss became NaN" in message
+    assert str(log) in message and log.is_file()
+
+
+def test_a_failed_stage_keeps_the_cells_that_it_finished(workplace: Workplace) -> None:
+    run = dataclasses.replace(workplace.new_run(workplace.recipe()), launcher=LocalLauncher())
+    with pytest.raises(ProcessFailed):
+        run_stage(run, "pretrain", inputs={}, cells=[Cell(key={"dose": dose}) for dose in (0, 666)])
+    [kept] = run_stage(run, "pretrain", inputs={}, cells=[Cell(key={"dose": 0})])
+    assert kept["dose"] == 0
+    [job] = json.loads((run.logs / "pretrain" / "job.json").read_text())["cells"][:1]
+    assert Path(kept["path"]).name == job["fingerprint"]
+
+
+def test_a_stage_that_commits_too_little_is_an_error(workplace: Workplace) -> None:
+    with pytest.raises(OutputMissing, match="did not commit dose 777"):
+        pretrain(workplace, 777)
+
+
+def test_a_damaged_output_is_an_error_not_a_silent_recomputation(workplace: Workplace) -> None:
+    outputs = workplace.run()
+    weights = Path(outputs["pretrain"][0]["path"]) / "model" / "weights.json"
+    weights.write_text("damaged")
+    with pytest.raises(CorruptOutput, match="weights.json"):
+        workplace.run()
+
+
+def test_documents_of_which_none_is_usable(workplace: Workplace, capsys: pytest.CaptureFixture) -> None:
+    workplace.write("target", "a.txt", "")
+    with exit_status() as status:
+        workplace.run()
+    assert status.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(NoUsableDocuments):
+        workplace.run()
+
+
+def check(**changes: object) -> None:
+    check_parameters(**{"recipe": "tiny", "documents": None, "doses": None, "seeds": None, "output": None} | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": "huge"}, "no recipe 'huge'"),
+        ({"documents": "/no/such/folder"}, "/no/such/folder does not exist"),
+        ({"documents": __file__}, "is not a folder"),
+        ({"output": __file__}, "is a file"),
+        ({"doses": [32, 64]}, "give 0 and at least one more"),
+        ({"doses": [0]}, "give 0 and at least one more"),
+        ({"doses": [0, 32, 32]}, "every value may stand once"),
+        ({"doses": [0, -32]}, "negative"),
+        ({"doses": [0, 100]}, "100 is no multiple of the batch size 32: give 96 instead"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": [1, 1]}, "every value may stand once"),
+    ],
+)
+def test_bad_parameters_are_named_in_one_line(changes: dict, message: str) -> None:
+    with pytest.raises(BadParameter, match=message) as error:
+        check(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_an_output_inside_the_documents_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadParameter, match="lies inside the documents folder"):
+        check(documents=tmp_path, output=tmp_path / "output")
+
+
+def lco(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_command_refuses_bad_input_at_once(tmp_path: Path) -> None:
+    result = lco("run", "--documents", str(tmp_path / "none"), cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [f"lco: documents folder {tmp_path / 'none'} does not exist: check the path"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_examples(tmp_path: Path) -> None:
+    result = lco("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "lco run --documents" in result.stdout
+    assert "prefect deployment run lco/full-pipeline --watch" in result.stdout
+
+
+def test_the_command_loads_nothing_slow(tmp_path: Path) -> None:
+    slow = ("torch", "transformers", "prefect", "mlflow", "webdataset", "pypdfium2")
+    program = f"import sys, pipelines.cli; print([name for name in {slow} if name in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_importing_the_flow_loads_no_torch(tmp_path: Path) -> None:
+    program = "import sys, pipelines.flow, pipelines.up, pipelines.serve; print('torch' in sys.modules)"
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert result.stdout.strip() == "False"
+
+
+def test_leftovers_of_a_commit_are_loud(workplace: Workplace) -> None:
+    outputs = workplace.run()
+    folder = Path(outputs["retrieval"][0]["path"])
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with pytest.raises(CorruptOutput):
+        workplace.run()

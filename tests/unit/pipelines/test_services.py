@@ -1,0 +1,65 @@
+"""Servers as children: they become healthy, end with us, and say why they ended."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines.parameters import BadParameter
+from pipelines.services import ServiceDefinition, ServiceFailed, free_port, require_free_port, running
+
+ROOT = Path(__file__).parents[3]
+
+
+def web_server(folder: Path, port: int) -> ServiceDefinition:
+    return ServiceDefinition(
+        name="web server",
+        module="http.server",
+        arguments=("--bind", "127.0.0.1", str(port)),
+        log_path=folder / "log",
+        health_url=f"http://127.0.0.1:{port}/",
+    )
+
+
+def test_a_server_is_healthy_and_then_gone(tmp_path: Path) -> None:
+    port = free_port()
+    with running(web_server(tmp_path, port)) as service:
+        service.wait_healthy(timeout_seconds=30)
+        with pytest.raises(BadParameter, match=f"port {port} for MLflow is taken: .* --mlflow-port"):
+            require_free_port(port, server="MLflow", option="--mlflow-port")
+    require_free_port(port, server="MLflow", option="--mlflow-port")
+
+
+def test_a_server_that_ends_by_itself_shows_its_log(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with running(web_server(tmp_path, taken.getsockname()[1])) as service:
+            with pytest.raises(ServiceFailed, match="web server ended with exit code 1") as error:
+                service.wait_healthy(timeout_seconds=30)
+    assert "Address already in use" in str(error.value)
+
+
+@pytest.mark.chaos
+def test_a_server_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; sys.path.insert(0, '.');"
+        "from tests.unit.pipelines.test_services import web_server; from pipelines.services import Service;"
+        f"service = Service(web_server(Path({str(tmp_path)!r}), {free_port()}));"
+        "service.wait_healthy(); print(service._process.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    server = psutil.Process(int(parent.stdout.readline()))
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 15
+    while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the server outlived its parent"
+        time.sleep(0.1)
