@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.shards import ShardSource
-from infra.process import MetricsFile
+from infra.process import MetricsFile, watch_parent
 from infra.store import Committed, LocalStore
 from stages.law.evidence import read_evidence
 from stages.law.figures import draw_figures
@@ -169,4 +169,5 @@ def _read(path: Path) -> dict:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m stages.law JOB.json")
+    watch_parent()
     main(Path(sys.argv[1]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BEFORE_CL = "before CL"
+MINIMUM_DOCUMENTS = 10
 DIRECTIONS = ("query_to_image", "query_to_text", "text_to_image")
 METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")
 
@@ -42,7 +43,8 @@ class Evidence:
         cells: (dose, arm) -> (direction, metric) -> ``[seeds, queries]``; the arm ``before CL`` has one seed.
         seeds: arm -> its seeds, in the order of the first axis.
         baselines: "random" and "bm25" -> metric -> ``[queries]``, for queries against pages.
-        documents: ``[queries]``, the document of each query; None where the cells do not name it.
+        documents: ``[queries]``, the document of each query; None where the cells do not name it or name
+            fewer than ten, which are too few to resample: one document would give an interval of width zero.
     """
 
     doses: tuple[int, ...]
@@ -133,8 +135,13 @@ def read_evidence(generation: Sequence[dict], retrieval: Sequence[dict]) -> Evid
         baselines={name: _per_query(d) for name, d in first["baselines"].items()},
         queries=len(first["query_ids"]),
         corpus_size=first["corpus_size"],
-        documents=np.array(first["query_documents"]) if "query_documents" in first else None,
+        documents=_documents(first),
     )
+
+
+def _documents(cell: dict) -> np.ndarray | None:
+    documents = np.array(cell.get("query_documents", []))
+    return documents if len(np.unique(documents)) >= MINIMUM_DOCUMENTS else None
 
 
 def _reading(corpus: dict) -> Reading:

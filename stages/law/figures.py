@@ -46,15 +46,18 @@ STYLE = {
 def draw_figures(verdict: Verdict, evidence: Evidence, retrieval: Sequence[dict]) -> dict[str, bytes]:
     """Return PNG bytes by name: dose_response, law, generation, geometry.
 
-    ``retrieval`` are the contents of the retrieval.json files (for the geometry).
+    ``retrieval`` are the contents of the retrieval.json files. Their geometry is empty where the corpus is
+    smaller than a neighbourhood; then there is no such figure.
     """
     with matplotlib.rc_context(STYLE):
-        return {
-            "dose_response": _png(dose_response(verdict, evidence)),
-            "law": _png(law(verdict, evidence)),
-            "generation": _png(generation(verdict)),
-            "geometry": _png(geometry(retrieval, verdict.thresholds.primary_arm)),
+        figures = {
+            "dose_response": dose_response(verdict, evidence),
+            "law": law(verdict, evidence),
+            "generation": generation(verdict),
         }
+        if all(cell["geometry"] for cell in retrieval):
+            figures["geometry"] = geometry(retrieval, verdict.thresholds.primary_arm)
+        return {name: _png(figure) for name, figure in figures.items()}
 
 
 def dose_response(verdict: Verdict, evidence: Evidence) -> Figure:

@@ -168,20 +168,15 @@ def _hits(example: dict, image_of: ImageOf, images: int) -> tuple[Hit, ...]:
 
 
 def _summary(inventory: dict) -> dict:
+    """What the report shows of an inventory: used documents, refused files as (path, reason), splits."""
     documents = inventory["documents"]
-    splits: dict[str, dict[str, int]] = {}
-    for document in documents:
-        if document["status"] == "used":
-            row = splits.setdefault(str(document["split"]), {"documents": 0, "pages": 0, "blocks": 0})
-            row["documents"] += 1
-            row["pages"] += document["pages"]
-            row["blocks"] += document["blocks"]
+    refused = [(document["path"], document["reason"]) for document in documents if document["reason"]]
+    unsupported = [(path, "neither a PDF nor a page image") for path in inventory["unsupported"]]
     return {
-        "splits": splits,
-        "counts": inventory["counts"],
+        "used": [document for document in documents if not document["reason"]],
+        "refused": refused + unsupported,
+        "splits": inventory["splits"],
         "warnings": inventory["warnings"],
-        "quarantined": [document for document in documents if document["status"] != "used"],
-        "used": [document for document in documents if document["status"] == "used"],
     }
 
 

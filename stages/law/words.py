@@ -76,6 +76,11 @@ def notes(findings: Findings) -> tuple[str, ...]:
         found.append(
             f"At the highest dose, {arm} CL differs from {thresholds.primary_arm} by {gain.signed()}."
         )
+    if evidence.documents is None:
+        found.append(
+            "The queries come from few or unnamed documents and were resampled one by one: the intervals are "
+            "narrower than for new documents. More test documents would make them honest."
+        )
     found.append(_lexical(findings))
     found.append(_text_control(findings))
     if compared.forgetting.low > thresholds.maximum_forgetting:
@@ -152,8 +157,8 @@ def _lexical(findings: Findings) -> str:
     bm25, ahead = findings.evidence.baselines["bm25"]["ndcg@10"].mean(), findings.compared.beyond_bm25
     if ahead.high < 0:
         return (
-            f"BM25 on the pages' text layer reaches {bm25:.3f}, more than the model ({ahead.signed()}): where "
-            "pages have a text layer, search that first. Queries made of the pages' own words favour BM25."
+            f"BM25 on the pages' text layer reaches {bm25:.3f}, more than the model ({ahead.signed()}): "
+            "where pages have a text layer, search that first. Queries made of pages' own words favour BM25."
         )
     return f"BM25 on the pages' text layer reaches {bm25:.3f}; the model differs by {ahead.signed()}."
 

@@ -38,6 +38,7 @@ class Run:
         self.rng = np.random.default_rng(rng)
         self.doses, self.losses, self.seeds, self.corpus, self.queries = doses, losses, seeds, corpus, queries
         self.difficulty = self.rng.normal(0, 1, queries)
+        self.bm25 = scores_json(from_ranks(self.ranks(2.6)))
         self.strengths = dict(zip(doses, strengths, strict=True))
         self.generation = [self.generation_cell(dose, loss) for dose, loss in zip(doses, losses, strict=True)]
         self.retrieval = [self.retrieval_cell(dose, None, None) for dose in doses]
@@ -93,7 +94,7 @@ class Run:
                 "query_to_text": scores_json(from_ranks(self.ranks(2.0))),
                 "text_to_image": scores_json(from_ranks(self.ranks(strength + 1.5))) | {"ids": ids},
             },
-            "baselines": {"random": scores_json(random), "bm25": scores_json(from_ranks(self.ranks(2.6)))},
+            "baselines": {"random": scores_json(random), "bm25": self.bm25},
             "geometry": layers, "chance_mutual_knn": 10 / (self.corpus - 1), "examples": [],
         }  # fmt: skip
 
@@ -134,24 +135,33 @@ def illustrated(simulate):
             }
             for i, text in enumerate(TEXTS[:5])
         ]
+    return run, image_of, {"target": inventory(REFUSED, ["notes.docx"]), "base": inventory([], [])}
+
+
+REFUSED = [
+    {"path": "old/scan.pdf", "status": "quarantined", "reason": "encrypted: it needs a password",
+     "pages": 0, "samples": 0, "splits": []},
+    {"path": "old/empty.pdf", "status": "quarantined", "reason": "empty file (0 bytes)",
+     "pages": 0, "samples": 0, "splits": []},
+]  # fmt: skip
+
+
+def inventory(refused, unsupported):
+    """Contents of an inventory.json."""
+    splits = ("train", "train", "train", "test", "validation")
     used = [
-        {"path": f"help/topic-{i:02d}.pdf", "status": "used", "reason": None, "pages": 4, "blocks": 21,
-         "split": ("train", "train", "train", "test", "validation")[i % 5]} for i in range(25)
+        {"path": f"help/topic-{i:02d}.pdf", "status": "used", "reason": None, "pages": 4, "samples": 21,
+         "splits": [splits[i % 5]]} for i in range(25)
     ]  # fmt: skip
-    refused = [
-        {"path": "old/scan.pdf", "status": "quarantined", "reason": "encrypted: it needs a password",
-         "pages": 0, "blocks": 0, "split": None},
-        {"path": "old/empty.pdf", "status": "quarantined", "reason": "empty file (0 bytes)",
-         "pages": 0, "blocks": 0, "split": None},
-    ]  # fmt: skip
-    counts = {"documents": 27, "near_duplicates": 3, "pages": 100}
-    target = {
+    counts = {"samples": 105, "trainable": 101, "shards": 1, "queries": 200, "text_bytes": 9000,
+              "exact_duplicates": 4, "near_duplicates_of_other_splits": 3}  # fmt: skip
+    return {
         "documents": used + refused,
-        "counts": counts,
-        "warnings": ["3 near-duplicate pages kept on one side."],
+        "unsupported": unsupported,
+        "warnings": ["Only 3 document(s) with text: the scores are optimistic."] if refused else [],
+        "counts": {"used": 25, "quarantined": len(refused), "unsupported": len(unsupported)},
+        "splits": dict.fromkeys(("train", "validation", "test"), counts),
     }
-    base = {"documents": used[:10], "counts": counts, "warnings": []}
-    return run, image_of, {"target": target, "base": base}
 
 
 def image_of(key):

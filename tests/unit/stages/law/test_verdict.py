@@ -46,8 +46,8 @@ def test_retrieval_that_falls_is_not_supported(simulate):
     assert any("fell" in reason for reason in found.reasons)
 
 
-def test_flat_with_little_data_is_inconclusive_and_says_how_much_is_needed(simulate):
-    found = verdict_of(simulate(strengths=FLAT, queries=110))
+def test_a_small_gain_in_little_data_is_inconclusive_and_says_how_much_is_needed(simulate):
+    found = verdict_of(simulate(strengths=(1.0, 1.0, 1.0, 1.08), queries=110))
     assert found.verdict == "inconclusive"
     assert "queries" in found.decision and "would settle it" in found.decision
 
@@ -158,4 +158,14 @@ def test_other_arm_may_stop_short_and_documents_may_be_unknown(simulate):
         del cell["query_documents"]
     found = verdict_of(run)
     assert found.verdict == "supported" and found.comparisons.arms == {}
+    assert any("resampled one by one" in note for note in found.notes)
     assert "multimodal-20" not in found.table[-1]["retrieval"]
+
+
+def test_one_document_is_not_a_certain_document(simulate):
+    run = simulate(strengths=RISING)
+    for cell in run.retrieval:
+        cell["query_documents"] = ["only.pdf"] * run.queries
+    found = verdict_of(run)
+    assert found.comparisons.paired.high - found.comparisons.paired.low > 0.01
+    assert any("resampled one by one" in note for note in found.notes)
