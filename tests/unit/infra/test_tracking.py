@@ -105,7 +105,14 @@ def test_a_replayed_file_gives_the_same_tree(mlflow, tmp_path):
     assert_everything(mlflow, replay(tracker.folder, mlflow)[run])
 
 
-def test_more_than_a_batch_of_metrics_params_and_tags(mlflow):
+def test_more_than_a_batch_of_metrics_params_and_tags(mlflow, monkeypatch):
+    sizes = []
+
+    def log_batch(*arguments, original=mlflow._client.log_batch, **options):
+        sizes.append({kind: len(entries) for kind, entries in options.items()})
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(mlflow._client, "log_batch", log_batch)
     run = mlflow.start_run(
         "many", params={f"p{n}": n for n in range(250)} | {"long": "x" * 9000}, tags={"long": "y" * 9000}
     )
@@ -115,6 +122,9 @@ def test_more_than_a_batch_of_metrics_params_and_tags(mlflow):
     assert len(found.data.params["long"]) == 6000 and "9000 characters, sha256" in found.data.params["long"]
     assert len(found.data.tags["long"]) == 8000
     assert len(mlflow._client.get_metric_history(run, "loss")) == 2500
+    # A server refuses more than 1000 metrics or 100 params per request; SQLite without one takes any number.
+    assert [size["metrics"] for size in sizes if "metrics" in size] == [1000, 1000, 500]
+    assert max(size.get("params", 0) for size in sizes) == 100
 
 
 def test_nan_is_kept_and_does_not_break(mlflow):
