@@ -34,6 +34,11 @@ def go_on(findings: Findings) -> str:
 def stop(findings: Findings) -> str:
     """The decision where the law is not supported: where else to spend."""
     compared = findings.compared
+    if compared.paired.high < 0:
+        return (
+            "Generative pretraining harms retrieval on these documents: reading improved "
+            f"{compared.gain.value:.3g}× while nDCG@10 moved by {compared.paired.signed()}. Do not add more. {_limit(findings)}"
+        )
     return (
         "More generative pretraining will not help on these documents, because reading improved "
         f"{compared.gain.value:.3g}× while nDCG@10 moved by {compared.paired.signed()}. {_limit(findings)}"

@@ -44,6 +44,7 @@ def test_retrieval_that_falls_is_not_supported(simulate):
     found = verdict_of(simulate(strengths=RISING[::-1]))
     assert found.verdict == "not supported"
     assert any("fell" in reason for reason in found.reasons)
+    assert found.decision.startswith("Generative pretraining harms")
 
 
 def test_a_small_gain_in_little_data_is_inconclusive_and_says_how_much_is_needed(simulate):
