@@ -37,7 +37,8 @@ def stop(findings: Findings) -> str:
     if compared.paired.high < 0:
         return (
             "Generative pretraining harms retrieval on these documents: reading improved "
-            f"{compared.gain.value:.3g}× while nDCG@10 moved by {compared.paired.signed()}. Do not add more. {_limit(findings)}"
+            f"{compared.gain.value:.3g}× while nDCG@10 moved by {compared.paired.signed()}. Do not add more. "
+            f"{_limit(findings)}"
         )
     return (
         "More generative pretraining will not help on these documents, because reading improved "
