@@ -5,12 +5,16 @@ sorted by length and cut into batches, whose order is shuffled again: batches ha
 samples of a window stay the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TypeVar
 
 import grain
 import numpy as np
+
+Item = TypeVar("Item")
+PREFETCHED = 4  # steps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,6 +60,12 @@ class BatchOrder:
             for number, lengths in enumerate(self.lengths)
         ]
         return grain.MapDataset.mix(sources, weights=list(self.weights)) if len(sources) > 1 else sources[0]
+
+
+def prefetched(make: Callable[[int], Item], count: int) -> Iterator[Item]:
+    """Yield make(0), ..., make(count - 1) in order; a thread works a few items ahead."""
+    items = grain.MapDataset.range(count).map(make)
+    return iter(items.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED)))
 
 
 @lru_cache(maxsize=2)

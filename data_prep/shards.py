@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import webdataset
 from PIL import Image
 
 from data_prep.queries import Query
@@ -73,6 +72,8 @@ def write_split(folder: Path, samples: Iterable[Sample], queries: Iterable[Query
 
 def _write_shard(folder: Path, number: int, samples: list[Sample]) -> list[dict]:
     """Write one tar and return the index entries of its samples."""
+    import webdataset  # loads torch, which readers of shards (the report, the flow) do not need
+
     path = folder / "shards" / f"{number:06d}.tar"
     with webdataset.TarWriter(str(path), encoder=False, mtime=0, user="root", group="root") as writer:
         for sample in samples:

@@ -36,7 +36,7 @@ BATCH_SIZE = 32
 
 def phases(steps: int) -> list[PretrainConfig]:
     """The two phases of a bootstrap of `steps` steps; the learning rate falls to zero at the end."""
-    reading = int(steps * 0.4)
+    reading = int(steps * 0.35)
     common = {"batch_size": BATCH_SIZE, "learning_rate": 2e-3, "replay_share": 0.0}
     return [
         PretrainConfig(
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--documents", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("lco-output/bootstrap"))
-    parser.add_argument("--steps", type=int, default=8_000)
+    parser.add_argument("--steps", type=int, default=7_000)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     bootstrap(arguments.documents, arguments.output, steps=arguments.steps, work=arguments.work)

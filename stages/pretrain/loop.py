@@ -4,13 +4,12 @@
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import grain
 import torch
 
-from data_prep.order import BatchOrder
+from data_prep.order import BatchOrder, prefetched
 from data_prep.shards import ShardSource
 from stages.backbone import Backbone
 from stages.pretrain.objectives import (
@@ -119,8 +118,8 @@ def local_batches(
     weights: Sequence[float],
     config: PretrainConfig,
     total_steps: int,
-) -> "grain.IterDataset":
-    """Iterate over this rank's batches; samples are decoded ahead in a thread, in order."""
+) -> Iterator[LocalBatch]:
+    """Iterate over this rank's batches; samples are decoded ahead, in order."""
     order = BatchOrder(
         lengths=[source.characters() for source in sources],
         weights=weights,
@@ -138,5 +137,4 @@ def local_batches(
         label_count = int((batch.labels != -100).sum())
         return LocalBatch(objective=objective, batch=batch, targets=None, label_count=label_count)
 
-    steps = grain.MapDataset.range(total_steps).map(local_batch)
-    return steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+    return prefetched(local_batch, total_steps)

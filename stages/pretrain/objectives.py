@@ -13,7 +13,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from data_prep.shards import Sample
 from stages.recipes import ObjectiveMixture
-from stages.train.sequences import Batch, SequenceBuilder
+from stages.train.sequences import Batch, SequenceBuilder, label_logits
 from stages.train.words import SalientWords
 
 
@@ -61,14 +61,9 @@ class GenerativeLoss(torch.nn.Module):
 
 
 def token_losses(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> torch.Tensor:
-    """Negative log-likelihood in nats of every label token [labels], in row order.
-
-    Logits are computed at label positions only.
-    """
-    hidden = model.model(**batch.model_inputs(), use_cache=False).last_hidden_state
-    places = batch.labels != -100
-    logits = model.lm_head(hidden[places])
-    return torch.nn.functional.cross_entropy(logits.float(), batch.labels[places], reduction="none")
+    """Negative log-likelihood in nats of every label token [labels], in row order."""
+    logits, labels = label_logits(model, batch)
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
 
 
 def summary_losses(

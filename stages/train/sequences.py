@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from stages.backbone import IMAGE_TOKEN, REPEAT_TEXT, TRANSCRIBE_IMAGE, Backbone
 
@@ -170,3 +171,10 @@ def embed(backbone: Backbone, batch: Batch) -> torch.Tensor:
     """
     hidden = backbone.model.model(**batch.model_inputs(), use_cache=False).last_hidden_state
     return torch.nn.functional.normalize(hidden[:, -1].float(), dim=-1)
+
+
+def label_logits(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return float32 logits [labels, vocabulary] and labels [labels], at label positions only, in row order."""
+    hidden = model.model(**batch.model_inputs(), use_cache=False).last_hidden_state
+    places = batch.labels != -100
+    return model.lm_head(hidden[places]).float(), batch.labels[places]

@@ -1,0 +1,160 @@
+"""How well a checkpoint writes held-out pages: nats per byte, token accuracy, character error rate.
+
+    python -m stages.evaluate.generation JOB.json
+
+Measured on the target language and on the base language (forgetting). Nats per *byte*, so that languages and
+tokenizers can be compared.
+"""
+
+import hashlib
+import json
+import sys
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rapidfuzz.distance import Levenshtein
+
+from data_prep.shards import Sample, ShardSource
+from infra.process import watch_parent
+from stages.backbone import IMAGE_TOKEN, Backbone, load_backbone
+from stages.recipes import EvaluateConfig
+from stages.train.job import Job, read_job
+from stages.train.sequences import SequenceBuilder, label_logits
+
+CORPORA = {"target": "target_test", "base": "base_test"}
+SHOWN_EXAMPLES = 12
+# A model that cannot read may write for ever: stop well after the longest text it should write.
+EXTRA_TOKENS = 8
+
+
+def main(job_path: Path) -> None:
+    """Measure and commit every cell of the job."""
+    watch_parent()
+    job = read_job(job_path)
+    config = job.recipe.evaluate
+    samples = {
+        corpus: choose(ShardSource(job.inputs[name].path, trainable_only=True), config.generation_samples)
+        for corpus, name in CORPORA.items()
+    }
+    total = len(job.cells) * len(CORPORA)
+    for number, cell in enumerate(job.cells):
+        backbone = load_backbone(cell["model"], job.recipe.backbone)
+        measured = {}
+        for offset, (corpus, chosen) in enumerate(samples.items(), start=1):
+            measured[corpus] = measure_generation(backbone, chosen, config)
+            job.metrics.write(
+                cell=cell["fingerprint"],
+                step=number * len(CORPORA) + offset,
+                total=total,
+                label=f"transcribing with dose {cell['dose']}",
+                metrics={f"{corpus}_{name}": measured[corpus][name] for name in HEADLINES},
+            )
+        _commit(job, cell, {"dose": cell["dose"], "corpora": measured})
+
+
+HEADLINES = ("nats_per_byte", "token_accuracy", "character_error_rate")
+
+
+def _commit(job: Job, cell: dict, result: dict) -> None:
+    with job.store.attempt("generation", cell["fingerprint"]) as attempt:
+        text = json.dumps(result, ensure_ascii=False, indent=1)
+        (attempt.path / "generation.json").write_text(text, encoding="utf-8")
+        attempt.commit(
+            inputs=job.input_digests(), configuration=asdict(job.recipe.evaluate), counts={"dose": cell["dose"]}
+        )
+
+
+def choose(source: ShardSource, count: int) -> list[Sample]:
+    """Return `count` samples, chosen by the digest of their keys: the same for every checkpoint."""
+    ordered = sorted(source.positions.items(), key=lambda item: hashlib.sha256(item[0].encode()).hexdigest())
+    return [source[position] for _, position in ordered[:count]]
+
+
+def measure_generation(backbone: Backbone, samples: Sequence[Sample], config: EvaluateConfig) -> dict:
+    """Return one corpus's entry of generation.json."""
+    nats, correct, tokens = teacher_forced(backbone, samples, config.batch_size)
+    byte_counts = [len(sample.text.encode()) for sample in samples]
+    decoded_samples = samples[: config.decoded_samples]
+    decoded = greedy_transcriptions(backbone, decoded_samples, config.batch_size)
+    return {
+        "nats_per_byte": sum(nats) / sum(byte_counts),
+        "token_accuracy": correct / tokens,
+        "character_error_rate": character_error_rate([s.text for s in decoded_samples], decoded),
+        "blocks": len(samples),
+        "decoded_blocks": len(decoded),
+        "per_block": [
+            {"key": sample.key, "nats": value, "bytes": count}
+            for sample, value, count in zip(samples, nats, byte_counts, strict=True)
+        ],
+        "examples": [
+            {"key": sample.key, "text": sample.text, "decoded": text}
+            for sample, text in list(zip(decoded_samples, decoded, strict=True))[:SHOWN_EXAMPLES]
+        ],
+    }
+
+
+@torch.no_grad()
+def teacher_forced(
+    backbone: Backbone, samples: Sequence[Sample], batch_size: int
+) -> tuple[list[float], int, int]:
+    """Return each sample's negative log-likelihood in nats, and how many of all tokens were predicted."""
+    builder = SequenceBuilder(backbone)
+    nats: dict[str, float] = {}
+    correct = tokens = 0
+    for rows in _by_length(samples, batch_size):
+        batch = builder.collate([builder.transcribe_image(sample.image(), sample.text) for sample in rows])
+        logits, labels = label_logits(backbone.model, batch)
+        losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
+        row_of_label = (batch.labels != -100).nonzero()[:, 0]
+        per_row = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, row_of_label, losses)
+        nats |= {sample.key: float(value) for sample, value in zip(rows, per_row, strict=True)}
+        correct += int((logits.argmax(dim=-1) == labels).sum())
+        tokens += len(labels)
+    return [nats[sample.key] for sample in samples], correct, tokens
+
+
+@torch.no_grad()
+def greedy_transcriptions(backbone: Backbone, samples: Sequence[Sample], batch_size: int) -> list[str]:
+    """Return what the model writes for each image, decoded greedily."""
+    builder = SequenceBuilder(backbone)
+    image_token = backbone.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    written: dict[str, str] = {}
+    for rows in _by_length(samples, batch_size):
+        batch = builder.collate([builder.transcribe_image(sample.image(), None) for sample in rows])
+        longest = max(len(backbone.tokenizer.encode(sample.text, add_special_tokens=False)) for sample in rows)
+        generated = backbone.model.generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            pixel_values=batch.pixel_values,
+            image_grid_thw=batch.image_grid_thw,
+            mm_token_type_ids=(batch.input_ids == image_token).int(),
+            max_new_tokens=longest + EXTRA_TOKENS,
+            do_sample=False,
+        )
+        answers = backbone.tokenizer.batch_decode(
+            generated[:, batch.input_ids.shape[1] :], skip_special_tokens=True
+        )
+        written |= {sample.key: text for sample, text in zip(rows, answers, strict=True)}
+    return [written[sample.key] for sample in samples]
+
+
+def character_error_rate(references: Sequence[str], written: Sequence[str]) -> float:
+    """Edit distance over reference length, both NFC, summed over all texts; above 1 for a rambling model."""
+    pairs = [
+        (unicodedata.normalize("NFC", reference), unicodedata.normalize("NFC", text))
+        for reference, text in zip(references, written, strict=True)
+    ]
+    edits = sum(Levenshtein.distance(reference, text) for reference, text in pairs)
+    return edits / sum(len(reference) for reference, _ in pairs)
+
+
+def _by_length(samples: Sequence[Sample], batch_size: int) -> list[list[Sample]]:
+    ordered = sorted(samples, key=lambda sample: (len(sample.text), sample.key))
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,237 @@
+"""Page retrieval from text queries, before and after contrastive refinement.
+
+    python -m stages.evaluate.retrieval JOB.json
+
+Directions: query -> page image (the score that counts), query -> page text (the text-side control), and page
+text -> its own image (how far both modalities meet). Random ranking and BM25 stand beside them.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_prep.queries import Query
+from data_prep.shards import Sample, ShardSource, read_queries
+from infra.process import watch_parent
+from stages.backbone import Backbone, load_backbone
+from stages.evaluate.geometry import anisotropy, chance_mutual_knn, mutual_knn
+from stages.evaluate.score import RetrievalScores, bm25_scores, random_scores, score_retrieval
+from stages.recipes import EvaluateConfig
+from stages.train.job import Job, read_job
+from stages.train.sequences import SequenceBuilder, TokenSequence
+
+SHOWN_RESULTS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTask:
+    """The corpus and the queries that every model of a run is tested on."""
+
+    corpus: list[Sample]
+    queries: list[Query]
+
+    @cached_property
+    def corpus_ids(self) -> list[str]:
+        return [sample.key for sample in self.corpus]
+
+    @cached_property
+    def relevant(self) -> list[set[str]]:
+        """For each query the keys in the corpus that answer it."""
+        keys = set(self.corpus_ids)
+        return [set(query.relevant) & keys for query in self.queries]
+
+    @cached_property
+    def with_text(self) -> list[int]:
+        """Positions of the samples that have text."""
+        return [position for position, sample in enumerate(self.corpus) if sample.trainable]
+
+
+def main(job_path: Path) -> None:
+    """Measure and commit every cell of the job."""
+    watch_parent()
+    job = read_job(job_path)
+    config = job.recipe.evaluate
+    task = build_task(job.inputs["target_test"].path, config)
+    baselines = {name: scores.to_json() for name, scores in score_baselines(task, config).items()}
+    for number, cell in enumerate(job.cells, start=1):
+        backbone = load_backbone(cell["model"], job.recipe.backbone)
+        result = measure_retrieval(backbone, task, config)
+        headline = result["directions"]["query_to_image"]["ndcg@10"]["mean"]
+        job.metrics.write(
+            cell=cell["fingerprint"],
+            step=number,
+            total=len(job.cells),
+            label=f"searching with dose {cell['dose']}, {cell['arm'] or 'before CL'}",
+            metrics={"query_to_image_ndcg@10": headline},
+        )
+        place = {name: cell[name] for name in ("dose", "seed", "arm")}
+        _commit(job, cell, place | result | {"baselines": baselines})
+
+
+def _commit(job: Job, cell: dict, result: dict) -> None:
+    with job.store.attempt("retrieval", cell["fingerprint"]) as attempt:
+        text = json.dumps(result, ensure_ascii=False)
+        (attempt.path / "retrieval.json").write_text(text, encoding="utf-8")
+        attempt.commit(
+            inputs=job.input_digests(),
+            configuration=asdict(job.recipe.evaluate),
+            counts={"queries": len(result["query_ids"]), "corpus": result["corpus_size"]},
+        )
+
+
+def build_task(folder: Path, config: EvaluateConfig) -> SearchTask:
+    """Choose corpus and queries from a test split by the digests of their names, one query a sample first."""
+    source = ShardSource(folder)
+    keys = sorted(source.positions, key=_digest)[: config.max_corpus]
+    chosen = set(keys)
+    queries = [query for query in read_queries(folder) if chosen & set(query.relevant)]
+    turn: dict[str, int] = {}
+    ranked = []
+    for query in sorted(queries, key=lambda query: _digest(query.identity)):
+        turn[query.relevant[0]] = turn.get(query.relevant[0], -1) + 1
+        ranked.append((turn[query.relevant[0]], _digest(query.identity), query))
+    queries = [query for _, _, query in sorted(ranked, key=lambda entry: entry[:2])[: config.max_queries]]
+    if not queries:
+        raise ValueError(f"{folder}: no test queries; add documents with text")
+    return SearchTask(corpus=[source.by_key(key) for key in keys], queries=queries)
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def score_baselines(task: SearchTask, config: EvaluateConfig) -> dict[str, RetrievalScores]:
+    """Random ranking (its exact expectation) and BM25 on the text layer."""
+    lexical = bm25_scores([sample.text for sample in task.corpus], [query.text for query in task.queries])
+    return {
+        "random": random_scores(
+            relevant_counts=[len(keys) for keys in task.relevant], corpus_size=len(task.corpus)
+        ),
+        "bm25": _score(lexical, task.corpus_ids, task.relevant, config),
+    }
+
+
+def measure_retrieval(backbone: Backbone, task: SearchTask, config: EvaluateConfig) -> dict:
+    """Return one model's entry of retrieval.json, without the cell's place and the baselines."""
+    builder = SequenceBuilder(backbone)
+    images = encode(backbone, [builder.summarize_image(s.image()) for s in task.corpus], config.batch_size)
+    with_text = [task.corpus[position] for position in task.with_text]
+    texts = encode(backbone, [builder.summarize_text(s.text) for s in with_text], config.batch_size)
+    queries = encode(backbone, [builder.summarize_text(q.text) for q in task.queries], config.batch_size)
+    text_ids = [sample.key for sample in with_text]
+    to_images = queries.vectors @ images.vectors.T
+    own_image = [{key} for key in text_ids]
+    text_keys = set(text_ids)
+    text_relevant = [keys & text_keys for keys in task.relevant]
+    return {
+        "corpus_size": len(task.corpus),
+        "query_ids": [query.identity for query in task.queries],
+        "query_documents": [_document_of(task, query) for query in task.queries],
+        "directions": {
+            "query_to_image": _score(to_images, task.corpus_ids, task.relevant, config).to_json(),
+            "query_to_text": _score(
+                queries.vectors @ texts.vectors.T, text_ids, text_relevant, config
+            ).to_json(),
+            "text_to_image": _score(
+                texts.vectors @ images.vectors.T, task.corpus_ids, own_image, config
+            ).to_json()
+            | {"ids": text_ids},
+        },
+        "geometry": measure_geometry(images, texts, task, config),
+        "chance_mutual_knn": _chance(len(with_text), config),
+        "examples": _examples(to_images, task, config),
+    }
+
+
+def _document_of(task: SearchTask, query: Query) -> str:
+    by_key = {sample.key: sample.document for sample in task.corpus}
+    return next(by_key[key] for key in query.relevant if key in by_key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Vectors of some rows."""
+
+    vectors: np.ndarray
+    """[rows, hidden] float32, L2-normalised: the embedding."""
+    layers: np.ndarray
+    """[layers + 1, rows, hidden] float32: the same position's hidden state after the embedding layer and
+    after each decoder layer (the last one after the final norm)."""
+
+
+@torch.no_grad()
+def encode(backbone: Backbone, sequences: Sequence[TokenSequence], batch_size: int) -> Encoded:
+    """Embed token sequences, in batches of similar length."""
+    builder = SequenceBuilder(backbone)
+    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
+    layers: list[np.ndarray | None] = [None] * len(sequences)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = builder.collate([sequences[index] for index in rows])
+        output = backbone.model.model(**batch.model_inputs(), use_cache=False, output_hidden_states=True)
+        states = [state[:, -1] for state in output.hidden_states[:-1]] + [output.last_hidden_state[:, -1]]
+        for row, index in enumerate(rows):
+            layers[index] = torch.stack([state[row] for state in states]).float().numpy()
+    stacked = np.stack(layers, axis=1)
+    vectors = stacked[-1] / np.linalg.norm(stacked[-1], axis=-1, keepdims=True)
+    return Encoded(vectors=vectors, layers=stacked)
+
+
+def measure_geometry(images: Encoded, texts: Encoded, task: SearchTask, config: EvaluateConfig) -> list[dict]:
+    """Anisotropy and image-text mutual-kNN of every layer, on samples that have both."""
+    count = min(config.geometry_samples, len(task.with_text))
+    if count <= config.neighbours + 1:
+        return []
+    rows = task.with_text[:count]
+    return [
+        {
+            "layer": layer,
+            "anisotropy_image": anisotropy(images.layers[layer][rows]),
+            "anisotropy_text": anisotropy(texts.layers[layer][:count]),
+            "mutual_knn": mutual_knn(
+                images.layers[layer][rows], texts.layers[layer][:count], k=config.neighbours
+            ),
+        }
+        for layer in range(len(images.layers))
+    ]
+
+
+def _chance(samples: int, config: EvaluateConfig) -> float | None:
+    count = min(config.geometry_samples, samples)
+    return chance_mutual_knn(count, config.neighbours) if count > config.neighbours + 1 else None
+
+
+def _examples(scores: np.ndarray, task: SearchTask, config: EvaluateConfig) -> list[dict]:
+    return [
+        {
+            "query": task.queries[row].text,
+            "relevant": sorted(task.relevant[row]),
+            "top": [
+                {"key": task.corpus_ids[column], "score": float(scores[row, column])}
+                for column in np.argsort(-scores[row], kind="stable")[:SHOWN_RESULTS]
+            ],
+        }
+        for row in range(min(config.examples, len(task.queries)))
+    ]
+
+
+def _score(scores: np.ndarray, ids: list[str], relevant: list[set[str]], config: EvaluateConfig) -> RetrievalScores:
+    return score_retrieval(
+        scores.astype(np.float32),
+        corpus_ids=ids,
+        relevant=relevant,
+        resamples=config.bootstrap_resamples,
+        confidence=config.confidence,
+        seed=config.seed,
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
