@@ -12,7 +12,7 @@ from infra.launcher import local_environment
 
 
 def bootstrap(options: Mapping[str, Any]) -> int:
-    """Run `python -m stages.bootstrap --name value ...`; return its exit status. Its output is the terminal's."""
+    """Run `python -m stages.bootstrap --name value ...` in this terminal; return its exit status."""
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     environment = {**os.environ, **local_environment(processes=1)}
     return subprocess.run([sys.executable, "-m", "stages.bootstrap", *arguments], env=environment).returncode

@@ -1,4 +1,4 @@
-"""The `lco` command: `lco run`, `lco up`, `lco bootstrap`. Imports nothing slow before it knows what to do."""
+"""The `lco` command: `lco run`, `lco up`, `lco bootstrap`. Imports nothing slow before it must."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from pipelines.run import exit_status, run
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Run the whole pipeline here: documents, pretraining, refinement, evaluation, verdict. Needs no server."""
+    """Run the whole pipeline here, from documents to a verdict. No server needed."""
 
     recipe: RecipeName = "tiny"
     """Named configuration: model, training, evaluation and the verdict's thresholds."""
     documents: Path | None = None
     """Folder of PDFs and page images, read with its subfolders. Default: the sample documents."""
     output: Path | None = None
-    """Folder for outputs, reports and logs; what is in it is reused. Default: LCO_OUTPUT, else ./lco-output."""
+    """Folder for outputs, reports and logs; what is in it is reused.
+    Default: LCO_OUTPUT, else ./lco-output."""
     doses: tuple[int, ...] | None = None
     """Numbers of pretraining examples to compare, 0 among them. Default: the recipe's."""
     seeds: tuple[int, ...] | None = None
@@ -32,7 +33,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Up:
-    """Start Prefect, MLflow and the deployment lco/full-pipeline on this machine; Ctrl-C stops all of them."""
+    """Start Prefect, MLflow and the deployment lco/full-pipeline on this machine; Ctrl-C stops all."""
 
     output: Path | None = None
     """Folder for databases, outputs, reports and logs. Default: LCO_OUTPUT, else ./lco-output."""
@@ -61,7 +62,7 @@ Does continual generative pretraining raise page retrieval on these documents?
 
   lco run                                          the sample documents, recipe tiny
   lco run --documents ~/pdfs --output ~/lco        your own folder of PDFs
-  lco run --doses 0 300 1200 --seeds 0 1 2         other doses and seeds
+  lco run --doses 0 3200 9600 --seeds 0 1 2        other doses and seeds
   lco up                                           Prefect and MLflow pages, then:
   prefect deployment run lco/full-pipeline --watch
 """
@@ -75,7 +76,9 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse `arguments` (default: the command line), run the command, return the exit status."""
-    command = tyro.cli(Command, prog="lco", description=EXAMPLES, args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+    command = tyro.cli(
+        Command, prog="lco", description=EXAMPLES, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
+    )
     with exit_status() as status:
         if isinstance(command, Run):
             status.code = _run(command)

@@ -15,8 +15,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 
 class Reporter(Protocol):
@@ -44,24 +51,26 @@ class StageView:
     total: int = 0
     cells_done: int = 0
     began: float = field(init=False)
-    label_began: float = field(init=False)
+    work_began: float = field(init=False)
     first_step: int = 0
 
     def __post_init__(self) -> None:
-        self.began = self.label_began = self.clock()
+        self.began = self.work_began = self.clock()
 
     def update(self, *, label: str, step: int, total: int, cells_done: int) -> bool:
-        """Take one event; True if it opens a new piece of work, for which rate and time left start afresh."""
-        opened = label != self.label or total != self.total or step < self.step
+        """Take one event; True if it opens new work, for which rate and time left start afresh."""
+        opened = total != self.total or step < self.step
         if opened:
-            self.label_began, self.first_step = self.clock(), step
+            self.work_began, self.first_step = self.clock(), step
         self.label, self.step, self.total, self.cells_done = label, step, total, cells_done
         return opened
 
     def rate(self) -> float | None:
-        """Steps per second since the label appeared, None until two steps were seen."""
-        seconds = self.clock() - self.label_began
-        return (self.step - self.first_step) / seconds if self.step > self.first_step and seconds > 0 else None
+        """Steps per second since this work was opened, None until two steps were seen."""
+        seconds = self.clock() - self.work_began
+        return (
+            (self.step - self.first_step) / seconds if self.step > self.first_step and seconds > 0 else None
+        )
 
     def line(self) -> str:
         """The running stage in one line of text."""
@@ -82,7 +91,7 @@ def clock_time(seconds: float) -> str:
 
 
 class LineReporter:
-    """One line of text at most every `interval` seconds, from a timer: it goes on when a stage reports nothing."""
+    """One line of text every `interval` seconds, from a timer: it goes on when a stage reports nothing."""
 
     def __init__(self, write: Callable[[str], None], *, interval: float = 10.0) -> None:
         self._write = write
@@ -134,13 +143,11 @@ class BarReporter:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("in all"),
-            TimeElapsedColumn(),
             console=self._console,
             transient=True,
             # A stage may take a second per step or a minute: keep an estimate over many steps.
@@ -154,12 +161,15 @@ class BarReporter:
             return
         view = self._view
         if view.update(label=label, step=step, total=total, cells_done=cells_done):
-            self._progress.remove_task(self._task)
-            # The stage's name stays in the description: labels come from the stage itself.
-            counted = f"{view.title} {min(cells_done + 1, view.cells)}/{view.cells}" if view.cells > 1 else view.title
-            self._task = self._progress.add_task(f"{counted}: {label}", total=total, completed=step, rate="")
+            self._progress.reset(self._task, total=total, completed=step)
+        done = f" ({cells_done} of {view.cells} done)" if view.cells > 1 else ""
         rate = view.rate()
-        self._progress.update(self._task, completed=step, rate=f"{rate:.1f}/s" if rate else "")
+        self._progress.update(
+            self._task,
+            completed=step,
+            description=f"{label}{done}",
+            rate=f"{rate:.1f}/s" if rate else "",
+        )
 
     def stage_finished(self, summary: str) -> None:
         if self._progress is not None:

@@ -1,11 +1,11 @@
-"""The flow `lco`: documents -> shards -> pretrain (CGP) -> refine (CL) -> evaluation -> law, as the paper tells it.
+"""The flow `lco`: documents -> shards -> pretrain (CGP) -> refine (CL) -> evaluation -> law.
 
 Tasks are thin: they name the cells of a stage, let `run_stage` reuse or compute them, and hand on references
 (a path and a content digest). No data and no model passes through Prefect.
 
-Prefect's own cache stays off. The fingerprint that names an output in our store is the cache key already: the store
-verifies what it finds, works without a server and holds no pickle, whereas a Prefect record would be a second truth
-about the same output that can outlive it.
+Prefect's own cache stays off. The fingerprint that names an output in our store is the cache key already:
+the store verifies what it finds, works without a server and holds no pickle, whereas a Prefect record would
+be a second truth about the same output that can outlive it.
 """
 
 import shutil
@@ -13,19 +13,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import get_run_context
 from prefect.logging import get_run_logger
-from pydantic import Field
 
 from infra.launcher import Launcher, LocalLauncher
 from infra.settings import Settings
 from infra.tracking import open_tracker
-from pipelines.console import LineReporter, Reporter, clock_time, current_reporter
+from pipelines.console import LineReporter, clock_time, current_reporter
 from pipelines.parameters import RecipeName, RunParameters, base_model_digest, check_parameters, chosen_recipe
 from pipelines.record import RunRecord, how_to_open_mlflow
 from pipelines.results import dose_table, format_table, inventory_summary, read_json
@@ -49,23 +48,21 @@ def stage_task(name: str) -> Callable[[Callable], Any]:
 
 @flow(name="lco", persist_result=False)
 def lco(
-    recipe: Annotated[RecipeName, Field(description="Named configuration: model, training, evaluation, thresholds")] = "tiny",
-    documents: Annotated[
-        str | None,
-        Field(description="Folder of PDFs and page images on the machine that runs this; empty: the sample documents"),
-    ] = None,
-    doses: Annotated[
-        list[int] | None,
-        Field(description="Numbers of pretraining examples to compare, 0 among them; empty: the recipe's"),
-    ] = None,
-    seeds: Annotated[
-        list[int] | None, Field(description="Seeds of contrastive refinement, one model each; empty: the recipe's")
-    ] = None,
-    output: Annotated[
-        str | None, Field(description="Folder for outputs, reports and logs; empty: LCO_OUTPUT, else ./lco-output")
-    ] = None,
+    recipe: RecipeName = "tiny",
+    documents: str | None = None,
+    doses: list[int] | None = None,
+    seeds: list[int] | None = None,
+    output: str | None = None,
 ) -> dict[str, Any]:
-    """Does more generative pretraining raise retrieval on these documents? From a folder of PDFs to a verdict."""
+    """From a folder of PDFs to a verdict: does generative pretraining raise retrieval on these documents?
+
+    Args:
+        recipe: Named configuration: model, training, evaluation and the verdict's thresholds.
+        documents: Folder of PDFs and page images on the machine that runs this. Empty: the sample documents.
+        doses: Numbers of pretraining examples to compare, 0 among them. Empty: the recipe's.
+        seeds: Seeds of contrastive refinement, one model each per dose. Empty: the recipe's.
+        output: Folder for outputs, reports and logs. Empty: LCO_OUTPUT, else ./lco-output.
+    """
     return run_pipeline(
         check_parameters(recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output)
     )
@@ -154,7 +151,10 @@ def pretrain(run: PipelineRun, target: Prepared, base: Prepared) -> list[Referen
 
 
 def pretrain_cells(recipe: Recipe) -> list[Cell]:
-    """One cell per dose. With a learning rate that falls at the end, every checkpoint depends on where the end is."""
+    """One cell per dose.
+
+    With a learning rate that falls at the end, every checkpoint depends on where the end is.
+    """
     base_model = {"base_model": base_model_digest(recipe)}
     end = {"last_dose": max(recipe.pretrain.doses)} if recipe.pretrain.decay_steps else {}
     return [Cell(key={"dose": dose, **end}, inputs=base_model) for dose in recipe.pretrain.doses]
@@ -187,12 +187,18 @@ def page_retrieval(
 ) -> list[Reference]:
     """Retrieval by every model, before CL (no seed, no arm) and after."""
     before = [{**model, "seed": None, "arm": None} for model in pretrained]
-    return run_stage(run, "retrieval", inputs={"target_test": target["test"]}, cells=model_cells([*before, *refined]))
+    return run_stage(
+        run, "retrieval", inputs={"target_test": target["test"]}, cells=model_cells([*before, *refined])
+    )
 
 
 @stage_task("scaling law")
 def scaling_law(
-    run: PipelineRun, generation: list[Reference], retrieval: list[Reference], target: Prepared, base: Prepared
+    run: PipelineRun,
+    generation: list[Reference],
+    retrieval: list[Reference],
+    target: Prepared,
+    base: Prepared,
 ) -> Reference:
     """Everything measured so far, into a verdict and a report."""
     inputs = {
@@ -205,27 +211,31 @@ def scaling_law(
 
 
 def law_cell(generation: list[Reference], retrieval: list[Reference]) -> Cell:
-    """The law's only cell: it depends on the content of every measurement and on which model it belongs to."""
+    """The law's only cell: it depends on the content of every measurement and on whose it is."""
     measured = {"generation": generation, "retrieval": retrieval}
     without_digest = {
         name: [{key: value for key, value in one.items() if key != "digest"} for one in references]
         for name, references in measured.items()
     }
     digests = {
-        ", ".join([name, *(f"{key} {one[key]}" for key in ("dose", "seed", "arm") if key in one)]): one["digest"]
+        f"{name} {[one.get(key) for key in ('dose', 'seed', 'arm')]}": one["digest"]
         for name, references in measured.items()
         for one in references
     }
     return Cell(key={}, job={"cells": without_digest}, inputs=digests)
 
 
-def _prepare(run: PipelineRun, which: str, documents: Path | str, prepare: PrepareDocuments | None) -> Prepared:
+def _prepare(
+    run: PipelineRun, which: str, documents: Path | str, prepare: PrepareDocuments | None
+) -> Prepared:
     """Shards of one folder of documents. Raises data_prep.errors.NoUsableDocuments."""
     if prepare is None:
         from data_prep.prepare import prepare_documents as prepare  # slow to import: codecs and shard readers
 
     title, began, started_at = f"{which} documents", time.monotonic(), time.time()
-    child = run.record.child(f"prepare {which} documents", tags={"stage": "prepare"}, params={"documents": documents})
+    child = run.record.child(
+        f"prepare {which} documents", tags={"stage": "prepare"}, params={"documents": documents}
+    )
     run.reporter.stage_started(title, cells=1, reused=0)
     try:
         prepared = prepare(
@@ -237,9 +247,13 @@ def _prepare(run: PipelineRun, which: str, documents: Path | str, prepare: Prepa
     except BaseException:
         run.reporter.stage_finished(f"{title}: stopped")
         raise
-    references = {name: reference(getattr(prepared, name)) for name in ("train", "validation", "test", "inventory")}
+    references = {
+        name: reference(getattr(prepared, name)) for name in ("train", "validation", "test", "inventory")
+    }
     used, quarantined, problems = inventory_summary(references["inventory"]["path"])
-    reused = all((Path(one["path"]) / "manifest.json").stat().st_mtime < started_at for one in references.values())
+    reused = all(
+        (Path(one["path"]) / "manifest.json").stat().st_mtime < started_at for one in references.values()
+    )
     verb = "reused" if reused else f"done ({clock_time(time.monotonic() - began)})"
     run.reporter.stage_finished(f"{title}: {verb}, {used} used, {quarantined} could not be used")
     for problem in problems[:QUARANTINED_SHOWN]:
@@ -277,7 +291,9 @@ def _publish(
         "mlflow_run": run.record.run,
         "logs": str(run.logs),
     }
-    create_table_artifact(key="dose-response", table=rows, description="Generative quality and retrieval by dose")
+    create_table_artifact(
+        key="dose-response", table=rows, description="Generative quality and retrieval by dose"
+    )
     create_markdown_artifact(key="run-card", markdown=run_card(result, run.recipe.name))
     return result
 

@@ -49,7 +49,8 @@ def check_parameters(
         raise BadParameter(f"output {output} is a file: name a folder")
     if documents is not None and output.resolve().is_relative_to(documents.resolve()):
         raise BadParameter(
-            f"output {output} lies inside the documents folder {documents}: the next run would read it as documents"
+            f"output {output} lies inside the documents folder {documents}: "
+            "the next run would read it as documents"
         )
     return RunParameters(
         recipe=recipe,
@@ -64,9 +65,13 @@ def chosen_recipe(parameters: RunParameters) -> Recipe:
     """The named recipe with the doses and seeds that the person chose."""
     recipe = get_recipe(parameters.recipe)
     if parameters.doses is not None:
-        recipe = dataclasses.replace(recipe, pretrain=dataclasses.replace(recipe.pretrain, doses=parameters.doses))
+        recipe = dataclasses.replace(
+            recipe, pretrain=dataclasses.replace(recipe.pretrain, doses=parameters.doses)
+        )
     if parameters.seeds is not None:
-        recipe = dataclasses.replace(recipe, refine=dataclasses.replace(recipe.refine, seeds=parameters.seeds))
+        recipe = dataclasses.replace(
+            recipe, refine=dataclasses.replace(recipe.refine, seeds=parameters.seeds)
+        )
     return recipe
 
 
@@ -81,13 +86,15 @@ def require_base_model(recipe: Recipe) -> None:
     """Raises BadParameter when the model that the recipe starts from is a folder that is missing."""
     location = Path(recipe.backbone.location)
     if location.is_absolute() and not location.is_dir():
-        raise BadParameter(f"recipe {recipe.name!r} starts from {location}, which does not exist: run `lco bootstrap`")
+        raise BadParameter(
+            f"recipe {recipe.name!r} starts from {location}, which does not exist: run `lco bootstrap`"
+        )
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 (hex) over the relative paths and bytes of all files below `folder`."""
+    """SHA-256 (hex) over the relative paths and bytes of the files below `folder`, model cards aside."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         digest.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()
@@ -108,13 +115,15 @@ def _doses(doses: Sequence[int], *, multiple_of: int) -> tuple[int, ...]:
     _distinct_and_not_negative("doses", doses)
     if 0 not in doses or len(doses) < 2:
         raise BadParameter(
-            f"doses {list(doses)}: give 0 and at least one more, the verdict compares the highest dose with dose 0"
+            f"doses {list(doses)}: give 0 and at least one more, "
+            "the verdict compares the highest dose with dose 0"
         )
     odd = [dose for dose in doses if dose % multiple_of]
     if odd:
         nearest = max(multiple_of, round(odd[0] / multiple_of) * multiple_of)
         raise BadParameter(
-            f"doses {list(doses)}: {odd[0]} is no multiple of the batch size {multiple_of}: give {nearest} instead"
+            f"doses {list(doses)}: {odd[0]} is no multiple of the batch size {multiple_of}: "
+            f"give {nearest} instead"
         )
     return tuple(sorted(doses))
 

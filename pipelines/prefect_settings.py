@@ -11,8 +11,8 @@ from infra.settings import Settings
 def prefect_environment(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What Prefect reads when it is imported; a value that the user has set wins.
 
-    Without PREFECT_API_URL everything, profiles and database included, lies in the output folder and ~/.prefect is
-    not touched. With it, the user's server and their own Prefect folder are used.
+    Without PREFECT_API_URL everything, profiles and database included, lies in the output folder and
+    ~/.prefect is not touched. With it, the user's server and their own Prefect folder are used.
     """
     wanted = {
         "DO_NOT_TRACK": "1",

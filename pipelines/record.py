@@ -1,4 +1,4 @@
-"""What a run leaves in MLflow: a parent run, a child per stage and cell, datasets, the dose-response curve, figures."""
+"""What a run leaves in MLflow: a parent, a child per cell, datasets, the dose-response curve, figures."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from stages.recipes import Recipe
 
 
 class RunRecord:
-    """The parent run and its children. Runs still open when the pipeline ends get the pipeline's final status."""
+    """The parent run and its children.
 
-    def __init__(self, tracker: ResilientTracker, *, recipe: Recipe, name: str, tags: Mapping[str, Any]) -> None:
+    Runs still open when the pipeline ends get the pipeline's final status.
+    """
+
+    def __init__(
+        self, tracker: ResilientTracker, *, recipe: Recipe, name: str, tags: Mapping[str, Any]
+    ) -> None:
         self._tracker = tracker
         self._recipe = recipe
         self._open: list[str] = []
@@ -31,7 +36,13 @@ class RunRecord:
         return run
 
     def cell(
-        self, stage: StageDefinition, cell: Cell, fingerprint: str, inputs: Mapping[str, Reference], *, reused: bool
+        self,
+        stage: StageDefinition,
+        cell: Cell,
+        fingerprint: str,
+        inputs: Mapping[str, Reference],
+        *,
+        reused: bool,
     ) -> CellRecord:
         """Open the child run of one cell; dose, seed and arm are params and tags."""
         name = f"{stage.name}, {cell.label}" if cell.label else stage.name

@@ -1,4 +1,4 @@
-"""Numbers of a run, read from the committed outputs: for MLflow, for the console and for the Prefect artifacts."""
+"""Numbers of a run, read from the committed outputs: for MLflow, the console and the Prefect artifacts."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def _retrieval_metrics(retrieval: dict) -> dict[str, float]:
 
 
 def dose_table(generation: Iterable[Reference], retrieval: Iterable[Reference]) -> list[DoseRow]:
-    """One row per dose: generative quality, and nDCG@10 of query -> page image before CL and per arm (mean of seeds)."""
+    """One row per dose: generative quality, and nDCG@10 of query -> page image, before CL and per arm.
+
+    An arm's value is the mean over its seeds.
+    """
     ndcg: dict[int, dict[str, list[float]]] = {}
     for reference in retrieval:
         result = read_json(reference["path"], "retrieval.json")

@@ -1,7 +1,7 @@
 """`lco run`: the whole pipeline in this process, with no server of the user's.
 
-Prefect gets a server of its own for the time of the run (unless PREFECT_API_URL names one), MLflow writes straight
-into SQLite. The server starts first: while it does, the slow imports happen here.
+Prefect gets a server of its own for the time of the run (unless PREFECT_API_URL names one), MLflow writes
+straight into SQLite. The server starts first: while it does, the slow imports happen here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ from pipelines.console import clock_time, reporting, terminal_reporter
 from pipelines.parameters import BadParameter, RunParameters
 from pipelines.prefect_settings import prefect_environment
 from pipelines.results import format_table
-from pipelines.services import LOOPBACK, Service, ServiceDefinition, ServiceFailed, answers, free_port, running
+from pipelines.services import (
+    LOOPBACK,
+    Service,
+    ServiceDefinition,
+    ServiceFailed,
+    answers,
+    free_port,
+    running,
+)
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -37,7 +45,9 @@ LOG_LINES_SHOWN = 25
 Pipeline = Callable[[RunParameters], dict[str, Any]]
 
 
-def run(parameters: RunParameters, *, console: Console | None = None, pipeline: Pipeline | None = None) -> int:
+def run(
+    parameters: RunParameters, *, console: Console | None = None, pipeline: Pipeline | None = None
+) -> int:
     """Run the pipeline and print what it found; return the exit status.
 
     `pipeline` is called inside the environment of a run and must run a flow; None: the flow `lco`.
@@ -65,7 +75,10 @@ class _Status:
 
 @contextlib.contextmanager
 def exit_status() -> Iterator[_Status]:
-    """Turn the errors that a person can act on into a message and an exit status. Others are bugs: a traceback."""
+    """Turn the errors that a person can act on into a message and an exit status.
+
+    Others are bugs: a traceback.
+    """
     status = _Status()
     try:
         yield status
@@ -76,7 +89,9 @@ def exit_status() -> Iterator[_Status]:
     except (ServiceFailed, StoreError) as error:
         status.code = _fail(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
-        status.code = _fail("interrupted; what was committed is kept, run again to continue", EXIT_INTERRUPTED)
+        status.code = _fail(
+            "interrupted; what was committed is kept, run again to continue", EXIT_INTERRUPTED
+        )
 
 
 def _fail(message: str, code: int) -> int:
@@ -95,15 +110,17 @@ def _short_failure(error: ProcessFailed) -> str:
 def prefect_server(settings: Settings) -> Iterator[Service | None]:
     """A Prefect server for this run; None where PREFECT_API_URL names the user's.
 
-    Not Prefect's ephemeral mode: that starts the same server, but prints its errors over the progress bars, gives
-    up after 20 s (the first start takes longer here) and leaves it running when this process is killed.
-    Must be entered before Prefect is imported: Prefect reads its settings then.
+    Not Prefect's ephemeral mode: that starts the same server, but prints its errors over the progress bars,
+    gives up after 20 s (the first start takes longer here) and leaves it running when this process is
+    killed. Must be entered before Prefect is imported: Prefect reads its settings then.
     """
     os.environ.update(prefect_environment(settings))
     given = os.environ.get("PREFECT_API_URL")
     if given:
         if not answers(f"{given.rstrip('/')}/health"):
-            raise BadParameter(f"PREFECT_API_URL={given} does not answer: start that server, or unset the variable")
+            raise BadParameter(
+                f"PREFECT_API_URL={given} does not answer: start that server, or unset the variable"
+            )
         yield None
         return
     port = free_port()
@@ -117,7 +134,7 @@ def prefect_server(settings: Settings) -> Iterator[Service | None]:
 
 
 def _send_what_waits() -> None:
-    """Let Prefect send its queued logs and task states while the server lives; else it retries for a minute."""
+    """Let Prefect send its queued logs and states while the server lives; else it retries for a minute."""
     if "prefect" not in sys.modules:
         return
     from prefect.events.worker import EventsWorker
@@ -129,13 +146,20 @@ def _send_what_waits() -> None:
 
 def prefect_server_definition(settings: Settings, *, port: int, ui: bool) -> ServiceDefinition:
     """A Prefect server on loopback with its SQLite database in the output folder."""
+    api = f"http://{LOOPBACK}:{port}/api"
     return ServiceDefinition(
         name="Prefect server",
         module="prefect",
         arguments=("server", "start", "--host", LOOPBACK, "--port", str(port), "--ui" if ui else "--no-ui"),
-        environment={**prefect_environment(settings, {}), "PREFECT_SERVER_LOGGING_LEVEL": "WARNING"},
+        environment={
+            **prefect_environment(settings, {}),
+            "PREFECT_API_URL": api,
+            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            # The page does not follow --port: it would ask port 4200.
+            "PREFECT_SERVER_UI_API_URL": api,
+        },
         log_path=settings.output / "logs" / "prefect-server.log",
-        health_url=f"http://{LOOPBACK}:{port}/api/health",
+        health_url=f"{api}/health",
     )
 
 
@@ -156,7 +180,8 @@ def _flow() -> Pipeline:
 
 def _quiet_libraries(folder: Path) -> Path:
     """Send what libraries log to a file; the screen belongs to the progress. After the import of Prefect."""
-    os.environ["MLFLOW_CONFIGURE_LOGGING"] = "false"  # else MLflow adds a handler for stderr when it is imported
+    # Else MLflow adds a handler for stderr when it is imported.
+    os.environ["MLFLOW_CONFIGURE_LOGGING"] = "false"
     path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -1,6 +1,6 @@
-"""`python -m pipelines.serve [FLOW]`: serve deployment `full-pipeline`, a child process per run. `lco up` starts it.
+"""`python -m pipelines.serve OUTPUT FLOW`: serve deployment `full-pipeline`, a child process per run.
 
-FLOW: `module:name` of the flow, default `pipelines.flow:lco`.
+`lco up` starts it. FLOW: `module:name` of the flow, for instance `pipelines.flow:lco`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from pathlib import Path
 from prefect.deployments.runner import EntrypointType
 
 DEPLOYMENT = "full-pipeline"
-FLOW = "pipelines.flow:lco"
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until a signal comes. Two runs of one output folder would compute the same things twice: one at a time."""
+    """Serve until a signal comes.
+
+    Two runs of one output folder would compute the same things twice: one at a time.
+    """
     output, flow_name = arguments
     module, name = flow_name.split(":")
     flow = getattr(importlib.import_module(module), name)

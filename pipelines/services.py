@@ -1,8 +1,8 @@
 """Servers as children: started in their own process group, waited for until healthy, never left behind.
 
-A training is supervised by `infra.process.run_supervised`, which waits for its end. A server has no end: it is
-started, used, and stopped. The guarantees are the same: own session, no stdin, output to a log file, a life line
-that ends it when this process dies (even by SIGKILL), and TERM, grace, KILL when it is stopped.
+A training is supervised by `infra.process.run_supervised`, which waits for its end. A server has no end: it
+is started, used, and stopped. The guarantees are the same: own session, no stdin, output to a log file, a
+life line that ends it when this process dies (even by SIGKILL), and TERM, grace, KILL when it is stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ServiceFailed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceDefinition:
-    """A server to start. `module` runs as `python -m module arguments...`; `health_url` answers 200 when it is up.
+    """A server to start: `python -m module arguments...`; `health_url` answers 200 when it is up.
 
     Without a `health_url`, the server counts as up when `ready` says so.
     """
@@ -60,7 +60,8 @@ class Service:
     def _start(self) -> tuple[int, subprocess.Popen]:
         definition = self.definition
         definition.log_path.parent.mkdir(parents=True, exist_ok=True)
-        read_end, write_end = os.pipe()  # only we hold the write end: the child reads its end of file when we die
+        # Only we hold the write end: the child reads its end of file when we die.
+        read_end, write_end = os.pipe()
         supervised = {LIFE_LINE: f"/dev/fd/{read_end}", SUPERVISION: self._marker, "PYTHONUNBUFFERED": "1"}
         with definition.log_path.open("ab") as log:
             process = subprocess.Popen(
@@ -82,7 +83,9 @@ class Service:
         """The error that shows why: the last lines of the log."""
         definition = self.definition
         tail = "\n".join(last_lines(definition.log_path).splitlines()[-20:]) or "(nothing)"
-        return ServiceFailed(f"{definition.name} {what}. Its log is {definition.log_path}; it ends with:\n{tail}")
+        return ServiceFailed(
+            f"{definition.name} {what}. Its log is {definition.log_path}; it ends with:\n{tail}"
+        )
 
     def check_running(self) -> None:
         """Raises ServiceFailed when the server has ended by itself."""
@@ -121,7 +124,7 @@ class Service:
 
 
 def _source_path() -> dict[str, str]:
-    """The same source tree as ours, whatever the folder; a json.py in the user's folder must not become ours."""
+    """The same source tree as ours, and no module from the user's current folder (a json.py, say)."""
     environment = local_environment(processes=1)
     return {name: environment[name] for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
 
@@ -171,11 +174,13 @@ def require_free_port(port: int, *, server: str, option: str) -> None:
     if not 1 <= port <= 65535:
         raise BadParameter(f"{option} {port}: a port is a number from 1 to 65535")
     if not port_is_free(port):
-        raise BadParameter(f"port {port} for {server} is taken: stop what listens there, or give {option} another number")
+        raise BadParameter(
+            f"port {port} for {server} is taken: stop what listens there, or give {option} another number"
+        )
 
 
 def _run_server() -> None:
-    """`python -m pipelines.services MODULE ARGUMENTS...`: run a module as a server that cannot outlive its parent."""
+    """`python -m pipelines.services MODULE ARGUMENTS...`: run a module that cannot outlive its parent."""
     watch_parent()
     module, *arguments = sys.argv[1:]
     sys.argv = [module, *arguments]

@@ -1,7 +1,8 @@
-"""What each stage is to the pipeline: its program, the part of the recipe that it uses and the code that computes it.
+"""What each stage is to the pipeline: its program, the part of the recipe that it uses, and its code.
 
-The fingerprint of a cell (one dose, one CL seed, ...) is built from this table. A part that is missing here would
-let a changed setting reuse an old output; a part too many only costs a recomputation. When in doubt: too many.
+The fingerprint of a cell (one dose, one CL seed, ...) is built from this table. A part that is missing here
+would let a changed setting reuse an old output; a part too many only costs a recomputation. When in doubt:
+too many.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from infra.fingerprint import fingerprint
 from stages.recipes import Recipe
 
 Reference = dict[str, Any]
-"""A committed output as tasks hand it on: {"path": folder, "digest": content digest} and the fields of its cell."""
+"""A committed output as tasks hand it on: its cell's fields, "path" (folder), "digest" (of its content)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageDefinition:
-    """One stage. `recipe_parts` and `not_used` are dotted names of recipe fields: what is used, and what of it is not.
+    """One stage. `recipe_parts` and `not_used` are dotted names of recipe fields: what is used, and what of
+    it is not.
 
-    `distributed`: started by torchrun with the processes that the recipe's part asks for; one process otherwise.
+    `distributed`: started by torchrun with the processes that the recipe's part asks for; one process
+    otherwise.
     """
 
     name: str
@@ -40,8 +43,8 @@ class StageDefinition:
 class Cell:
     """One unit of a stage's work, committed as one output.
 
-    `key` names it (dose, seed, arm); `job` holds what else the program needs (paths); `inputs` the content digests
-    of what `job` points to. Paths never enter the fingerprint: a moved store stays valid.
+    `key` names it (dose, seed, arm); `job` holds what else the program needs (paths); `inputs` the content
+    digests of what `job` points to. Paths never enter the fingerprint: a moved store stays valid.
     """
 
     key: Mapping[str, Any]
@@ -53,14 +56,16 @@ class Cell:
         """`dose 300, seed 0, text-only`, empty for a stage of one cell."""
         words = {"dose": "dose {}", "seed": "seed {}", "arm": "{}"}
         return ", ".join(
-            words[name].format(value) for name, value in self.key.items() if name in words and value is not None
+            words[name].format(value)
+            for name, value in self.key.items()
+            if name in words and value is not None
         )
 
 
 # Where the base model lies changes nothing; its content does, as an input of pretraining.
 LOCATION = ("backbone.location",)
-# Every stage opens shards, and shards are data_prep's.
-_COMMON = ("data_prep", "stages.backbone")
+# Every stage that holds a model opens shards, builds token sequences and reads a job.
+_COMMON = ("data_prep", "stages.backbone", "stages.train")
 
 STAGES: Mapping[str, StageDefinition] = {
     stage.name: stage
@@ -71,8 +76,8 @@ STAGES: Mapping[str, StageDefinition] = {
             module="stages.pretrain",
             recipe_parts=("backbone", "pretrain"),
             not_used=(*LOCATION, "pretrain.doses"),
-            packages=(*_COMMON, "stages.train", "stages.pretrain"),
-            libraries=("torch", "transformers", "deepspeed"),
+            packages=(*_COMMON, "stages.pretrain"),
+            libraries=("torch", "transformers", "deepspeed", "grain"),
             distributed=True,
         ),
         StageDefinition(
@@ -81,7 +86,8 @@ STAGES: Mapping[str, StageDefinition] = {
             module="stages.evaluate.generation",
             recipe_parts=("backbone", "evaluate"),
             not_used=LOCATION,
-            packages=(*_COMMON, "stages.evaluate"),
+            packages=(*_COMMON, "stages.evaluate.generation"),
+            libraries=("torch", "transformers", "rapidfuzz"),
         ),
         StageDefinition(
             name="refine",
@@ -89,8 +95,8 @@ STAGES: Mapping[str, StageDefinition] = {
             module="stages.refine",
             recipe_parts=("backbone", "refine"),
             not_used=(*LOCATION, "refine.seeds", "refine.arms"),
-            packages=(*_COMMON, "stages.train", "stages.refine"),
-            libraries=("torch", "transformers", "deepspeed", "peft"),
+            packages=(*_COMMON, "stages.refine"),
+            libraries=("torch", "transformers", "deepspeed", "grain", "peft"),
             distributed=True,
         ),
         StageDefinition(
@@ -99,7 +105,13 @@ STAGES: Mapping[str, StageDefinition] = {
             module="stages.evaluate.retrieval",
             recipe_parts=("backbone", "evaluate"),
             not_used=LOCATION,
-            packages=(*_COMMON, "stages.evaluate"),
+            packages=(
+                *_COMMON,
+                "stages.evaluate.retrieval",
+                "stages.evaluate.score",
+                "stages.evaluate.geometry",
+            ),
+            libraries=("torch", "transformers", "bm25s", "pytrec-eval-terrier", "scipy"),
         ),
         StageDefinition(
             name="law",
@@ -108,27 +120,33 @@ STAGES: Mapping[str, StageDefinition] = {
             recipe_parts=("name", "documents", "backbone", "pretrain", "refine", "evaluate", "law"),
             not_used=LOCATION,
             packages=("data_prep", "stages.law"),
-            libraries=("scipy", "matplotlib", "jinja2"),
+            libraries=("scipy", "matplotlib", "jinja2", "rapidfuzz"),
         ),
     )
 }
 
 
 def recipe_part(recipe: Mapping[str, Any], stage: StageDefinition) -> dict[str, Any]:
-    """The part of a recipe (as nested dict) that `stage` uses. Raises KeyError for a field that the recipe lacks."""
+    """The part of a recipe (as nested dict) that `stage` uses.
+
+    Raises KeyError for a field that the recipe lacks.
+    """
     part = {name: recipe[name] for name in stage.recipe_parts}
     for dotted in stage.not_used:
         owner, name = dotted.split(".")
         if name not in part[owner]:
-            raise KeyError(f"stage {stage.name!r} names the recipe field {dotted!r}, which recipe {recipe['name']!r} lacks")
+            raise KeyError(
+                f"stage {stage.name!r} names the recipe field {dotted!r}, which recipe {recipe['name']} lacks"
+            )
         part[owner] = {key: value for key, value in part[owner].items() if key != name}
     return part
 
 
-def cell_fingerprint(
-    stage: StageDefinition, recipe: Recipe, cell: Cell, inputs: Mapping[str, str]
-) -> str:
-    """Name of a cell's output. `recipe`: the dataclass; `inputs`: name -> content digest of the stage's inputs."""
+def cell_fingerprint(stage: StageDefinition, recipe: Recipe, cell: Cell, inputs: Mapping[str, str]) -> str:
+    """Name of a cell's output.
+
+    `recipe`: the dataclass; `inputs`: name -> content digest of the stage's inputs.
+    """
     digests = {**inputs, **{f"cell.{name}": digest for name, digest in cell.inputs.items()}}
     return fingerprint(
         stage=stage.name,

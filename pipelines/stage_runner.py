@@ -1,4 +1,4 @@
-"""Run one stage: reuse what is committed, compute what is missing in one supervised process, hand on references."""
+"""Run one stage: reuse what is committed, compute the rest in one supervised process, hand on references."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def run_stage(
 ) -> list[Reference]:
     """The outputs of all `cells`, in their order; only those without a committed output are computed.
 
-    Raises infra.process.ProcessFailed when the stage's process fails, OutputMissing when it left something out,
-    infra.store.CorruptOutput when a committed output is damaged.
+    Raises infra.process.ProcessFailed when the stage's process fails, OutputMissing when it left something
+    out, infra.store.CorruptOutput when a committed output is damaged.
     """
     stage = run.stages[name]
     digests = {input_name: reference["digest"] for input_name, reference in inputs.items()}
@@ -79,8 +79,8 @@ class _StageWork:
     named: Mapping[str, Cell]
     missing: Mapping[str, Cell]
     began: float = field(default_factory=time.monotonic)
-    _open: dict[str, CellRecord] = field(default_factory=dict)
-    _seen: list[str] = field(default_factory=list)
+    _records: dict[str, CellRecord] = field(default_factory=dict)
+    _closed: set[str] = field(default_factory=set)
 
     def record_of(self, digest: str, *, reused: bool = False) -> CellRecord:
         cell = self.named[digest]
@@ -92,8 +92,12 @@ class _StageWork:
         folder = run.logs / stage.name
         folder.mkdir(parents=True, exist_ok=True)
         job_path, metrics_path = folder / "job.json", folder / "metrics.jsonl"
-        job_path.write_text(json.dumps(self._job(metrics_path), ensure_ascii=False, indent=1), encoding="utf-8")
-        run.reporter.stage_started(stage.title, cells=len(self.missing), reused=len(self.named) - len(self.missing))
+        job_path.write_text(
+            json.dumps(self._job(metrics_path), ensure_ascii=False, indent=1), encoding="utf-8"
+        )
+        run.reporter.stage_started(
+            stage.title, cells=len(self.missing), reused=len(self.named) - len(self.missing)
+        )
         try:
             run.launcher.run(
                 stage.module,
@@ -104,8 +108,11 @@ class _StageWork:
                 on_event=self._event,
             )
         except BaseException:
+            self._close_committed()
             # The bar must not stay on the screen below the error's message.
-            run.reporter.stage_finished(f"{stage.title}: stopped after {clock_time(time.monotonic() - self.began)}")
+            run.reporter.stage_finished(
+                f"{stage.title}: stopped after {clock_time(time.monotonic() - self.began)}"
+            )
             raise
 
     def _job(self, metrics_path: Path) -> dict[str, Any]:
@@ -115,7 +122,9 @@ class _StageWork:
             "store": str(self.run.settings.store_root),
             "metrics": str(metrics_path),
             "inputs": {name: reference["path"] for name, reference in self.inputs.items()},
-            "cells": [{"fingerprint": digest, **cell.key, **cell.job} for digest, cell in self.missing.items()],
+            "cells": [
+                {"fingerprint": digest, **cell.key, **cell.job} for digest, cell in self.missing.items()
+            ],
         }
 
     def _processes(self) -> int:
@@ -124,23 +133,26 @@ class _StageWork:
     def _event(self, event: dict[str, Any]) -> None:
         """One line of the metrics file: show it, track it."""
         digest = event["cell"]
-        if digest not in self._open:
-            self._close_finished()
-            if digest in self.missing:
-                self._open[digest] = self.record_of(digest)
-                self._seen.append(digest)
+        self._close_committed()
         self.run.reporter.progress(
-            label=event["label"], step=event["step"], total=event["total"], cells_done=max(0, len(self._seen) - 1)
+            label=event["label"],
+            step=event["step"],
+            total=event["total"],
+            cells_done=len(self._closed),
         )
-        if digest in self._open and event.get("metrics"):
-            self._open[digest].metrics(event["metrics"], step=event["step"])
+        if digest in self.missing:  # also one that is closed: its last lines may be read after its commit
+            self._record(digest).metrics(event.get("metrics") or {}, step=event["step"])
 
-    def _close_finished(self) -> None:
-        """Give a cell its end when the next one starts, so that the times in MLflow are true."""
-        for digest in list(self._open):
-            committed = self.run.store.find(self.stage.name, digest)
-            if committed is not None:
-                self._open.pop(digest).finish(committed)
+    def _record(self, digest: str) -> CellRecord:
+        if digest not in self._records:
+            self._records[digest] = self.record_of(digest)
+        return self._records[digest]
+
+    def _close_committed(self) -> None:
+        """Give a cell its end in MLflow when it is committed, not when the whole stage ends."""
+        for digest in self.missing:
+            if digest not in self._closed and self.run.store.path(self.stage.name, digest).exists():
+                self.committed(digest)
 
     def committed(self, digest: str) -> Committed:
         """The output of a cell that was just computed. Raises OutputMissing."""
@@ -149,12 +161,12 @@ class _StageWork:
             log = self.run.logs / self.stage.name / "output.log"
             label = self.named[digest].label or "its only output"
             raise OutputMissing(
-                f"{self.stage.module} ended well but did not commit {label} as {self.stage.name}/{digest}: see {log}"
+                f"{self.stage.module} ended well but did not commit {label} "
+                f"as {self.stage.name}/{digest}: see {log}"
             )
-        if digest not in self._seen:
-            self._open[digest] = self.record_of(digest)
-        if digest in self._open:
-            self._open.pop(digest).finish(committed)
+        if digest not in self._closed:
+            self._record(digest).finish(committed)
+            self._closed.add(digest)
         return committed
 
     def summary(self) -> str:
@@ -162,4 +174,5 @@ class _StageWork:
         if not computed:
             return f"{self.stage.title}: reused ({reused} of {reused})"
         again = f", {reused} reused" if reused else ""
-        return f"{self.stage.title}: done, {computed} computed{again} ({clock_time(time.monotonic() - self.began)})"
+        took = clock_time(time.monotonic() - self.began)
+        return f"{self.stage.title}: done, {computed} computed{again} ({took})"

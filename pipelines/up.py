@@ -1,7 +1,7 @@
 """`lco up`: Prefect server, MLflow server and the deployment `lco/full-pipeline`, on loopback, until Ctrl-C.
 
-All data lies below the output folder in SQLite. When one of the three ends by itself, the others are stopped and
-its log is shown: half a system would only look alive.
+All data lies below the output folder in SQLite. When one of the three ends by itself, the others are
+stopped and its log is shown: half a system would only look alive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from infra.settings import Settings
 from pipelines.parameters import BadParameter
 from pipelines.prefect_settings import prefect_environment
 from pipelines.run import prefect_server_definition
-from pipelines.services import ServiceDefinition, Service, require_free_port, running
+from pipelines.services import Service, ServiceDefinition, require_free_port, running
 
 DEPLOYMENT = "lco/full-pipeline"
 FLOW = "pipelines.flow:lco"
@@ -30,8 +30,8 @@ def up(
 ) -> int:
     """Start everything, print the addresses, wait for Ctrl-C or SIGTERM; return the exit status 0.
 
-    `flow`: `module:name` of the flow to serve. Raises BadParameter for a port that is taken, ServiceFailed when a
-    server does not start or ends by itself.
+    `flow`: `module:name` of the flow to serve. Raises BadParameter for a port that is taken, ServiceFailed
+    when a server does not start or ends by itself.
     """
     settings = replace(
         settings,
@@ -65,12 +65,15 @@ def _check(settings: Settings) -> None:
     """Raises BadParameter for ports that are taken and for a tracking server that runs already."""
     if not settings.tracking_uri.startswith("sqlite:"):
         raise BadParameter(
-            f"LCO_TRACKING_URI={settings.tracking_uri}: `lco up` starts an MLflow server of its own; unset the variable"
+            f"LCO_TRACKING_URI={settings.tracking_uri}: "
+            "`lco up` starts an MLflow server of its own; unset the variable"
         )
     require_free_port(settings.prefect_port, server="the Prefect server", option="--prefect-port")
     require_free_port(settings.mlflow_port, server="the MLflow server", option="--mlflow-port")
     if settings.prefect_port == settings.mlflow_port:
-        raise BadParameter(f"--prefect-port and --mlflow-port are both {settings.prefect_port}: give two numbers")
+        raise BadParameter(
+            f"--prefect-port and --mlflow-port are both {settings.prefect_port}: give two numbers"
+        )
 
 
 def mlflow_definition(settings: Settings) -> ServiceDefinition:
@@ -120,8 +123,11 @@ def _deployment_is_ready(settings: Settings) -> bool:
         headers={"Content-Type": "application/json"},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=10) as response:
-        deployments = json.load(response)
+    try:
+        with opener.open(request, timeout=10) as response:
+            deployments = json.load(response)
+    except OSError:  # a busy server; one that ended is noticed by its own check
+        return False
     return any(deployment["status"] == "READY" for deployment in deployments)
 
 
@@ -129,7 +135,9 @@ def _deployment_is_ready(settings: Settings) -> bool:
 def stop_signals() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, instead of an exception in the middle of a start or stop."""
     stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield stop
     finally:
@@ -140,7 +148,7 @@ def stop_signals() -> Iterator[threading.Event]:
 def _wait_healthy(services: list[Service], stop: threading.Event, timeout_seconds: float = 240.0) -> bool:
     """True when all are healthy, False when asked to stop. Raises ServiceFailed."""
     waited = 0.0
-    while not all([service.healthy() for service in services]):
+    while not all(service.healthy() for service in services):
         if stop.wait(POLL_SECONDS):
             return False
         waited += POLL_SECONDS
@@ -169,5 +177,5 @@ Start a run from the Prefect page (Deployments, full-pipeline, Run), or from ano
   export PREFECT_API_URL={settings.prefect_url}/api
   prefect deployment run {DEPLOYMENT} --watch
 
-With parameters:  prefect deployment run {DEPLOYMENT} --watch --param documents=/path/to/pdfs --param doses='[0, 300]'
+Parameters, as JSON:  --param documents=/path/to/pdfs --param doses='[0, 3200]' --param seeds='[0]'
 Ctrl-C stops everything."""

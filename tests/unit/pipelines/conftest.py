@@ -1,4 +1,5 @@
-"""The pipeline without Prefect and without torch: the same tasks, called as plain functions, over made-up stages."""
+"""The pipeline without Prefect and without torch: the same tasks, called as plain functions, over made-up
+stages."""
 
 import dataclasses
 import importlib
@@ -24,7 +25,9 @@ from tests.unit.pipelines.fake_stages import FAKE_STAGES
 class InProcessLauncher:
     """Runs a made-up stage here: half a second less per stage than a process."""
 
-    def run(self, module: str, job_path: Path, *, processes: int, log_path: Path, metrics_path: Path, on_event) -> None:
+    def run(
+        self, module: str, job_path: Path, *, processes: int, log_path: Path, metrics_path: Path, on_event
+    ) -> None:
         tail = MetricsTail(metrics_path)
         importlib.import_module(module).main(str(job_path))
         tail.deliver(on_event, final=True)
@@ -54,7 +57,9 @@ class Workplace:
     def new_run(self, recipe: Recipe, *, stages: Mapping = FAKE_STAGES) -> PipelineRun:
         settings = Settings(output=self.root / "output")
         number = len(list(settings.runs.glob("*")))
-        tracker = ResilientTracker(lambda: FileTracker(self.root / f"tracking-{number}"), self.root / "pending")
+        tracker = ResilientTracker(
+            lambda: FileTracker(self.root / f"tracking-{number}"), self.root / "pending"
+        )
         return PipelineRun(
             recipe=recipe,
             settings=settings,
@@ -65,7 +70,9 @@ class Workplace:
             record=RunRecord(tracker, recipe=recipe, name="test", tags={}),
         )
 
-    def run(self, recipe: Recipe | None = None, *, stages: Mapping = FAKE_STAGES) -> dict[str, list[Reference]]:
+    def run(
+        self, recipe: Recipe | None = None, *, stages: Mapping = FAKE_STAGES
+    ) -> dict[str, list[Reference]]:
         """Every stage, as the flow calls them; the outputs by stage."""
         run = self.new_run(recipe or self.recipe(), stages=stages)
         run.logs.mkdir(parents=True)

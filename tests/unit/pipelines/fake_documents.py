@@ -15,7 +15,7 @@ from infra.store import Store
 def prepare_documents(
     folder: Path, config: Any, store: Store, progress: Callable[[int, int, str], None]
 ) -> SimpleNamespace:
-    """Four outputs that depend on the names and texts of `*.txt` in `folder`; an empty text is quarantined."""
+    """Four outputs that depend on the names and texts of `*.txt` in `folder`; an empty one is quarantined."""
     texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.txt"))}
     if texts and not any(texts.values()):
         raise NoUsableDocuments(f"{folder}: none of {len(texts)} documents can be used")
@@ -28,7 +28,9 @@ def prepare_documents(
     for done, name in enumerate(("train", "validation", "test", "inventory"), start=1):
         progress(done, 4, "reading documents")
         stage = f"documents-{name}"
-        named = fingerprint(stage=stage, schema_version=1, configuration={}, inputs={"texts": digest}, packages=())
+        named = fingerprint(
+            stage=stage, schema_version=1, configuration={}, inputs={"texts": digest}, packages=()
+        )
         outputs[name] = store.find(stage, named)
         if outputs[name] is None:
             with store.attempt(stage, named) as attempt:

@@ -1,6 +1,7 @@
-"""The flow `lco` over made-up stages and documents, for servers started by hand: `lco up` without minutes of work.
+"""The flow `lco` over made-up stages and documents, for servers started by hand: `lco up` without minutes
+of work.
 
-    python -m tests.unit.pipelines.fake_flow OUTPUT PREFECT_PORT MLFLOW_PORT
+python -m tests.unit.pipelines.fake_flow OUTPUT PREFECT_PORT MLFLOW_PORT
 """
 
 import sys
@@ -15,8 +16,6 @@ from pipelines.run import exit_status
 from tests.unit.pipelines.fake_documents import prepare_documents
 from tests.unit.pipelines.fake_stages import FAKE_STAGES
 
-real.base_model_digest = lambda recipe: "made up"  # made-up stages start from no model
-
 
 @flow(name="lco", persist_result=False)
 def lco(
@@ -26,6 +25,8 @@ def lco(
     seeds: list[int] | None = None,
     output: str | None = None,
 ) -> dict:
+    """Made up."""
+    real.base_model_digest = lambda recipe: "made up"  # made-up stages start from no model
     parameters = check_parameters(recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output)
     return real.run_pipeline(parameters, stages=FAKE_STAGES, prepare=prepare_documents)
 

@@ -1,7 +1,7 @@
 """Stand-ins for every stage that needs torch: `python -m tests.unit.pipelines.fake_stages JOB.json`.
 
-They commit what the real stages commit (same files, same fields), computed from nothing, in a blink. A dose of 666
-fails, a dose of 777 ends well without committing.
+They commit what the real stages commit (same files, same fields), computed from nothing, in a blink. A dose
+of 666 fails, a dose of 777 ends well without committing.
 """
 
 import dataclasses
@@ -92,7 +92,9 @@ def main(job_path: str) -> None:
             sys.exit("the made-up loss became NaN")
         for step in range(1, 4):
             label = f"{job['stage']} {cell.get('dose', '')} {cell.get('seed', '')} {cell.get('arm', '')}"
-            metrics.write(cell=cell["fingerprint"], step=step, total=3, label=label, metrics={"loss": 1 / step})
+            metrics.write(
+                cell=cell["fingerprint"], step=step, total=3, label=label, metrics={"loss": 1 / step}
+            )
             time.sleep(0.01)
         if cell.get("dose") != 777:
             with store.attempt(job["stage"], cell["fingerprint"]) as attempt:

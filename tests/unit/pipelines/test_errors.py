@@ -60,7 +60,7 @@ def test_a_damaged_output_is_an_error_not_a_silent_recomputation(workplace: Work
     outputs = workplace.run()
     weights = Path(outputs["pretrain"][0]["path"]) / "model" / "weights.json"
     weights.write_text("damaged")
-    with pytest.raises(CorruptOutput, match="weights.json"):
+    with pytest.raises(CorruptOutput, match=r"weights\.json"):
         workplace.run()
 
 
@@ -75,7 +75,9 @@ def test_documents_of_which_none_is_usable(workplace: Workplace, capsys: pytest.
 
 
 def check(**changes: object) -> None:
-    check_parameters(**{"recipe": "tiny", "documents": None, "doses": None, "seeds": None, "output": None} | changes)
+    check_parameters(
+        **{"recipe": "tiny", "documents": None, "doses": None, "seeds": None, "output": None} | changes
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,9 @@ def lco(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 def test_the_command_refuses_bad_input_at_once(tmp_path: Path) -> None:
     result = lco("run", "--documents", str(tmp_path / "none"), cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr.splitlines() == [f"lco: documents folder {tmp_path / 'none'} does not exist: check the path"]
+    assert result.stderr.splitlines() == [
+        f"lco: documents folder {tmp_path / 'none'} does not exist: check the path"
+    ]
     assert list(tmp_path.iterdir()) == []
 
 

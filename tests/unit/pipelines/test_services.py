@@ -40,9 +40,9 @@ def test_a_server_that_ends_by_itself_shows_its_log(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with running(web_server(tmp_path, taken.getsockname()[1])) as service:
-            with pytest.raises(ServiceFailed, match="web server ended with exit code 1") as error:
-                service.wait_healthy(timeout_seconds=30)
+        failed = pytest.raises(ServiceFailed, match="web server ended with exit code 1")
+        with running(web_server(tmp_path, taken.getsockname()[1])) as service, failed as error:
+            service.wait_healthy(timeout_seconds=30)
     assert "Address already in use" in str(error.value)
 
 

@@ -1,0 +1,195 @@
+"""`lco up` with real servers, a run started as a person starts it, and what MLflow then holds."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines.services import free_port
+from stages.recipes import get_recipe
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+DOCUMENTS = 6  # the fewest that are split by document
+DOSES = [0, 64]
+
+
+def lco_environment() -> dict[str, str]:
+    """Ours without what would lead Prefect or MLflow to somebody else's server."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "MLFLOW_", "LCO_"))
+    }
+
+
+def request(url: str, body: dict | None = None) -> dict:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(
+        urllib.request.Request(url, data=data, headers=headers), timeout=30
+    ) as response:
+        return json.load(response)
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A running `lco up`."""
+
+    process: subprocess.Popen
+    output: Path
+    prefect: str
+    mlflow: str
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess:
+        environment = lco_environment() | {
+            "PREFECT_API_URL": f"{self.prefect}/api",
+            "PREFECT_HOME": str(self.output.parent / "prefect-client"),
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=840,
+        )
+
+    def runs(self) -> list[dict]:
+        """All runs of the experiment, as MLflow's REST API returns them."""
+        api = f"{self.mlflow}/api/2.0/mlflow"
+        experiment = request(f"{api}/experiments/get-by-name?experiment_name=lco")["experiment"][
+            "experiment_id"
+        ]
+        return request(f"{api}/runs/search", {"experiment_ids": [experiment], "max_results": 1000})["runs"]
+
+    def history(self, run: str, metric: str) -> list[tuple[int, float]]:
+        metric = urllib.request.quote(metric)
+        url = f"{self.mlflow}/api/2.0/mlflow/metrics/get-history?run_id={run}&metric_key={metric}"
+        return [(int(point["step"]), float(point["value"])) for point in request(url)["metrics"]]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    output = tmp_path_factory.mktemp("up") / "output"
+    ports = [free_port(), free_port()]
+    command = [sys.executable, "-m", "pipelines.cli", "up", "--output", str(output)]
+    command += ["--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
+    process = subprocess.Popen(command, env=lco_environment(), stdout=subprocess.PIPE, text=True)
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C stops everything" in line:
+            break
+    else:
+        raise AssertionError(f"lco up ended with {process.wait()}: {''.join(lines)}")
+    family = psutil.Process(process.pid).children(recursive=True)
+    yield System(
+        process=process,
+        output=output,
+        prefect=f"http://127.0.0.1:{ports[0]}",
+        mlflow=f"http://127.0.0.1:{ports[1]}",
+    )
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    assert [member for member in family if member.is_running()] == [], "lco up left processes behind"
+
+
+@pytest.fixture(scope="module")
+def few_documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest sample documents: minutes become seconds."""
+    samples = sorted(
+        Path(get_recipe("tiny").target_documents).glob("*.pdf"), key=lambda path: path.stat().st_size
+    )
+    folder = tmp_path_factory.mktemp("documents")
+    for sample in samples[:DOCUMENTS]:
+        shutil.copy(sample, folder)
+    return folder
+
+
+def start_run(system: System, documents: Path) -> subprocess.CompletedProcess:
+    parameters = {"documents": str(documents), "doses": json.dumps(DOSES), "seeds": "[0]"}
+    arguments = [text for name, value in parameters.items() for text in ("--param", f"{name}={value}")]
+    return system.command("deployment", "run", "lco/full-pipeline", "--watch", *arguments)
+
+
+def test_a_deployment_run_completes_and_mlflow_holds_its_tree(system: System, few_documents: Path) -> None:
+    result = start_run(system, few_documents)
+    log = (system.output / "logs" / "deployment.log").read_text()[-4000:]
+    assert result.returncode == 0, f"{result.stdout[-2000:]}\n{log}"
+    assert "finished successfully in 'Completed'" in " ".join(result.stdout.split())
+    assert (system.output / "report.html").stat().st_size > 0
+
+    runs = {run["info"]["run_id"]: run for run in system.runs()}
+    tags = {run: {tag["key"]: tag["value"] for tag in runs[run]["data"]["tags"]} for run in runs}
+    [parent] = [run for run in runs if "mlflow.parentRunId" not in tags[run]]
+    assert {run["info"]["status"] for run in runs.values()} == {"FINISHED"}
+    assert tags[parent]["prefect.deployment"] != "none"
+    assert tags[parent]["verdict"] in ("supported", "not supported", "inconclusive")
+
+    arms = len(get_recipe("tiny").refine.arms)
+    children = [tags[run]["stage"] for run in runs if run != parent]
+    assert {stage: children.count(stage) for stage in children} == {
+        "prepare": 2,
+        "pretrain": len(DOSES),
+        "generation": len(DOSES),
+        "refine": len(DOSES) * arms,
+        "retrieval": len(DOSES) * (arms + 1),
+        "law": 1,
+    }
+    datasets = {dataset["dataset"]["name"] for dataset in runs[parent]["inputs"]["dataset_inputs"]}
+    assert {"target train", "target test", "base train"} <= datasets
+
+
+def test_the_dose_response_curve_stands_on_the_parent(system: System) -> None:
+    parents = [
+        run for run in system.runs() if all(tag["key"] != "mlflow.parentRunId" for tag in run["data"]["tags"])
+    ]
+    run = parents[0]["info"]["run_id"]
+    for metric in ("dose/nats per byte", "dose/nDCG_at_10 before CL", "dose/nDCG_at_10 text-only"):
+        assert [step for step, _ in system.history(run, metric)] == DOSES, metric
+
+
+def test_the_form_of_the_deployment_is_typed(system: System) -> None:
+    deployment = request(f"{system.prefect}/api/deployments/name/lco/full-pipeline")
+    form = deployment["parameter_openapi_schema"]["properties"]
+    assert set(form) == {"recipe", "documents", "doses", "seeds", "output"}
+    assert all(field["description"] for field in form.values())
+    assert {"type": "integer"} in [option.get("items") for option in form["doses"]["anyOf"]]
+    assert request(f"{system.prefect}/ui-settings")["api_url"] == f"{system.prefect}/api"
+
+
+def test_a_second_run_reuses_everything(system: System, few_documents: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (system.output / "store").rglob("manifest.json")}
+    began = time.monotonic()
+    assert start_run(system, few_documents).returncode == 0
+    assert {
+        path: path.stat().st_mtime_ns for path in (system.output / "store").rglob("manifest.json")
+    } == before
+    newest = max((system.output / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
+    assert not list(newest.glob("*/job.json")), "a stage was started again"
+    assert time.monotonic() - began < 90
+
+
+def test_a_bad_parameter_fails_the_run_with_its_reason(system: System) -> None:
+    result = start_run(system, Path("/no/such/folder"))
+    assert result.returncode != 0
+    assert "/no/such/folder does not exist" in (system.output / "logs" / "deployment.log").read_text()
+
+
+def test_a_second_lco_up_on_taken_ports_says_so(system: System, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines.cli", "up", "--output", str(tmp_path)]
+    command += ["--prefect-port", system.prefect.rsplit(":", 1)[1]]
+    result = subprocess.run(command, env=lco_environment(), capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "for the Prefect server is taken" in result.stderr
