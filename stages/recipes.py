@@ -187,13 +187,13 @@ def tiny() -> Recipe:
         refine=RefineConfig(
             seeds=(0, 1),
             arms=("text-only", "multimodal-20"),
-            steps=100,
+            steps=60,
             batch_size=64,
-            learning_rate=2e-4,
+            learning_rate=4e-4,
             warmup_steps=10,
             temperature=0.05,
-            lora_rank=64,
-            lora_alpha=16,
+            lora_rank=16,
+            lora_alpha=4,
             lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         ),
         evaluate=EvaluateConfig(

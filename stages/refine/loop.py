@@ -22,7 +22,6 @@ from stages.train.engine import (
     build_engine,
     gathered,
     global_sum,
-    own_rows,
     rank,
     seed_everything,
     step_engine,
@@ -51,11 +50,15 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """An anchor and its positive."""
+    """An anchor, and whether its positive is the page's image or its text."""
 
-    query: str
-    sample: Sample
+    query: Query
     as_image: bool
+
+    @property
+    def key(self) -> str:
+        """Key of the positive sample."""
+        return self.query.relevant[0]
 
 
 def refine(
@@ -97,12 +100,9 @@ def refine(
     image_rows = round(config.image_share * rows) if arm == "multimodal-20" else 0
     for number in range(config.steps):
         started = time.perf_counter()
-        batch = [usable[position] for _, position in order.batch(number)]
-        pairs = [
-            Pair(query=q.text, sample=source[positions[q.relevant[0]]], as_image=index < image_rows)
-            for index, q in enumerate(own_first(batch, seed=seed, step=number))
-        ]
-        loss = engine(*local_inputs(builder, pairs))
+        batch = shuffled([usable[position] for _, position in order.batch(number)], seed=seed, step=number)
+        pairs = [Pair(query=query, as_image=row < image_rows) for row, query in enumerate(batch)]
+        loss = engine(*local_inputs(builder, pairs, lambda key: source[positions[key]]))
         step_engine(engine, loss, rows)
         mean_loss = global_sum(float(loss.detach())) / rows
         seconds = time.perf_counter() - started
@@ -113,8 +113,8 @@ def refine(
     return merged
 
 
-def own_first(batch: list[Query], *, seed: int, step: int) -> list[Query]:
-    """Return the batch in an order drawn from (seed, step); the first rows take the image positives."""
+def shuffled(batch: list[Query], *, seed: int, step: int) -> list[Query]:
+    """Return the batch in an order drawn from (seed, step); its first rows take the image positives."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     return [batch[index] for index in torch.randperm(len(batch), generator=generator).tolist()]
 
@@ -141,7 +141,7 @@ def add_adapter(backbone: Backbone, config: RefineConfig) -> peft.PeftModel:
 
 
 def local_inputs(
-    builder: SequenceBuilder, pairs: list[Pair]
+    builder: SequenceBuilder, pairs: list[Pair], read_sample: Callable[[str], Sample]
 ) -> tuple[Batch, list[Batch], torch.Tensor, torch.Tensor]:
     """Build this rank's arguments of `ContrastiveLoss.forward` from the global batch.
 
@@ -154,11 +154,11 @@ def local_inputs(
     everyone = [pair for rows in by_rank for pair in rows]
     mine = by_rank[rank()]
     first = sum(len(rows) for rows in by_rank[: rank()])
-    same = torch.tensor([[a.sample.key == b.sample.key for b in everyone] for a in mine])
+    same = torch.tensor([[a.key == b.key for b in everyone] for a in mine])
     own = torch.arange(first, first + len(mine))
-    images = [builder.summarize_image(pair.sample.image()) for pair in mine if pair.as_image]
-    texts = [builder.summarize_text(pair.sample.text) for pair in mine if not pair.as_image]
-    anchors = builder.collate([builder.summarize_text(pair.query) for pair in mine])
+    images = [builder.summarize_image(read_sample(pair.key).image()) for pair in mine if pair.as_image]
+    texts = [builder.summarize_text(read_sample(pair.key).text) for pair in mine if not pair.as_image]
+    anchors = builder.collate([builder.summarize_text(pair.query.text) for pair in mine])
     return anchors, [builder.collate(rows) for rows in (images, texts) if rows], same, own
 
 

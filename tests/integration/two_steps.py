@@ -1,0 +1,70 @@
+"""Trains both stages for a few steps under every ZeRO stage and saves the weights; started by test_zero.py.
+
+    python -m tests.integration.two_steps JOB.json
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from data_prep.shards import ShardSource, read_queries
+from infra.process import watch_parent
+from stages.backbone import load_backbone
+from stages.pretrain.loop import train
+from stages.recipes import EngineConfig, ObjectiveMixture, get_recipe
+from stages.refine.loop import refine
+from stages.train.engine import rank, start_process_group
+
+BATCH = 4
+MIXTURE = ObjectiveMixture(transcribe_image=0.5, summarize_image=0.5, summarize_text=0.0, repeat_text=0.0)
+
+
+def main(job_path: Path) -> None:
+    watch_parent()
+    start_process_group()
+    job = json.loads(job_path.read_text())
+    folder, output, model = Path(job["split"]), Path(job["output"]), job["model"]
+    tiny = get_recipe("tiny")
+    for stage in job["zero_stages"]:
+        engine = EngineConfig(zero_stage=stage)
+        pretrain = dataclasses.replace(
+            tiny.pretrain, doses=(2 * BATCH,), batch_size=BATCH, mixture=MIXTURE, engine=engine, warmup_steps=1
+        )
+        backbone = load_backbone(model, tiny.backbone)
+        source = ShardSource(folder)
+        train(
+            backbone,
+            [source],
+            [1.0],
+            pretrain,
+            on_step=lambda step: None,
+            on_dose=lambda dose, backbone=backbone, stage=stage: _save(
+                backbone.model, output / f"pretrain-{stage}.safetensors"
+            ),
+        )
+        refinement = dataclasses.replace(
+            tiny.refine, steps=2, batch_size=8, engine=engine, lora_rank=4, lora_alpha=8, learning_rate=1e-3
+        )
+        refined = refine(
+            load_backbone(model, tiny.backbone),
+            source,
+            read_queries(folder),
+            refinement,
+            seed=0,
+            arm="multimodal-20",
+            on_step=lambda step: None,
+        )
+        _save(refined.model, output / f"refine-{stage}.safetensors")
+
+
+def _save(model, path: Path) -> None:
+    if rank() == 0:
+        weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        save_file(weights, path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,79 @@
+"""A random backbone of the tiny recipe's kind and a few page images with text, for the tests of the stages."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from data_prep.queries import Query
+from data_prep.shards import Sample, sample_key, write_split
+from stages.recipes import TinyShape, get_recipe
+
+TEXTS = (
+    "Chọn ô và nhấn Enter",
+    "Open the file menu",
+    "Bảng tính có nhiều trang",
+    "Insert a page break before the heading",
+    "Xoá dòng đã chọn",
+    "Save",
+    "Định dạng trang in",
+    "The cell range is empty",
+)
+SHAPE = TinyShape(
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=2,
+    num_heads=2,
+    vision_hidden_size=32,
+    vision_layers=1,
+    vision_heads=2,
+    word_tokens=64,
+)
+
+
+def make_sample(number: int, text: str) -> Sample:
+    """A white image with the text drawn on it; widths differ, so that batches need padding."""
+    width, height = 16 * (4 + number % 5), 16 * (1 + number % 2)
+    image = Image.new("L", (width, height), 255)
+    ImageDraw.Draw(image).text((1, 1), text.encode("ascii", "replace").decode(), fill=0)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return Sample(
+        key=sample_key("a.pdf", number + 1, None),
+        document="a.pdf",
+        page=number + 1,
+        block=None,
+        text=text,
+        is_heading=False,
+        width=width,
+        height=height,
+        trainable=True,
+        png=buffer.getvalue(),
+    )
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[Sample]:
+    return [make_sample(number, text) for number, text in enumerate(TEXTS)]
+
+
+@pytest.fixture(scope="session")
+def split_folder(samples, tmp_path_factory) -> Path:
+    """A split of shards as the stages read it."""
+    folder = tmp_path_factory.mktemp("split")
+    queries = [
+        Query(identity=f"{s.key}-q0", text=" ".join(s.text.split()[:2]), relevant=(s.key,)) for s in samples
+    ]
+    write_split(folder, samples, queries, per_shard=3)
+    return folder
+
+
+@pytest.fixture
+def backbone():
+    """A fresh random backbone; always the same weights."""
+    from stages.backbone import build_tiny_backbone
+
+    made = build_tiny_backbone(SHAPE, get_recipe("tiny").backbone, seed=0)
+    made.model.eval()
+    return made

@@ -1,0 +1,78 @@
+import dataclasses
+
+import pytest
+import torch
+
+from data_prep.shards import ShardSource
+from stages.evaluate.generation import character_error_rate, choose, greedy_transcriptions, teacher_forced
+from stages.evaluate.retrieval import build_task, encode, measure_retrieval, score_baselines
+from stages.recipes import get_recipe
+from stages.train.sequences import SequenceBuilder, embed
+
+CONFIG = dataclasses.replace(get_recipe("tiny").evaluate, max_corpus=8, max_queries=8, neighbours=2, batch_size=3)
+
+
+def test_character_error_rate_by_hand():
+    assert character_error_rate(["abcd", "xy"], ["abxd", "xyz"]) == pytest.approx(2 / 6)
+    assert character_error_rate(["é"], ["e\u0301"]) == 0.0
+
+
+@torch.no_grad()
+def test_nats_are_the_sum_of_token_losses_whatever_the_batches(backbone, samples):
+    together, correct, tokens = teacher_forced(backbone, samples, batch_size=3)
+    alone = [teacher_forced(backbone, [sample], batch_size=1)[0][0] for sample in samples]
+    assert together == pytest.approx(alone, rel=1e-4)
+    builder = SequenceBuilder(backbone)
+    batch = builder.collate([builder.transcribe_image(samples[0].image(), samples[0].text)])
+    labels = torch.full_like(batch.input_ids, -100)
+    labels[:, 1:] = batch.labels[:, :-1]
+    mean = backbone.model(**batch.model_inputs(), labels=labels).loss
+    assert together[0] == pytest.approx(float(mean) * int((labels != -100).sum()), rel=1e-4)
+    assert 0 <= correct <= tokens
+
+
+@torch.no_grad()
+def test_greedy_decoding_equals_a_loop_without_cache(backbone, samples):
+    sample = samples[1]
+    (written,) = greedy_transcriptions(backbone, [sample], batch_size=1)
+    builder = SequenceBuilder(backbone)
+    ids: list[int] = []
+    for _ in range(len(backbone.tokenizer.encode(sample.text, add_special_tokens=False)) + 8):
+        sequence = builder.transcribe_image(sample.image(), None)
+        longer = dataclasses.replace(sequence, ids=sequence.ids + ids, label_start=len(sequence.ids) + len(ids))
+        logits = backbone.model(**builder.collate([longer]).model_inputs()).logits[0, -1]
+        ids.append(int(logits.argmax()))
+        if ids[-1] == backbone.tokenizer.eos_token_id:
+            break
+    assert written == backbone.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def test_the_task_is_the_same_every_time_and_within_its_limits(split_folder):
+    task = build_task(split_folder, CONFIG)
+    assert task == build_task(split_folder, CONFIG)
+    small = build_task(split_folder, dataclasses.replace(CONFIG, max_corpus=3))
+    assert small.corpus_ids == task.corpus_ids[:3]
+    assert all(relevant for relevant in small.relevant)
+
+
+def test_retrieval_result_has_every_direction(backbone, split_folder):
+    task = build_task(split_folder, CONFIG)
+    result = measure_retrieval(backbone, task, CONFIG)
+    assert set(result["directions"]) == {"query_to_image", "query_to_text", "text_to_image"}
+    assert len(result["query_ids"]) == len(result["query_documents"]) == len(task.queries)
+    layers = backbone.model.config.text_config.num_hidden_layers
+    assert [entry["layer"] for entry in result["geometry"]] == list(range(layers + 1))
+    assert set(score_baselines(task, CONFIG)) == {"random", "bm25"}
+
+
+@torch.no_grad()
+def test_encoding_in_batches_gives_the_contract_vector(backbone, samples):
+    builder = SequenceBuilder(backbone)
+    rows = [builder.summarize_image(sample.image()) for sample in samples]
+    expected = embed(backbone, builder.collate(rows)).numpy()
+    assert encode(backbone, rows, batch_size=3).vectors == pytest.approx(expected, abs=1e-5)
+
+
+def test_chosen_samples_do_not_depend_on_file_order(split_folder):
+    source = ShardSource(split_folder)
+    assert [s.key for s in choose(source, 3)] == [s.key for s in choose(source, 8)][:3]

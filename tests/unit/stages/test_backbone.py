@@ -1,0 +1,129 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+from stages.backbone import (
+    IMAGE_TOKEN,
+    ContractMismatch,
+    EmbeddingContract,
+    build_tiny_backbone,
+    load_backbone,
+)
+from stages.recipes import TinyShape, get_recipe
+from stages.train.sequences import SequenceBuilder, embed
+
+
+def test_the_tiny_recipe_has_one_to_six_million_parameters():
+    backbone = build_tiny_backbone(TinyShape(), get_recipe("tiny").backbone, seed=0)
+    assert 1e6 <= sum(parameter.numel() for parameter in backbone.model.parameters()) <= 6e6
+
+
+def test_from_pretrained_loads_all_three_parts(backbone, samples, tmp_path):
+    backbone.save(tmp_path)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), backbone.model.parameters(), strict=True))
+    text = "Nhấn « Đồng ý »"
+    assert AutoTokenizer.from_pretrained(tmp_path).encode(text) == backbone.tokenizer.encode(text)
+    image = samples[0].image().convert("RGB")
+    theirs = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(images=[image], return_tensors="pt")
+    ours = backbone.image_processor(images=[image], return_tensors="pt")
+    assert torch.equal(theirs["pixel_values"], ours["pixel_values"])
+    assert list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("*.bin"))
+
+
+@pytest.mark.parametrize("text", ["Tiếng Việt: ươ ẫ ỹ", "plain", "ភាសាខ្មែរ", "日本 🙂"])
+def test_the_tokenizer_gives_every_text_back(backbone, text):
+    assert backbone.tokenizer.decode(backbone.tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_loading_refuses_a_contract_that_does_not_fit(backbone, tmp_path):
+    backbone.save(tmp_path)
+    path = tmp_path / "embedding.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields | {"pixel_multiple": 28}))
+    with pytest.raises(ContractMismatch, match="pixel_multiple"):
+        load_backbone(tmp_path, get_recipe("tiny").backbone)
+    path.write_text(json.dumps({name: value for name, value in fields.items() if name != "pooling"}))
+    with pytest.raises(ContractMismatch, match="pooling"):
+        EmbeddingContract.load(tmp_path)
+    path.write_text(json.dumps(fields | {"surprise": 1}))
+    with pytest.raises(ContractMismatch, match="surprise"):
+        EmbeddingContract.load(tmp_path)
+
+
+def test_loading_refuses_missing_weights(backbone, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    backbone.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.pop(next(name for name in weights if name.endswith("q_proj.weight")))
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ContractMismatch, match="q_proj"):
+        load_backbone(tmp_path, get_recipe("tiny").backbone)
+
+
+def test_positions_are_those_of_transformers(backbone, samples):
+    builder = SequenceBuilder(backbone)
+    batch = builder.collate([builder.transcribe_image(s.image(), s.text) for s in samples])
+    kinds = (batch.input_ids == backbone.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)).int()
+    theirs, _ = backbone.model.model.get_rope_index(
+        batch.input_ids, kinds, image_grid_thw=batch.image_grid_thw, attention_mask=batch.attention_mask
+    )
+    real = batch.attention_mask.bool()
+    assert torch.equal(theirs[:, real], batch.position_ids[:, real])
+
+
+@torch.no_grad()
+def test_the_vector_is_the_last_token_after_the_final_norm(backbone, samples):
+    builder = SequenceBuilder(backbone)
+    sequence = builder.summarize_text(samples[0].text)
+    batch = builder.collate([sequence])
+    output = backbone.model(**batch.model_inputs(), output_hidden_states=True)
+    before_norm = {}
+    handle = backbone.model.model.language_model.norm.register_forward_pre_hook(
+        lambda module, inputs: before_norm.update(x=inputs[0])
+    )
+    vector = embed(backbone, batch)[0]
+    handle.remove()
+    x = before_norm["x"][0, -1].double()
+    weight = backbone.model.model.language_model.norm.weight.double()
+    expected = weight * x / torch.sqrt((x**2).mean() + 1e-5)
+    expected = expected / expected.norm()
+    assert torch.allclose(vector.double(), expected, atol=1e-5)
+    assert torch.allclose(vector.norm(), torch.tensor(1.0), atol=1e-5)
+    assert output.logits.shape[-1] == len(backbone.tokenizer)
+
+
+@torch.no_grad()
+def test_a_vector_does_not_depend_on_its_batch(backbone, samples):
+    builder = SequenceBuilder(backbone)
+    rows = [builder.summarize_image(s.image()) for s in samples]
+    together = embed(backbone, builder.collate(rows))
+    alone = torch.cat([embed(backbone, builder.collate([row])) for row in rows])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_the_prompt_comes_from_the_chat_template(backbone):
+    builder = SequenceBuilder(backbone)
+    ids = builder.summarize_text("abc").ids
+    rendered = backbone.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "abc\nSummarize the above text in one word:"}],
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    assert ids == backbone.tokenizer.encode(rendered, add_special_tokens=False)
+
+
+def test_text_is_cut_to_the_contract_and_images_never(backbone, samples):
+    short = dataclasses.replace(
+        backbone, contract=dataclasses.replace(backbone.contract, max_text_tokens=5)
+    )
+    builder = SequenceBuilder(short)
+    whole, cut = SequenceBuilder(backbone).summarize_text("abcdefghij").ids, builder.summarize_text("abcdefghij").ids
+    assert len(whole) - len(cut) == 5
+    image_token = backbone.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    sequence = builder.transcribe_image(samples[0].image(), "abcdefghij")
+    assert sequence.ids.count(image_token) == sequence.grid[1] * sequence.grid[2] // 4

@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+
+from stages.pretrain.objectives import (
+    build_batch,
+    objective_of_step,
+    summary_losses,
+    summary_targets,
+    token_losses,
+)
+from stages.recipes import ObjectiveMixture
+from stages.train.engine import warmup_then_constant, warmup_then_decay
+from stages.train.sequences import SequenceBuilder
+from stages.train.words import SalientWords
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("objective", ["transcribe_image", "repeat_text"])
+def test_token_losses_are_those_of_transformers(backbone, samples, objective):
+    batch = build_batch(SequenceBuilder(backbone), samples, objective)
+    ours = token_losses(backbone.model, batch)
+    labels = torch.full_like(batch.input_ids, -100)
+    labels[:, 1:] = batch.labels[:, :-1]
+    theirs = backbone.model(**batch.model_inputs(), labels=labels).loss
+    assert torch.allclose(ours.mean(), theirs, atol=1e-5)
+    expected = sum(len(backbone.tokenizer.encode(s.text, add_special_tokens=False)) + 1 for s in samples)
+    assert len(ours) == expected
+
+
+def test_padding_does_not_change_the_gradient(backbone, samples):
+    builder = SequenceBuilder(backbone)
+    together = build_batch(builder, samples, "transcribe_image")
+    token_losses(backbone.model, together).sum().backward()
+    padded = {name: p.grad.clone() for name, p in backbone.model.named_parameters() if p.grad is not None}
+    backbone.model.zero_grad()
+    for sample in samples:
+        token_losses(backbone.model, build_batch(builder, [sample], "transcribe_image")).sum().backward()
+    for name, parameter in backbone.model.named_parameters():
+        if parameter.grad is not None:
+            assert torch.allclose(parameter.grad, padded[name], rtol=1e-3, atol=1e-4), name
+
+
+def test_salient_words_weigh_rare_words_more(backbone):
+    words = SalientWords.fit(["the cat", "the dog", "the end"], backbone.tokenizer)
+    targets = words.targets("The cat")
+    the, cat = math.log(4 / 4) + 1, math.log(4 / 2) + 1
+    assert sorted(targets.values()) == pytest.approx(sorted([the / (the + cat), cat / (the + cat)]))
+    names = backbone.tokenizer.convert_ids_to_tokens(list(targets))
+    assert all(name.startswith("<|word_") for name in names)
+    assert words.targets("...") == {}
+
+
+def test_a_tokenizer_without_word_tokens_uses_first_tokens(backbone):
+    words = SalientWords.fit(["cat"], backbone.tokenizer)
+    plain = SalientWords(
+        document_frequency=words.document_frequency, documents=1, tokenizer=backbone.tokenizer, buckets=()
+    )
+    assert list(plain.targets("cat")) == [backbone.tokenizer.encode(" cat", add_special_tokens=False)[0]]
+
+
+@torch.no_grad()
+def test_summary_loss_is_the_cross_entropy_at_the_embedded_position(backbone, samples):
+    builder = SequenceBuilder(backbone)
+    words = SalientWords.fit([s.text for s in samples], backbone.tokenizer)
+    batch = build_batch(builder, samples, "summarize_image")
+    targets = summary_targets(words, samples, len(backbone.tokenizer))
+    assert torch.allclose(targets.sum(-1), torch.ones(len(samples)))
+    logits = backbone.model(**batch.model_inputs()).logits[:, -1].double()
+    expected = torch.nn.functional.cross_entropy(logits, targets.double(), reduction="none")
+    assert torch.allclose(summary_losses(backbone.model, batch, targets).double(), expected, atol=1e-5)
+
+
+def test_objectives_follow_their_shares():
+    mixture = ObjectiveMixture(transcribe_image=0.5, summarize_image=0.5, summarize_text=0.0, repeat_text=0.0)
+    drawn = [objective_of_step(mixture, seed=0, step=step) for step in range(400)]
+    assert set(drawn) == {"transcribe_image", "summarize_image"}
+    assert 160 < drawn.count("transcribe_image") < 240
+    assert drawn == [objective_of_step(mixture, seed=0, step=step) for step in range(400)]
+
+
+def test_learning_rate_schedules():
+    constant = warmup_then_constant(4)
+    assert [constant(step) for step in (0, 1, 3, 100)] == [0.25, 0.5, 1.0, 1.0]
+    decay = warmup_then_decay(2, 10, 100)
+    assert [decay(step) for step in (0, 1, 50, 95, 100)] == [0.5, 1.0, 1.0, 0.5, 0.0]
