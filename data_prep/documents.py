@@ -7,7 +7,6 @@ header promises pixels that the file need not hold. Everything that is wrong wit
 
 import io
 import resource
-import unicodedata
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from data_prep.errors import UnreadableDocument
 
 PDF_SUFFIXES = (".pdf",)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_FORMATS = ("PNG", "JPEG", "TIFF")  # whatever the name says, no other decoder is let at a file
 PDF_TAIL_BYTES = 4096  # a whole PDF names its end within these last bytes
 
 
@@ -46,7 +46,9 @@ class ReadDocument:
 
 def limit_this_process(memory_bytes: int) -> None:
     """Initialise a reader process: an address-space limit, and Pillow's warning turned into an error."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
@@ -136,13 +138,14 @@ def _pixel_box(
     height = round((lines[0].top - lines[-1].bottom) * scale)
     left = round(min(line.left for line in lines) * scale) - 1
     right = round(max(line.right for line in lines) * scale) + 1
-    return max(left, 0), max(top, 0), min(max(right, left + 2), image_size[0]), min(top + height, image_size[1])
+    right, bottom = min(max(right, left + 2), image_size[0]), min(top + height, image_size[1])
+    return max(left, 0), max(top, 0), right, bottom
 
 
 def _read_image(path: Path, config: DocumentsConfig) -> ReadDocument:
     text = _text_beside(path)
     try:
-        with Image.open(path) as source:
+        with Image.open(path, formats=IMAGE_FORMATS) as source:
             _check_pixels(*source.size, config, where="image")
             frames = getattr(source, "n_frames", 1)
             if frames > config.max_pages_per_document:
@@ -150,7 +153,7 @@ def _read_image(path: Path, config: DocumentsConfig) -> ReadDocument:
             units = []
             for number, frame in enumerate(ImageSequence.Iterator(source), start=1):
                 _check_pixels(*frame.size, config, where=f"page {number}")
-                image = ImageOps.exif_transpose(frame).convert("L")
+                image = _grey(ImageOps.exif_transpose(frame))
                 # A text file beside a many-page TIFF cannot say which page its words are on.
                 own_text = text if frames == 1 else ""
                 units.append(_unit(image, own_text, page=number, block=None, config=config))
@@ -161,6 +164,16 @@ def _read_image(path: Path, config: DocumentsConfig) -> ReadDocument:
     return ReadDocument(pages=len(units), units=tuple(units))
 
 
+def _grey(image: Image.Image) -> Image.Image:
+    """Return 8-bit grey on white. Pillow alone would make 16-bit scans white and transparent paper black."""
+    if image.mode.startswith("I;16"):
+        return image.convert("I").point(lambda value: value * (1 / 257) + 0).convert("L")
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image.convert("RGBA")).convert("L")
+    return image.convert("L")
+
+
 def _text_beside(image_path: Path) -> str:
     text_path = image_path.with_suffix(".txt")
     if not text_path.is_file():
@@ -169,7 +182,7 @@ def _text_beside(image_path: Path) -> str:
         text = text_path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UnreadableDocument(f"the text beside it, {text_path.name}, is not UTF-8") from error
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return text_layer.clean_text(text)
 
 
 def _check_pixels(width: int, height: int, config: DocumentsConfig, *, where: str) -> None:
@@ -211,9 +224,12 @@ def fit_to_grid(image: Image.Image, *, multiple: int, max_pixels: int) -> Image.
     the same pixels.
     """
     if image.width * image.height > max_pixels:
-        factor = (max_pixels / (image.width * image.height)) ** 0.5
-        smaller = [max(1, int(side * factor) // multiple * multiple) for side in image.size]
-        image = image.resize(tuple(smaller), Image.Resampling.LANCZOS)
+        longest = max_pixels // multiple // multiple * multiple
+        factor = min((max_pixels / (image.width * image.height)) ** 0.5, longest / max(image.size))
+        smaller = [max(1, int(side * factor)) for side in image.size]
+        # Whole multiples need no padding; a strip thinner than one keeps its height, or its type is lost.
+        fitted = [side // multiple * multiple or side for side in smaller]
+        image = image.resize(tuple(fitted), Image.Resampling.LANCZOS)
     width, height = (-(-side // multiple) * multiple for side in image.size)
     padded = Image.new("L", (width, height), 255)
     padded.paste(image, (0, 0))

@@ -7,3 +7,7 @@ class NoUsableDocuments(Exception):
 
 class UnreadableDocument(Exception):
     """One document cannot be used. The message is the reason shown in the inventory."""
+
+
+class ReaderFailure(UnreadableDocument):
+    """The reader of one document failed (time, memory, file system); the next run tries it again."""

@@ -4,10 +4,12 @@ A made query keeps a random share of one sentence's words in shuffled order, so 
 copy of the page; the same sample always gets the same queries.
 """
 
+import codecs
 import hashlib
 import json
 import random
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +17,9 @@ from pathlib import Path
 from data_prep.errors import UnreadableDocument
 
 MINIMUM_QUERY_WORDS = 2
-_WORD = re.compile(r"\w+")
+# Vowel signs and other marks belong to their word (Devanagari, Khmer, ...), as do joiners; \w has neither.
+_MARKS = "".join(chr(code) for code in range(0x20000) if unicodedata.category(chr(code)).startswith("M"))
+_WORD = re.compile(rf"\w[\w{_MARKS}\u200c\u200d]*")
 _SENTENCE_END = re.compile(r"(?<=[.!?。។၊။])\s+")
 
 
@@ -46,8 +50,11 @@ def make_queries(key: str, text: str, *, count: int, word_share: float, seed: in
     for number in range(count if sentences else 0):
         words = generator.choice(sentences)
         kept = max(MINIMUM_QUERY_WORDS, round(word_share * len(words)))
-        query = " ".join(generator.sample(words, min(kept, len(words))))
-        if query.casefold() not in (text.casefold(), *(made_text.casefold() for made_text in made)):
+        chosen = generator.sample(words, min(kept, len(words)))
+        if chosen == words:
+            chosen.reverse()  # a sentence of two words came out as it stands
+        query = " ".join(chosen)
+        if chosen != words and query.casefold() not in (made_text.casefold() for made_text in made):
             made[query] = Query(identity=f"{key}-q{number}", text=query, relevant=(key,))
     return list(made.values())
 
@@ -59,16 +66,12 @@ def read_user_queries(path: Path) -> list[UserQuery]:
         UnreadableDocument: a line is no such object; the message names the line.
     """
     queries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    # Bytes, cut at line feeds only: JSON text may hold other line separators (U+2028).
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-            queries.append(
-                UserQuery(
-                    text=str(record["query"]), document=str(record["document"]), page=int(record["page"])
-                )
-            )
+            queries.append(_user_query(json.loads(line.decode("utf-8"))))
         except (ValueError, KeyError, TypeError) as error:
             raise UnreadableDocument(
                 f'line {number} is not {{"query": ..., "document": ..., "page": ...}}: {error!r}'
@@ -76,12 +79,29 @@ def read_user_queries(path: Path) -> list[UserQuery]:
     return queries
 
 
+def _user_query(record: dict) -> UserQuery:
+    text, document, page = record["query"], record["document"], record["page"]
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("query is no text")
+    if not isinstance(document, str):
+        raise ValueError("document is no path")
+    if type(page) is not int or page < 1:
+        raise ValueError("page is no number from 1")
+    return UserQuery(text=" ".join(unicodedata.normalize("NFC", text).split()), document=document, page=page)
+
+
 def match_user_queries(
     user_queries: Sequence[UserQuery], keys_by_page: dict[tuple[str, int], list[str]]
 ) -> tuple[list[Query], int]:
-    """Attach each query to the samples of its page; returns them and how many named an unknown page."""
+    """Attach each query to the samples of its page; returns them and how many named another page."""
     matched = []
+    # One file name has several Unicode forms: file systems and editors differ in which they write.
+    by_page = {(_same_name(name), page): keys for (name, page), keys in keys_by_page.items()}
     for number, query in enumerate(user_queries):
-        if keys := keys_by_page.get((query.document, query.page)):
+        if keys := by_page.get((_same_name(query.document), query.page)):
             matched.append(Query(identity=f"user-{number:06d}", text=query.text, relevant=tuple(keys)))
     return matched, len(user_queries) - len(matched)
+
+
+def _same_name(path: str) -> str:
+    return unicodedata.normalize("NFC", path).removeprefix("./")

@@ -7,6 +7,7 @@ stay plain: any WebDataset reader opens them.
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -115,15 +116,20 @@ class ShardSource:
 
     def __getitem__(self, position: int) -> Sample:
         entry = self.entries[position]
-        with (self.folder / "shards" / entry["shard"]).open("rb") as file:
+        with self._open(entry["shard"]) as file:
             png, record = (_read_member(file, *entry[name]) for name in ("png", "json"))
         return Sample(**json.loads(record), png=png)
 
+    def records(self) -> Iterator[dict]:
+        """Every sample's JSON record, in order, without reading images."""
+        for shard, entries in itertools.groupby(self.entries, key=lambda entry: entry["shard"]):
+            with self._open(shard) as file:
+                for entry in entries:
+                    yield json.loads(_read_member(file, *entry["json"]))
+
     def texts(self) -> Iterator[str]:
         """Every sample's text, in order, without reading images."""
-        for entry in self.entries:
-            with (self.folder / "shards" / entry["shard"]).open("rb") as file:
-                yield json.loads(_read_member(file, *entry["json"]))["text"]
+        return (record["text"] for record in self.records())
 
     def characters(self) -> list[int]:
         """Every sample's length in characters, in order."""
@@ -146,14 +152,23 @@ class ShardSource:
         return {entry["key"]: position for position, entry in enumerate(self.entries)}
 
 
+    def _open(self, shard: str) -> io.BufferedReader:
+        if Path(shard).name != shard:
+            raise ValueError(f"{self.folder / 'index.json'}: the shard {shard!r} lies outside the split")
+        return (self.folder / "shards" / shard).open("rb")
+
+
 def _read_member(file: io.BufferedReader, offset: int, size: int) -> bytes:
-    if size > _MEMBER_LIMIT_BYTES:
-        raise ValueError(f"{file.name}: a member of {size:,} bytes is above the limit")
+    if not 0 <= size <= _MEMBER_LIMIT_BYTES or offset < 0:
+        raise ValueError(f"{file.name}: no member can have {size:,} bytes at {offset:,}")
     file.seek(offset)
-    return file.read(size)
+    content = file.read(size)
+    if len(content) != size:
+        raise ValueError(f"{file.name}: it ends inside a member of {size:,} bytes at {offset:,}")
+    return content
 
 
 def read_queries(folder: Path) -> list[Query]:
     """Return the queries of a committed split, in file order."""
-    lines = (Path(folder) / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (Path(folder) / "queries.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     return [Query(**{**record, "relevant": tuple(record["relevant"])}) for record in map(json.loads, lines)]

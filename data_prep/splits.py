@@ -11,6 +11,7 @@ from PIL import Image
 SPLITS = ("train", "validation", "test")
 _PERMUTATIONS = 64
 _SHINGLE = 5
+_EMPTY = MinHash(num_perm=_PERMUTATIONS, seed=1)
 
 
 def assign_splits(
@@ -42,17 +43,18 @@ class TextDuplicates:
     def __init__(self, similarity: float) -> None:
         self._index = MinHashLSH(threshold=similarity, num_perm=_PERMUTATIONS)
 
-    def seen(self, text: str) -> bool:
-        return bool(self._index.query(_signature(text)))
+    def seen(self, signature: MinHash) -> bool:
+        return bool(self._index.query(signature))
 
-    def add(self, key: str, text: str) -> None:
-        self._index.insert(key, _signature(text))
+    def add(self, key: str, signature: MinHash) -> None:
+        self._index.insert(key, signature)
 
 
-def _signature(text: str) -> MinHash:
+def text_signature(text: str) -> MinHash:
+    """Return what `TextDuplicates` compares: the costly part, so made once per text."""
     folded = " ".join(text.casefold().split())
     shingles = {folded[i : i + _SHINGLE].encode() for i in range(max(1, len(folded) - _SHINGLE + 1))}
-    signature = MinHash(num_perm=_PERMUTATIONS, seed=1)
+    signature = _EMPTY.copy()
     signature.update_batch(sorted(shingles))
     return signature
 
@@ -62,17 +64,18 @@ class ImageDuplicates:
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
-        self._hashes = np.empty((0, 256), dtype=bool)
+        self._hashes: list[np.ndarray] = []
 
-    def seen(self, image: Image.Image) -> bool:
-        return bool((np.count_nonzero(self._hashes != _perceptual(image), axis=1) <= self._bits).any())
+    def seen(self, signature: np.ndarray) -> bool:
+        return any(np.count_nonzero(known != signature) <= self._bits for known in self._hashes)
 
-    def add(self, image: Image.Image) -> None:
-        self._hashes = np.vstack([self._hashes, _perceptual(image)])
+    def add(self, signature: np.ndarray) -> None:
+        self._hashes.append(signature)
 
 
-def _perceptual(image: Image.Image) -> np.ndarray:
-    return imagehash.phash(image, hash_size=16).hash.reshape(1, -1)
+def image_signature(image: Image.Image) -> np.ndarray:
+    """Return the perceptual hash (256 bits) that `ImageDuplicates` compares."""
+    return imagehash.phash(image, hash_size=16).hash.ravel()
 
 
 def page_runs(pages: Sequence[int], runs: int) -> dict[int, int]:

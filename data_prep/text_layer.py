@@ -1,6 +1,7 @@
 """Read a PDF page's text layer as lines with their boxes, and lines as paragraphs.
 
-pdfium gives characters in reading order; a line ends where pdfium inserts a line break or where the
+pdfium gives characters in reading order, in the page's own coordinates; here they are placed as the page is
+displayed (its crop box and rotation applied). A line ends where pdfium inserts a line break or where the
 baseline jumps. A line's box is its baseline plus fixed typographic proportions of the type size and not
 the ink: crops of equal lines are then equally high and their type sits at the same height.
 """
@@ -9,19 +10,21 @@ import ctypes
 import math
 import statistics
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pypdfium2
 import pypdfium2.raw as pdfium
 
 ASCENT, DESCENT = 1.0, 0.25  # of the type size; their sum is about the usual line pitch
 BOLD_WEIGHT = 600
-HYPHENS_AT_LINE_END = "\u00ad\ufffe"
+_HORIZONTAL = math.cos(0.05)  # radians
+_HYPHENS = str.maketrans(dict.fromkeys("\x02\u00ad\ufffe", "-"))  # pdfium's codes for one at a line's end
+_FONT_NAME_BYTES = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One printed line. Lengths in points, origin at the page's lower left."""
+    """One printed line. Lengths in points, origin at the lower left of the page as displayed."""
 
     text: str
     left: float
@@ -46,11 +49,36 @@ class _Character:
     right: float
     baseline: float
     size: float
-    weight: int
+    is_bold: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """How a page is displayed: its visible box in its own coordinates, and the clockwise turn in degrees."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+    turn: int
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Return a point of the page in displayed coordinates."""
+        return {
+            0: (x - self.left, y - self.bottom),
+            90: (y - self.bottom, self.right - x),
+            180: (self.right - x, self.top - y),
+            270: (self.top - y, x - self.left),
+        }[self.turn]
+
+    def shows(self, x: float, y: float) -> bool:
+        return self.left <= x <= self.right and self.bottom <= y <= self.top
 
 
 def read_lines(page: pypdfium2.PdfPage) -> list[Line]:
-    """Return the page's horizontal lines in reading order. Rotated text is left out."""
+    """Return the page's visible lines, horizontal as displayed, in reading order; others are left out."""
+    left, bottom, right, top = page.get_bbox()
+    view = _View(left=left, bottom=bottom, right=right, top=top, turn=page.get_rotation())
     textpage = page.get_textpage()
     try:
         lines: list[Line] = []
@@ -58,12 +86,15 @@ def read_lines(page: pypdfium2.PdfPage) -> list[Line]:
         for index in range(textpage.count_chars()):
             code = pdfium.FPDFText_GetUnicode(textpage, index)
             character = chr(code) if code else ""
-            if character in "\r\n":
+            if character in "\r\n":  # or "": a glyph without a known character is in no line
                 run = _close_line(run, lines)
                 continue
-            if abs(pdfium.FPDFText_GetCharAngle(textpage, index)) > 0.05:
+            if character.isspace():  # pdfium's own spaces have no place
+                run += [replace(run[-1], text=" ")] if run else []
                 continue
-            measured = _measure(textpage, index, character)
+            measured = _measure(textpage, index, character, view)
+            if measured is None:
+                continue
             if run and abs(measured.baseline - run[-1].baseline) > 0.5 * max(run[-1].size, 1.0):
                 run = _close_line(run, lines)
             run.append(measured)
@@ -73,39 +104,63 @@ def read_lines(page: pypdfium2.PdfPage) -> list[Line]:
         textpage.close()
 
 
-def _measure(textpage: pypdfium2.PdfTextPage, index: int, character: str) -> _Character:
+def _measure(textpage: pypdfium2.PdfTextPage, index: int, character: str, view: _View) -> _Character | None:
+    """Return the character as displayed, or None where it is not horizontal or outside the visible box."""
+    angle = pdfium.FPDFText_GetCharAngle(textpage, index) + math.radians(view.turn)
     x, y = ctypes.c_double(), ctypes.c_double()
     pdfium.FPDFText_GetCharOrigin(textpage, index, x, y)
-    left, _, right, _ = textpage.get_charbox(index, loose=True)
+    if math.cos(angle) < _HORIZONTAL or not view.shows(x.value, y.value):
+        return None
+    left, bottom, right, top = textpage.get_charbox(index, loose=True)
+    sides = view.place(left, bottom)[0], view.place(right, top)[0]
     matrix = pdfium.FS_MATRIX()
     pdfium.FPDFText_GetMatrix(textpage, index, matrix)
     scale = math.hypot(matrix.c, matrix.d) or 1.0
     return _Character(
         text=character,
-        left=left,
-        right=right,
-        baseline=y.value,
+        left=min(sides),
+        right=max(sides),
+        baseline=view.place(x.value, y.value)[1],
         size=pdfium.FPDFText_GetFontSize(textpage, index) * scale,
-        weight=pdfium.FPDFText_GetFontWeight(textpage, index),
+        is_bold=_is_bold(textpage, index),
     )
+
+
+def _is_bold(textpage: pypdfium2.PdfTextPage, index: int) -> bool:
+    weight = pdfium.FPDFText_GetFontWeight(textpage, index)
+    if weight != 0:
+        return weight >= BOLD_WEIGHT
+    # A font that is not embedded has no weight, but a name such as Helvetica-Bold.
+    name = ctypes.create_string_buffer(_FONT_NAME_BYTES)
+    pdfium.FPDFText_GetFontInfo(textpage, index, name, _FONT_NAME_BYTES, ctypes.c_int())
+    return b"bold" in name.value.lower()
 
 
 def _close_line(run: list[_Character], lines: list[Line]) -> list[_Character]:
     """Append the line that `run` makes, unless it is blank, and return a new empty run."""
     printed = [character for character in run if character.text.strip()]
     if printed:
-        text = "".join(character.text for character in run).rstrip(HYPHENS_AT_LINE_END)
         lines.append(
             Line(
-                text=" ".join(unicodedata.normalize("NFC", text).split()),
+                text=clean_text("".join(character.text for character in run)),
                 left=min(character.left for character in printed),
                 right=max(character.right for character in printed),
                 baseline=statistics.median(character.baseline for character in printed),
                 size=statistics.median(character.size for character in printed),
-                is_bold=sum(character.weight >= BOLD_WEIGHT for character in printed) * 2 > len(printed),
+                is_bold=sum(character.is_bold for character in printed) * 2 > len(printed),
             )
         )
     return []
+
+
+def clean_text(text: str) -> str:
+    """Return `text` as NFC, one space between words, without halves of characters and control characters.
+
+    pdfium gives a character above U+FFFF as its two UTF-16 halves; a hostile font map may give one half.
+    """
+    whole = text.translate(_HYPHENS).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
+    words = unicodedata.normalize("NFC", whole).split()
+    return " ".join("".join(c for c in word if unicodedata.category(c) != "Cc") for word in words)
 
 
 def paragraphs(lines: list[Line]) -> list[list[Line]]:

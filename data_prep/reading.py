@@ -1,0 +1,204 @@
+"""Find the documents of a folder and read each one once, in processes with limits on memory and time.
+
+What was read from a file, or the reason why it cannot be used, is committed under the file's digest.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pebble import ProcessExpired, ProcessPool
+
+from data_prep.config import DocumentsConfig
+from data_prep.documents import (
+    IMAGE_SUFFIXES,
+    PDF_SUFFIXES,
+    ReadDocument,
+    Unit,
+    limit_this_process,
+    read_document,
+)
+from data_prep.errors import NoUsableDocuments, ReaderFailure, UnreadableDocument
+from data_prep.shards import Sample, sample_key, write_split
+from infra.fingerprint import fingerprint
+from infra.store import Committed, Store
+
+SCHEMA_VERSION = 1
+LIBRARIES = ("pypdfium2", "pillow", "webdataset", "datasketch", "ImageHash")
+USER_QUERIES = "queries.jsonl"
+
+Progress = Callable[[int, int, str], None]
+Outcome = ReadDocument | UnreadableDocument
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One file of the folder, as seen before it is read."""
+
+    name: str  # POSIX path relative to the folder
+    path: Path
+    digest: str  # of the file and of the text beside it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What became of one file: its committed samples, or the reason why there are none."""
+
+    source: SourceFile
+    samples: Committed | None
+    pages: int
+    reason: str | None
+
+
+def find_documents(folder: Path) -> tuple[list[SourceFile], list[str]]:
+    """Return the documents below `folder` in sorted order, and the names of files of other kinds.
+
+    Raises:
+        NoUsableDocuments: the folder is missing or holds no document.
+    """
+    if not folder.is_dir():
+        raise NoUsableDocuments(f"{folder}: no such folder; pass a folder of PDFs or page images")
+    documents, unsupported = [], []
+    # A link to nothing is listed too: the reader then says what is wrong with it.
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    texts_beside = {path.with_suffix("") for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
+    for path in paths:
+        # Names from old archives need not be UTF-8; what the inventory shows must be.
+        name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+        if path.suffix.lower() in PDF_SUFFIXES + IMAGE_SUFFIXES:
+            documents.append(SourceFile(name=name, path=path, digest=_digest(path)))
+        elif name != USER_QUERIES and not (path.suffix == ".txt" and path.with_suffix("") in texts_beside):
+            unsupported.append(name)
+    if not documents:
+        kinds = ", ".join(PDF_SUFFIXES + IMAGE_SUFFIXES)
+        raise NoUsableDocuments(f"{folder}: no documents found ({kinds}) among {len(paths)} file(s)")
+    return documents, unsupported
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    beside = path.with_suffix(".txt")
+    for part in (path, beside) if path.suffix.lower() in IMAGE_SUFFIXES else (path,):
+        try:
+            with part.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:  # the reader will meet the same and report it
+            digest.update(f"errno {error.errno}".encode() if part == path else b"")
+    return digest.hexdigest()
+
+
+def read_documents(
+    files: Sequence[SourceFile], config: DocumentsConfig, store: Store, progress: Progress, *, workers: int
+) -> list[Reading]:
+    """Read the files that no committed output holds yet, several at a time, each under its own limits."""
+    readings: dict[str, Reading] = {}
+    missing: list[SourceFile] = []
+    for file in files:
+        committed = store.find("document", _document_fingerprint(file, config))
+        if committed is None:
+            missing.append(file)
+        else:
+            readings[file.name] = _load_reading(file, committed)
+    for done, (file, outcome) in enumerate(_read_each(missing, config, workers), start=1):
+        if isinstance(outcome, ReaderFailure):
+            readings[file.name] = Reading(source=file, samples=None, pages=0, reason=str(outcome))
+        else:
+            readings[file.name] = _load_reading(file, _commit_document(file, outcome, config, store))
+        progress(done, len(missing), "reading documents")
+    return [readings[file.name] for file in files]
+
+
+def _read_each(
+    files: Sequence[SourceFile], config: DocumentsConfig, workers: int
+) -> Iterator[tuple[SourceFile, Outcome]]:
+    """Yield every file with what was read, in order; only a few documents are in memory at a time."""
+    if not files:
+        return
+    with ProcessPool(
+        max_workers=min(workers, len(files)),
+        initializer=limit_this_process,
+        initargs=(config.document_memory_bytes,),
+        # A fork would inherit the caller's threads' locks and count its memory against the limit.
+        context=multiprocessing.get_context("spawn"),
+    ) as pool:
+        waiting: deque = deque()
+        for file in files:
+            task = pool.schedule(read_document, args=(file.path, config), timeout=config.document_seconds)
+            waiting.append((file, task))
+            if len(waiting) > 2 * workers:
+                oldest, task = waiting.popleft()
+                yield oldest, _outcome(task, config)
+        for oldest, task in waiting:
+            yield oldest, _outcome(task, config)
+
+
+def _outcome(task, config: DocumentsConfig) -> Outcome:
+    """Wait for one document. Whatever a hostile file makes a decoder raise is about that file only."""
+    error = task.exception()
+    match error:
+        case None:
+            return task.result()
+        case UnreadableDocument():
+            return error
+        case TimeoutError():
+            return ReaderFailure(f"took longer than {config.document_seconds:g} s to read")
+        case ProcessExpired():
+            return ReaderFailure(f"the reader died on it (exit code {error.exitcode})")
+        case OSError():
+            return ReaderFailure(f"cannot be read: {error.strerror or error}")
+        case Exception():
+            return UnreadableDocument(f"the reader failed on it: {type(error).__name__}: {error}")
+    raise error
+
+
+def _document_fingerprint(file: SourceFile, config: DocumentsConfig) -> str:
+    return fingerprint(
+        stage="document",
+        schema_version=SCHEMA_VERSION,
+        configuration=asdict(config),
+        inputs={"file": file.digest, "name": hashlib.sha256(file.name.encode()).hexdigest()},
+        packages=("data_prep",),
+        libraries=LIBRARIES,
+    )
+
+
+def _commit_document(
+    file: SourceFile, outcome: Outcome, config: DocumentsConfig, store: Store
+) -> Committed:
+    with store.attempt("document", _document_fingerprint(file, config)) as attempt:
+        if isinstance(outcome, UnreadableDocument):
+            summary = {"pages": 0, "reason": " ".join(str(outcome).split())}
+        else:
+            summary = {"pages": outcome.pages, "reason": None}
+            samples = (_sample(file.name, unit, config) for unit in outcome.units)
+            write_split(attempt.path, samples, (), per_shard=1_000_000)
+        (attempt.path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+        return attempt.commit(
+            inputs={"file": file.digest}, configuration=asdict(config), counts={"pages": summary["pages"]}
+        )
+
+
+def _sample(document: str, unit: Unit, config: DocumentsConfig) -> Sample:
+    return Sample(
+        key=sample_key(document, unit.page, unit.block),
+        document=document,
+        # Longer text than one block may have comes with an image whose text could not be cut (no boxes).
+        trainable=config.min_characters <= len(unit.text)
+        and (config.unit == "page" or len(unit.text) <= 2 * config.max_block_characters),
+        **vars(unit),
+    )
+
+
+def _load_reading(file: SourceFile, committed: Committed) -> Reading:
+    summary = json.loads((committed.path / "summary.json").read_text(encoding="utf-8"))
+    return Reading(
+        source=file,
+        samples=None if summary["reason"] else committed,
+        pages=summary["pages"],
+        reason=summary["reason"],
+    )
