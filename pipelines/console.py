@@ -52,33 +52,47 @@ class StageView:
     cells_done: int = 0
     began: float = field(init=False)
     work_began: float = field(init=False)
+    newest_event: float = field(init=False)
     first_step: int = 0
 
     def __post_init__(self) -> None:
-        self.began = self.work_began = self.clock()
+        self.began = self.work_began = self.newest_event = self.clock()
 
     def update(self, *, label: str, step: int, total: int, cells_done: int) -> bool:
         """Take one event; True if it opens new work, for which rate and time left start afresh."""
         opened = total != self.total or step < self.step
         if opened:
             self.work_began, self.first_step = self.clock(), step
+        self.newest_event = self.clock()
         self.label, self.step, self.total, self.cells_done = label, step, total, cells_done
         return opened
 
     def rate(self) -> float | None:
-        """Steps per second since this work was opened, None until two steps were seen."""
-        seconds = self.clock() - self.work_began
-        return (
-            (self.step - self.first_step) / seconds if self.step > self.first_step and seconds > 0 else None
-        )
+        """Steps per second from the first to the newest event of this work; None before the second step."""
+        steps, seconds = self.step - self.first_step, self.newest_event - self.work_began
+        return steps / seconds if steps > 0 and seconds > 0 else None
+
+    def pace(self) -> str:
+        """The rate as text: `3.2/s`, or `12 s each` where one step takes long; empty while unknown."""
+        rate = self.rate()
+        if rate is None:
+            return ""
+        return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.0f} s each"
+
+    def seconds_left(self) -> float | None:
+        """At the present rate, counted from the newest event; None while the rate is unknown."""
+        rate = self.rate()
+        if rate is None:
+            return None
+        return max(0.0, (self.total - self.step) / rate - (self.clock() - self.newest_event))
 
     def line(self) -> str:
         """The running stage in one line of text."""
         elapsed = clock_time(self.clock() - self.began)
         if not self.total:
             return f"{self.title}: starting ({elapsed})"
-        rate = self.rate()
-        pace = f", {rate:.1f}/s, {clock_time((self.total - self.step) / rate)} left" if rate else ""
+        left = self.seconds_left()
+        pace = "" if left is None else f", {self.pace()}, {clock_time(left)} left"
         done = f" [{self.cells_done} of {self.cells} done]" if self.cells > 1 else ""
         return f"{self.title}{done}: {self.label} {self.step}/{self.total}{pace} ({elapsed})"
 
@@ -163,12 +177,11 @@ class BarReporter:
         if view.update(label=label, step=step, total=total, cells_done=cells_done):
             self._progress.reset(self._task, total=total, completed=step)
         done = f" ({cells_done} of {view.cells} done)" if view.cells > 1 else ""
-        rate = view.rate()
         self._progress.update(
             self._task,
             completed=step,
             description=f"{label}{done}",
-            rate=f"{rate:.1f}/s" if rate else "",
+            rate=view.pace(),
         )
 
     def stage_finished(self, summary: str) -> None:

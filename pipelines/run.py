@@ -64,7 +64,7 @@ def run(
             console.print(f"Log of Prefect and MLflow: {log_path}", highlight=False)
             _wait_for(server, console)
             with reporting(terminal_reporter(console)):
-                result = pipeline(parameters)
+                result = _interruptible(pipeline, parameters)
         _show(result, console, seconds=time.monotonic() - began)
     return status.code
 
@@ -176,6 +176,16 @@ def _flow() -> Pipeline:
         )
 
     return pipeline
+
+
+def _interruptible(pipeline: Pipeline, parameters: RunParameters) -> dict[str, Any]:
+    """Run it; a SIGTERM, which Prefect turns into an exception of its own, counts as an interrupt."""
+    from prefect.exceptions import TerminationSignal
+
+    try:
+        return pipeline(parameters)
+    except TerminationSignal as error:
+        raise KeyboardInterrupt from error
 
 
 def _quiet_libraries(folder: Path) -> Path:

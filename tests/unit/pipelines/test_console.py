@@ -1,0 +1,67 @@
+"""Progress as a person sees it."""
+
+import io
+import time
+
+from rich.console import Console
+
+from pipelines.console import BarReporter, LineReporter, StageView, clock_time, terminal_reporter
+
+
+def test_clock_time() -> None:
+    assert [clock_time(seconds) for seconds in (0, 75.9, 3600 + 61)] == ["0:00", "1:15", "1:01:01"]
+
+
+def test_a_line_shows_count_rate_and_time_left() -> None:
+    now = [100.0]
+    view = StageView(title="refine", cells=3, reused=0, clock=lambda: now[0])
+    assert view.line() == "refine: starting (0:00)"
+    now[0] = 110.0
+    view.update(label="seed 0", step=10, total=100, cells_done=0)
+    now[0] = 120.0
+    view.update(label="seed 1", step=30, total=100, cells_done=1)
+    assert view.line() == "refine [1 of 3 done]: seed 1 30/100, 2.0/s, 0:35 left (0:20)"
+    now[0] = 130.0  # nothing new: the time left goes on falling, it does not grow
+    assert "0:25 left" in view.line()
+
+
+def test_slow_steps_are_shown_in_seconds() -> None:
+    now = [0.0]
+    view = StageView(title="generation", cells=1, reused=0, clock=lambda: now[0])
+    view.update(label="dose 0", step=1, total=4, cells_done=0)
+    now[0] = 30.0
+    view.update(label="dose 0", step=2, total=4, cells_done=0)
+    assert "30 s each, 1:00 left" in view.line()
+
+
+def test_lines_go_on_when_a_stage_says_nothing() -> None:
+    lines: list[str] = []
+    reporter = LineReporter(lines.append, interval=0.02)
+    reporter.stage_started("pretrain", cells=2, reused=1)
+    time.sleep(0.2)
+    reporter.stage_finished("pretrain: done")
+    assert lines[0] == "pretrain: 2 to do, 1 reused"
+    assert len([line for line in lines if "starting" in line]) > 2
+    assert lines[-1] == "pretrain: done"
+    time.sleep(0.1)
+    assert lines[-1] == "pretrain: done"
+
+
+def test_bars_show_label_count_and_rate_and_leave_a_line() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    reporter = terminal_reporter(console)
+    assert isinstance(reporter, BarReporter)
+    reporter.stage_started("refine", cells=2, reused=0)
+    for step in range(1, 6):
+        reporter.progress(label="seed 0", step=step, total=10)
+        time.sleep(0.05)
+    reporter.stage_finished("refine: done")
+    assert "seed 0 (0 of 2 done)" in screen.getvalue()
+    assert "5/10" in screen.getvalue()
+    assert "/s" in screen.getvalue()
+    assert screen.getvalue().rstrip().endswith("refine: done")
+
+
+def test_a_pipe_gets_plain_lines() -> None:
+    assert isinstance(terminal_reporter(Console(file=io.StringIO())), LineReporter)
