@@ -1,0 +1,107 @@
+"""Make small documents, good and bad."""
+
+import random
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from fpdf import FPDF
+
+Line = tuple[float, float, str]  # millimetres from the left and from the top (of the baseline), text
+WORDS = (
+    "river stone market letter winter garden bridge carpet silver window candle forest island thunder pepper "
+    "ladder mirror basket copper velvet engine harbor meadow saddle turnip walnut puzzle feather compass lantern"
+).split()
+
+
+def write_pdf(path: Path, pages: Sequence[Sequence[Line]], *, heading: str = "") -> Path:
+    """Write one PDF with lines of 11-point Helvetica where they are told to stand; a heading is bold."""
+    pdf = FPDF()
+    for lines in pages:
+        pdf.add_page()
+        if heading:
+            pdf.set_font("Helvetica", "B", 16)
+            pdf.text(20, 15, heading)
+        pdf.set_font("Helvetica", "", 11)
+        for left, top, text in lines:
+            pdf.text(left, top, text)
+    pdf.output(str(path))
+    return path
+
+
+def column(*texts: str, left: float = 20, top: float = 30, pitch: float = 5) -> list[Line]:
+    """Lines of one paragraph below each other."""
+    return [(left, top + number * pitch, text) for number, text in enumerate(texts)]
+
+
+def prose(seed: int, lines: int = 6) -> list[Line]:
+    """A page of two paragraphs whose words depend on the seed, so that pages are no near-duplicates."""
+    chosen = random.Random(seed)
+    texts = [" ".join(chosen.sample(WORDS, 5)) + "." for _ in range(lines)]
+    half = lines // 2
+    return column(*texts[:half]) + column(*texts[half:], top=80)
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG whose header promises this size; its pixels do not exist."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + content
+
+
+def encrypted_pdf(path: Path) -> Path:
+    pdf = FPDF()
+    pdf.set_encryption(owner_password="owner", user_password="user")
+    pdf.add_page()
+    pdf.set_font("Helvetica", "", 11)
+    pdf.text(20, 20, "Nobody reads this.")
+    pdf.output(str(path))
+    return path
+
+
+def endless_pdf(path: Path) -> Path:
+    """A PDF of 4 kB that draws 10^9 rectangles: forms that draw ten forms each."""
+    depth, times = 9, 10
+    bodies = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 200 200] /Contents 4 0 R "
+        b"/Resources << /XObject << /F 5 0 R >> >> >>",
+        b"<< /Length 4 >>\nstream\n/F Do\nendstream",
+    ]
+    for level in range(depth):
+        content = b"/F Do " * times if level < depth - 1 else b"0 0 9 9 re f " * times
+        bodies.append(
+            b"<< /Type /XObject /Subtype /Form /BBox [0 0 200 200] /Resources << /XObject << /F %d 0 R >> >> "
+            b"/Length %d >>\nstream\n%s\nendstream" % (6 + level, len(content), content)
+        )
+    bodies.append(b"null")
+    content, places = b"%PDF-1.4\n", []
+    for number, body in enumerate(bodies, start=1):
+        places.append(len(content))
+        content += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    count = len(bodies) + 1
+    content += b"xref\n0 %d\n0000000000 65535 f \n%s" % (count, table)
+    content += b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (count, content.index(b"xref\n"))
+    path.write_bytes(content)
+    return path
+
+
+class Steps:
+    """Records what was reported as progress."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int, str]] = []
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        self.seen.append((done, total, label))
+
+    def read(self) -> int:
+        """How many documents were read."""
+        return sum(label == "reading documents" for _, _, label in self.seen)

@@ -1,0 +1,192 @@
+"""A document is read into crops with exactly their own text, however the page is turned or cut."""
+
+import io
+import unicodedata
+
+import numpy as np
+import pypdfium2
+import pytest
+from fpdf import FPDF
+from PIL import Image
+
+from data_prep import text_layer
+from data_prep.config import DocumentsConfig
+from data_prep.documents import fit_to_grid, read_document
+from tests.unit.data_prep.making import column, prose, write_pdf
+
+FIRST = ("The quick river bends around", "the old stone market and the", "bridge of iron.")
+SECOND = ("Winter letters arrive by cart", "when the garden gate is shut.")
+BESIDE = ("A second column stands here", "with other words in it, and", "it never mixes.")
+TWO_PARAGRAPHS = column(*FIRST) + column(*SECOND, top=60)
+TWO_COLUMNS = TWO_PARAGRAPHS + column(*BESIDE, left=110)
+
+
+def units_of(path, **settings):
+    return read_document(path, DocumentsConfig(**settings)).units
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+@pytest.mark.parametrize(
+    ("page", "paragraphs"),
+    [(TWO_PARAGRAPHS, (FIRST, SECOND)), (TWO_COLUMNS, (FIRST, SECOND, BESIDE))],
+    ids=["paragraphs", "columns"],
+)
+def test_a_paragraph_becomes_one_block_with_its_text(tmp_path, page, paragraphs):
+    units = units_of(write_pdf(tmp_path / "a.pdf", [page]), max_block_characters=200)
+    assert [unit.text for unit in units] == [" ".join(lines) for lines in paragraphs]
+    assert [unit.block for unit in units] == list(range(len(paragraphs)))
+    assert {unit.page for unit in units} == {1}
+
+
+@pytest.mark.parametrize("page", [TWO_PARAGRAPHS, TWO_COLUMNS], ids=["paragraphs", "columns"])
+def test_a_crop_shows_its_own_text_and_nothing_else(tmp_path, page):
+    """A page that holds only a block's lines, at their places, gives the same image as the whole page."""
+    for number, unit in enumerate(units_of(write_pdf(tmp_path / "all.pdf", [page]), max_block_characters=60)):
+        own = [line for line in page if line[2] in unit.text]
+        assert " ".join(text for _, _, text in own) == unit.text
+        (alone,) = units_of(write_pdf(tmp_path / f"{number}.pdf", [own]), max_block_characters=60)
+        assert alone.png == unit.png
+        assert pixels(unit.png).min() < 100
+
+
+def test_a_long_paragraph_is_cut_between_lines(tmp_path):
+    units = units_of(write_pdf(tmp_path / "a.pdf", [TWO_COLUMNS]), max_block_characters=58)
+    assert [unit.text for unit in units] == [
+        " ".join(FIRST[:2]), FIRST[2], *SECOND, " ".join(BESIDE[:2]), BESIDE[2]
+    ]  # fmt: skip
+    assert all(len(unit.text) <= 58 for unit in units)
+
+
+def test_a_line_longer_than_the_limit_stays_whole(tmp_path):
+    assert [u.text for u in units_of(write_pdf(tmp_path / "a.pdf", [TWO_PARAGRAPHS]), max_block_characters=5)] == [
+        *FIRST, *SECOND
+    ]  # fmt: skip
+
+
+def test_crops_fill_the_grid_of_the_backbone(tmp_path):
+    path = write_pdf(tmp_path / "a.pdf", [TWO_COLUMNS])
+    for unit in units_of(path, pixel_multiple=28, max_pixels=28 * 28 * 20):
+        assert unit.width % 28 == 0 == unit.height % 28
+        assert unit.width * unit.height <= 28 * 28 * 20
+        image = Image.open(io.BytesIO(unit.png))
+        assert (image.size, image.mode, image.format) == ((unit.width, unit.height), "L", "PNG")
+
+
+@pytest.mark.parametrize("size", [(640, 480), (5000, 20), (20, 5000), (60_000, 1), (17, 16), (1, 1)])
+def test_an_image_of_any_shape_is_shrunk_to_the_grid_and_keeps_its_ink(size):
+    fitted = fit_to_grid(Image.new("L", size, 0), multiple=16, max_pixels=320 * 96)
+    assert fitted.width % 16 == 0 == fitted.height % 16
+    assert fitted.width * fitted.height <= 320 * 96
+    ink = np.asarray(fitted) < 128
+    assert max(ink.sum(axis=0)) >= min(size[1] * fitted.width / size[0] * 0.7, fitted.height * 0.7, size[1])
+
+
+def test_a_bold_short_paragraph_is_a_heading(tmp_path):
+    heading, *others = units_of(write_pdf(tmp_path / "a.pdf", [TWO_PARAGRAPHS], heading="Of rivers"))
+    assert (heading.text, heading.is_heading) == ("Of rivers", True)
+    assert not any(unit.is_heading for unit in others)
+
+
+def test_the_unit_page_is_one_sample_a_page(tmp_path):
+    path = write_pdf(tmp_path / "a.pdf", [TWO_PARAGRAPHS, TWO_COLUMNS])
+    document = read_document(path, DocumentsConfig(unit="page"))
+    assert document.pages == 2
+    assert [(unit.page, unit.block) for unit in document.units] == [(1, None), (2, None)]
+    assert document.units[0].text == " ".join(FIRST + SECOND)
+
+
+def test_a_page_without_text_is_one_sample_without_text(tmp_path):
+    units = units_of(write_pdf(tmp_path / "a.pdf", [[], TWO_PARAGRAPHS]), max_block_characters=200)
+    assert [(unit.page, unit.block, unit.text) for unit in units][0] == (1, None, "")
+    assert [unit.page for unit in units] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_turned_page_is_read_as_it_is_displayed(tmp_path, turn):
+    """The same text, written turned on a page that is displayed turned back."""
+    pdf = FPDF()
+    pdf.add_page()
+    pdf.set_font("Helvetica", "", 11)
+    with pdf.rotation(turn, 100, 100):
+        for left, top, text in TWO_PARAGRAPHS:
+            pdf.text(left + 60, top + 60, text)
+    document = pypdfium2.PdfDocument(bytes(pdf.output()))
+    document[0].set_rotation(turn)
+    document.save(str(tmp_path / "turned.pdf"))
+    units = units_of(tmp_path / "turned.pdf", max_block_characters=200)
+    assert [unit.text for unit in units] == [" ".join(FIRST), " ".join(SECOND)]
+    (straight, _) = units_of(write_pdf(tmp_path / "a.pdf", [TWO_PARAGRAPHS]), max_block_characters=200)
+    assert (pixels(units[0].png) < 128).sum() == pytest.approx((pixels(straight.png) < 128).sum(), rel=0.2)
+
+
+def test_text_that_lies_across_the_page_is_not_read(tmp_path):
+    document = pypdfium2.PdfDocument(write_pdf(tmp_path / "a.pdf", [TWO_PARAGRAPHS]))
+    document[0].set_rotation(90)
+    document.save(str(tmp_path / "turned.pdf"))
+    (unit,) = units_of(tmp_path / "turned.pdf")
+    assert (unit.text, unit.block) == ("", None)
+
+
+def test_only_what_the_crop_box_shows_is_read(tmp_path):
+    whole = units_of(write_pdf(tmp_path / "a.pdf", [TWO_COLUMNS]), max_block_characters=200)
+    document = pypdfium2.PdfDocument(tmp_path / "a.pdf")
+    document[0].set_cropbox(40, 640, 290, 800)  # of the left column's two paragraphs
+    document.save(str(tmp_path / "cut.pdf"))
+    cut = units_of(tmp_path / "cut.pdf", max_block_characters=200)
+    assert [unit.text for unit in cut] == [" ".join(FIRST), " ".join(SECOND)]
+    for before, after in zip(whole, cut, strict=False):
+        assert (pixels(before.png) < 128).sum() == pytest.approx((pixels(after.png) < 128).sum(), rel=0.2)
+
+
+def test_a_printed_hyphen_at_a_lines_end_stays(tmp_path):
+    (unit,) = units_of(write_pdf(tmp_path / "a.pdf", [column("A well-", "known river.")]))
+    assert unit.text == "A well- known river."
+
+
+def test_halves_of_characters_never_reach_the_text():
+    assert text_layer.clean_text("\ud835\udd38 b\ud835 \x01c e\u0301\u00a0\n") == "\U0001d538 b c é"
+
+
+def test_an_image_takes_the_text_beside_it(tmp_path, scan):
+    scan.save(tmp_path / "page.png")
+    decomposed = unicodedata.normalize("NFD", "Tiếng  Việt\nở đây")
+    (tmp_path / "page.txt").write_text("\ufeff" + decomposed, encoding="utf-8")
+    (unit,) = units_of(tmp_path / "page.png")
+    assert unit.text == "Tiếng Việt ở đây"
+    assert unicodedata.is_normalized("NFC", unit.text)
+    assert pixels(unit.png)[15, 30] == 0
+
+
+def test_an_image_without_text_beside_it_has_none(tmp_path, scan):
+    scan.save(tmp_path / "page.jpg")
+    assert [unit.text for unit in units_of(tmp_path / "page.jpg")] == [""]
+
+
+def test_every_frame_of_a_tiff_is_a_page(tmp_path, scan):
+    scan.save(tmp_path / "pages.tiff", save_all=True, append_images=[scan.rotate(180), scan])
+    document = read_document(tmp_path / "pages.tiff", DocumentsConfig())
+    assert document.pages == 3
+    assert [unit.page for unit in document.units] == [1, 2, 3]
+    assert document.units[0].png == document.units[2].png != document.units[1].png
+
+
+def test_transparent_paper_is_white(tmp_path, scan):
+    alpha = Image.fromarray(255 - np.asarray(scan))
+    Image.merge("RGBA", [*(Image.new("L", scan.size, 0),) * 3, alpha]).save(tmp_path / "a.png")
+    (unit,) = units_of(tmp_path / "a.png")
+    assert (pixels(unit.png)[15, 30], pixels(unit.png)[100, 150]) == (0, 255)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_a_scan_of_16_bits_keeps_its_greys(tmp_path, scan, suffix):
+    Image.fromarray(np.asarray(scan).astype(np.uint16) // 2 * 257).save(tmp_path / f"a.{suffix}")
+    (unit,) = units_of(tmp_path / f"a.{suffix}")
+    assert (pixels(unit.png)[15, 30], pixels(unit.png)[100, 150]) == (0, 127)
+
+
+def test_the_same_file_gives_the_same_bytes(tmp_path):
+    path = write_pdf(tmp_path / "a.pdf", [prose(1)])
+    assert units_of(path) == units_of(path)
