@@ -47,6 +47,7 @@ class ServiceDefinition:
     environment: Mapping[str, str] = field(default_factory=dict)
     health_url: str | None = None
     ready: Callable[[], bool] | None = None
+    grace_seconds: float = 10.0
 
 
 class Service:
@@ -107,13 +108,13 @@ class Service:
                 raise self.failure(f"did not become healthy in {timeout_seconds:.0f} s")
             time.sleep(0.1)
 
-    def stop(self, grace_seconds: float = 10.0) -> None:
-        """TERM the group, give it `grace_seconds`, KILL what is left of its tree, reap."""
+    def stop(self) -> None:
+        """TERM the group, give it its grace, KILL what is left of its tree, reap."""
         try:
             if not self.ended():
                 os.killpg(self._process.pid, signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(grace_seconds)
+                    self._process.wait(self.definition.grace_seconds)
         finally:
             if not self.ended():
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -112,6 +112,8 @@ def deployment_definition(settings: Settings, flow: str) -> ServiceDefinition:
         environment=environment,
         log_path=settings.output / "logs" / "deployment.log",
         ready=lambda: _deployment_is_ready(settings),
+        # A running flow stops its training (20 s of grace there) and sets the final states in MLflow.
+        grace_seconds=30.0,
     )
 
 
