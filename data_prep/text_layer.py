@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-ASCENT, DESCENT = 1.0, 0.25  # of the type size; their sum is about the usual line pitch
+ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual line pitch
 BOLD_WEIGHT = 600
 _HORIZONTAL = math.cos(0.05)  # radians
 _HYPHENS = str.maketrans(dict.fromkeys("\x02\u00ad\ufffe", "-"))  # pdfium's codes for one at a line's end

@@ -26,8 +26,8 @@ from pathlib import Path
 from fontTools.ttLib import TTFont
 from fpdf import FPDF
 
-# At 96 dpi: one line of type on every 16 pixels, two characters on about as many.
-FONT_POINTS = 9.5
+# At 96 dpi a line is 16 pixels high and two characters are 16 pixels wide: one visual token of the tiny model.
+FONT_POINTS = 10.0
 LEADING_POINTS = 12.0
 PARAGRAPH_GAP_POINTS = 7.5
 MARGIN_POINTS = 27.0
