@@ -9,10 +9,11 @@ from pathlib import Path
 from fpdf import FPDF
 
 Line = tuple[float, float, str]  # millimetres from the left and from the top (of the baseline), text
-WORDS = (
-    "river stone market letter winter garden bridge carpet silver window candle forest island thunder pepper "
-    "ladder mirror basket copper velvet engine harbor meadow saddle turnip walnut puzzle feather compass lantern"
-).split()
+WORDS = [
+    "river", "stone", "market", "letter", "winter", "garden", "bridge", "carpet", "silver", "window",
+    "candle", "forest", "island", "thunder", "pepper", "ladder", "mirror", "basket", "copper", "velvet",
+    "engine", "harbor", "meadow", "saddle", "turnip", "walnut", "puzzle", "feather", "compass", "lantern",
+]  # fmt: skip
 
 
 def write_pdf(path: Path, pages: Sequence[Sequence[Line]], *, heading: str = "") -> Path:
@@ -65,30 +66,37 @@ def encrypted_pdf(path: Path) -> Path:
 
 
 def endless_pdf(path: Path) -> Path:
-    """A PDF of 4 kB that draws 10^9 rectangles: forms that draw ten forms each."""
-    depth, times = 9, 10
-    bodies = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+    """A PDF of 4 kB that draws 10^10 rectangles: forms that draw ten forms each."""
+    form = b"/Type /XObject /Subtype /Form /BBox [0 0 200 200] /Resources << /XObject << /F %d 0 R >> >>"
+    forms = [_stream(b"/F Do " * 10, form % (6 + level)) for level in range(8)]
+    return _write_raw_pdf(path, _stream(b"/F Do"), *forms, _stream(b"0 0 9 9 re f " * 100, form % 5))
+
+
+def swelling_pdf(path: Path, size: int) -> Path:
+    """A small PDF whose page is packed twice and swells to `size` bytes when it is read."""
+    packed = zlib.compressobj()
+    once = b"".join(packed.compress(bytes(2**20)) for _ in range(size >> 20)) + packed.flush()
+    return _write_raw_pdf(path, _stream(zlib.compress(once), b"/Filter [/FlateDecode /FlateDecode]"))
+
+
+def _stream(content: bytes, entries: bytes = b"") -> bytes:
+    return b"<< %s /Length %d >>\nstream\n%s\nendstream" % (entries, len(content), content)
+
+
+def _write_raw_pdf(path: Path, *objects: bytes) -> Path:
+    """A PDF of one page; its content is the first object (4 0 R), its form /F the second (5 0 R)."""
+    page = (
         b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 200 200] /Contents 4 0 R "
-        b"/Resources << /XObject << /F 5 0 R >> >> >>",
-        b"<< /Length 4 >>\nstream\n/F Do\nendstream",
-    ]
-    for level in range(depth):
-        content = b"/F Do " * times if level < depth - 1 else b"0 0 9 9 re f " * times
-        bodies.append(
-            b"<< /Type /XObject /Subtype /Form /BBox [0 0 200 200] /Resources << /XObject << /F %d 0 R >> >> "
-            b"/Length %d >>\nstream\n%s\nendstream" % (6 + level, len(content), content)
-        )
-    bodies.append(b"null")
+        b"/Resources << /XObject << /F 5 0 R >> >> >>"
+    )
+    catalog, pages = b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>"
     content, places = b"%PDF-1.4\n", []
-    for number, body in enumerate(bodies, start=1):
+    for number, body in enumerate((catalog, pages, page, *objects), start=1):
         places.append(len(content))
         content += b"%d 0 obj\n%s\nendobj\n" % (number, body)
-    table = b"".join(b"%010d 00000 n \n" % place for place in places)
-    count = len(bodies) + 1
-    content += b"xref\n0 %d\n0000000000 65535 f \n%s" % (count, table)
-    content += b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (count, content.index(b"xref\n"))
+    start, table = len(content), b"".join(b"%010d 00000 n \n" % place for place in places)
+    content += b"xref\n0 %d\n0000000000 65535 f \n%s" % (len(places) + 1, table)
+    content += b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(places) + 1, start)
     path.write_bytes(content)
     return path
 

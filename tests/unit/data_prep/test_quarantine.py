@@ -1,0 +1,186 @@
+"""A bad file never ends a run and never vanishes; a folder with nothing usable says why in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fpdf import FPDF
+
+from data_prep.config import DocumentsConfig
+from data_prep.errors import NoUsableDocuments
+from data_prep.prepare import prepare_documents
+from data_prep.reading import find_documents, read_documents
+from infra.store import LocalStore
+from tests.unit.data_prep.making import (
+    Steps,
+    encrypted_pdf,
+    endless_pdf,
+    png_of,
+    prose,
+    swelling_pdf,
+    write_pdf,
+)
+
+REASONS = {
+    "empty.pdf": "empty file (0 bytes)",
+    "encrypted.pdf": "encrypted: needs a password",
+    "giant-page.pdf": "oversized: page 1 has 18,667 x 18,667 pixels, the limit is 64,000,000",
+    "half.jpg": "broken image: image file is truncated",
+    "half.pdf": "truncated PDF: the end-of-file marker is missing",
+    "huge.png": "oversized",
+    "latin.png": "the text beside it, latin.txt, is not UTF-8",
+    "link.pdf": "cannot be read: No such file or directory",
+    "other.png": "broken image: cannot identify image file 'other.png'",
+    "text.pdf": "not a PDF: the file does not begin with %PDF-",
+    "torn.pdf": "broken PDF",
+}
+
+
+def bad_files(folder: Path, scan) -> None:
+    good = write_pdf(folder / "good.pdf", [prose(number) for number in range(6)]).read_bytes()
+    (folder / "good.pdf").unlink()
+    (folder / "empty.pdf").touch()
+    encrypted_pdf(folder / "encrypted.pdf")
+    giant = FPDF(unit="pt", format=(14_000, 14_000))
+    giant.add_page()
+    giant.output(str(folder / "giant-page.pdf"))
+    scan.resize((400, 400)).save(folder / "half.jpg")
+    (folder / "half.jpg").write_bytes((folder / "half.jpg").read_bytes()[:-900])
+    (folder / "half.pdf").write_bytes(good[: len(good) // 2])
+    (folder / "huge.png").write_bytes(png_of(30_000, 30_000))
+    scan.save(folder / "latin.png")
+    (folder / "latin.txt").write_bytes("café".encode("latin-1"))
+    (folder / "link.pdf").symlink_to("nowhere.pdf")
+    scan.save(folder / "other.png", format="GIF")
+    (folder / "text.pdf").write_text("I am a text.")
+    (folder / "torn.pdf").write_bytes(b"%PDF-1.7\n" + bytes(500) + b"%%EOF\n")
+
+
+@pytest.mark.parametrize("pages", [2, 4])
+def test_one_good_document_among_bad_ones_is_enough(tmp_path, scan, pages):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    bad_files(folder, scan)
+    write_pdf(folder / "good.pdf", [prose(number) for number in range(pages)], heading="The same heading")
+    write_pdf(folder / "scanned.pdf", [[], [], [], [], []])
+    (folder / "notes.docx").touch()
+    store = LocalStore(tmp_path / "store")
+    prepared = prepare_documents(folder, DocumentsConfig(), store, Steps())
+
+    inventory = json.loads((prepared.inventory.path / "inventory.json").read_text(encoding="utf-8"))
+    reasons = {entry["path"]: entry["reason"] for entry in inventory["documents"]}
+    for name, reason in REASONS.items():
+        assert reasons.pop(name).startswith(reason), name
+    assert reasons == {"good.pdf": None, "scanned.pdf": None}
+    assert inventory["counts"] == {"used": 2, "quarantined": len(REASONS), "unsupported": 1}
+    assert inventory["unsupported"] == ["notes.docx"]
+    assert all(
+        entry["status"] == ("quarantined" if entry["reason"] else "used") for entry in inventory["documents"]
+    )
+    assert "Only 1 document(s) with text" in inventory["warnings"][0]
+    for split in (prepared.train, prepared.test):
+        assert split.manifest.counts["trainable"]
+        assert split.manifest.counts["queries"]
+
+    again = Steps()
+    assert prepare_documents(folder, DocumentsConfig(), store, again) == prepared
+    assert again.read() == 1  # the link: it may point to something now
+
+
+def test_a_file_that_hangs_the_reader_is_left_and_tried_again_next_time(tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    write_pdf(folder / "b.pdf", [prose(1)])
+    endless_pdf(folder / "a.pdf")
+    config = DocumentsConfig(document_seconds=1.5, document_memory_bytes=64 * 2**30)
+    files, _ = find_documents(folder)
+    store, steps = LocalStore(tmp_path / "store"), Steps()
+    endless, good = read_documents(files, config, store, steps, workers=1)
+    assert endless.reason == "took longer than 1.5 s to read"
+    assert (good.reason, good.pages) == (None, 1)
+    assert [store.root / "document" / path.name for path in (store.root / "document").iterdir()] == [
+        good.samples.path
+    ]
+
+
+def test_a_file_that_kills_the_reader_is_left(tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    write_pdf(folder / "b.pdf", [prose(1)])
+    swelling_pdf(folder / "a.pdf", 2**28)
+    config = DocumentsConfig(document_memory_bytes=2**28)
+    files, _ = find_documents(folder)
+    swollen, good = read_documents(files, config, LocalStore(tmp_path / "store"), Steps(), workers=1)
+    assert swollen.reason.startswith("the reader died on it (exit code -")
+    assert (good.reason, good.pages) == (None, 1)
+
+
+def refused(folder: Path, tmp_path: Path, **settings) -> str:
+    with pytest.raises(NoUsableDocuments) as caught:
+        prepare_documents(
+            folder, DocumentsConfig(**settings), LocalStore(tmp_path / "store"), Steps(), workers=1
+        )
+    message = str(caught.value)
+    assert message.startswith(f"{folder}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_nothing_usable_names_the_first_reason(tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "a.pdf").touch()
+    (folder / "b.pdf").write_text("text")
+    assert "2 of 2 document(s) cannot be used" in (message := refused(folder, tmp_path))
+    assert message.endswith("the first is a.pdf: empty file (0 bytes)")
+
+
+def test_too_large_a_share_of_bad_files_is_an_error(tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    write_pdf(folder / "a.pdf", [prose(1), prose(2)])
+    (folder / "b.pdf").touch()
+    message = refused(folder, tmp_path, max_quarantined_share=0.4)
+    assert "1 of 2 document(s) cannot be used (limit 40%)" in message
+
+
+def test_empty_and_missing_folders(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "no documents found (.pdf, " in refused(tmp_path / "empty", tmp_path)
+    (tmp_path / "empty" / "a.docx").touch()
+    assert "among 1 file(s)" in refused(tmp_path / "empty", tmp_path)
+    assert "no such folder" in refused(tmp_path / "missing", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pages", "reason"),
+    [
+        ([[], []], "to test with: none of their pages has text"),
+        ([prose(1)], "to test with: too little text, and 0 part(s) of it repeat others"),
+        ([prose(1), prose(1), prose(1)], "to train on: too little text, and 8 part(s) of it repeat others"),
+    ],
+    ids=["scans", "one page", "the same page"],
+)
+def test_usable_documents_without_enough_text(tmp_path, pages, reason):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    write_pdf(folder / "a.pdf", pages)
+    assert f"1 usable document(s) leave no text {reason}" in refused(folder, tmp_path)
+
+
+def test_long_text_beside_images_asks_for_pages(tmp_path, scan):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for number in range(2):
+        scan.rotate(90 * number).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("many words " * 40 + str(number))
+    assert 'use unit "page"' in refused(folder, tmp_path)
+
+
+def test_a_file_name_that_is_not_unicode_is_shown_and_read(tmp_path):
+    write_pdf(tmp_path / "a.pdf", [prose(1)])
+    (tmp_path / "a.pdf").rename(str(tmp_path).encode().decode() + "/caf\udce9.pdf")
+    (file,), _ = find_documents(tmp_path)
+    assert file.name == "caf\\xe9.pdf"
+    (reading,) = read_documents([file], DocumentsConfig(), LocalStore(tmp_path / "store"), Steps(), workers=1)
+    assert (reading.reason, reading.pages) == (None, 1)

@@ -1,0 +1,108 @@
+"""Made queries come from the text without copying it; the user's are matched by document and page."""
+
+import json
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.errors import UnreadableDocument
+from data_prep.queries import UserQuery, make_queries, match_user_queries, read_user_queries
+
+TEXT = "The quick river bends around the market. Winter letters arrive by cart, at last!"
+
+
+def texts_of(text, key="k", **settings):
+    made = make_queries(key, text, **{"count": 2, "word_share": 0.5, "seed": 0} | settings)
+    return [query.text for query in made]
+
+
+def test_the_same_sample_gets_the_same_queries_and_another_others():
+    assert texts_of(TEXT, count=5) == texts_of(TEXT, count=5)
+    assert texts_of(TEXT, count=5) != texts_of(TEXT, count=5, key="l")
+    assert texts_of(TEXT, count=5) != texts_of(TEXT, count=5, seed=1)
+
+
+def test_a_query_names_its_sample():
+    made = make_queries("key-1", TEXT, count=2, word_share=0.5, seed=0)
+    assert [query.identity for query in made] == ["key-1-q0", "key-1-q1"]
+    assert {query.relevant for query in made} == {("key-1",)}
+
+
+@given(
+    st.lists(st.sampled_from(["river", "Stone", "Việt", "हिन्दी", "a", "b.", "c,", "?"]), max_size=20),
+    st.integers(1, 4),
+)
+def test_queries_hold_words_of_the_text_and_never_all_of_it(words, count):
+    text = " ".join(words)
+    printed = [word.strip(".,?") for word in words if word.strip(".,?")]
+    made = texts_of(text, count=count)
+    assert len(made) == len({query.casefold() for query in made}) <= count
+    for query in made:
+        assert len(query.split()) >= 2
+        assert all(query.split().count(word) <= printed.count(word) for word in query.split())
+        assert query.split() != printed
+
+
+@pytest.mark.parametrize("text", ["two words", "Two words."])
+def test_a_sentence_of_two_words_is_turned_round(text):
+    assert [query.casefold() for query in texts_of(text, count=4)] == ["words two"]
+
+
+@pytest.mark.parametrize("text", ["", "one", "One.", "?! ...", "bora bora"])
+def test_a_text_that_can_only_be_copied_has_no_query(text):
+    assert texts_of(text) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["हिन्दी में लिखा हुआ पाठ यहाँ है", "សៀវភៅ នេះ ល្អ ណាស់", "می‌خواهم کتاب بخوانم امروز"]
+)
+def test_marks_and_joiners_stay_in_their_words(text):
+    assert set(" ".join(texts_of(text, count=8)).split()) <= set(text.split())
+
+
+def test_a_query_may_hold_any_line_separator(tmp_path):
+    lines = [
+        {"query": "old\u2028stone  e\u0301", "document": "a.pdf", "page": 3},
+        {"query": "b", "document": "b.pdf", "page": 1},
+    ]
+    body = "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (tmp_path / "queries.jsonl").write_text("\ufeff" + body + "\n", encoding="utf-8", newline="\r\n")
+    assert read_user_queries(tmp_path / "queries.jsonl") == [
+        UserQuery(text="old stone é", document="a.pdf", page=3),
+        UserQuery(text="b", document="b.pdf", page=1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no json", b"5", b"[]", b'{"query": "a", "document": "b"}',
+        b'{"query": null, "document": "b", "page": 1}',
+        b'{"query": " ", "document": "b", "page": 1}', b'{"query": "a", "document": "b", "page": "x"}',
+        b'{"query": "a", "document": "b", "page": 0}', b'{"query": "a", "document": "b", "page": true}',
+        b'{"query": "a", "document": 1, "page": 1}', b'{"query": "caf\xe9", "document": "b", "page": 1}',
+    ],
+)  # fmt: skip
+def test_a_bad_line_is_named(tmp_path, line):
+    path = tmp_path / "queries.jsonl"
+    path.write_bytes(b'{"query": "a", "document": "b", "page": 1}\n' + line + b"\n")
+    with pytest.raises(UnreadableDocument, match=re.escape('line 2 is not {"query": ..., ')):
+        read_user_queries(path)
+
+
+def test_queries_find_their_pages_whatever_form_the_name_has():
+    queries = [
+        UserQuery(text="one", document=unicodedata.normalize("NFD", "Việt.pdf"), page=2),
+        UserQuery(text="two", document="Việt.pdf", page=9),
+        UserQuery(text="three", document="unknown.pdf", page=1),
+        UserQuery(text="four", document="./a.pdf", page=1),
+    ]
+    matched, others = match_user_queries(queries, {("Việt.pdf", 2): ["k1", "k2"], ("a.pdf", 1): ["k3"]})
+    assert [(query.identity, query.text, query.relevant) for query in matched] == [
+        ("user-000000", "one", ("k1", "k2")),
+        ("user-000003", "four", ("k3",)),
+    ]
+    assert others == 2

@@ -1,0 +1,167 @@
+"""Splits depend on names only, keep documents and their near-copies on one side, and are never empty."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data_prep.choosing import Candidate, assign_pages, choose_samples
+from data_prep.config import DocumentsConfig
+from data_prep.shards import ShardSource
+from data_prep.splits import (
+    SPLITS,
+    ImageDuplicates,
+    TextDuplicates,
+    assign_splits,
+    image_signature,
+    page_runs,
+    text_signature,
+)
+
+SHARES = {"test_share": 0.2, "validation_share": 0.05, "seed": 0}
+names = st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=30)
+
+
+@given(names, st.randoms())
+def test_splits_are_a_function_of_names_only(groups, random):
+    shuffled = sorted(groups)
+    random.shuffle(shuffled)
+    assert assign_splits(shuffled, **SHARES) == assign_splits(groups, **SHARES)
+
+
+@given(names.filter(lambda groups: len(groups) > 1), st.text(min_size=9, max_size=9))
+def test_one_group_more_frees_at_most_the_two_that_were_placed_by_force(groups, new):
+    before, after = assign_splits(groups, **SHARES), assign_splits(groups | {new}, **SHARES)
+    moved = {group for group in groups if before[group] != after[group]}
+    # In a crowd the two ends lie well inside test and train: nobody is forced.
+    crowd = assign_splits(groups | {f"document-{n}" for n in range(200)}, **SHARES)
+    assert len(moved) <= 2
+    assert all(after[group] == crowd[group] for group in moved)
+
+
+@given(st.sets(st.text(min_size=1, max_size=8), min_size=2, max_size=30), st.integers(0, 5))
+def test_test_and_train_are_never_empty(groups, seed):
+    sides = set(assign_splits(groups, **SHARES | {"seed": seed}).values())
+    assert {"test", "train"} <= sides <= set(SPLITS)
+
+
+def test_shares_are_about_as_asked():
+    places = list(assign_splits([f"document-{n}" for n in range(4000)], **SHARES).values())
+    assert abs(places.count("test") / 4000 - 0.2) < 0.02
+    assert abs(places.count("validation") / 4000 - 0.05) < 0.01
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=60), st.integers(1, 8))
+def test_page_runs_are_contiguous_and_of_equal_length(pages, runs):
+    run_of = page_runs(pages, runs)
+    ordered = [run_of[page] for page in sorted(run_of)]
+    assert run_of.keys() == set(pages)
+    assert ordered == sorted(ordered)
+    sizes = np.bincount(ordered)
+    assert len(sizes) == min(runs, len(run_of))
+    assert max(sizes) - min(sizes) <= 1
+
+
+def candidates(*texts: str, document: str = "a.pdf", page: int = 1) -> list[Candidate]:
+    return [
+        Candidate(
+            source=None, position=n, key=f"{document}{page}-{n}", document=document, page=page, text=text,
+            trainable=bool(text),
+        )
+        for n, text in enumerate(texts)
+    ]  # fmt: skip
+
+
+def choose(name, samples, splits, texts=None):
+    return choose_samples(name, samples, splits, texts or TextDuplicates(0.85), ImageDuplicates(6))
+
+
+class Usable:
+    """What `assign_pages` needs of a reading."""
+
+    def __init__(self, name: str, pages: int) -> None:
+        self.source = type("File", (), {"name": name})
+        self.pages = pages
+
+
+def test_with_enough_documents_each_is_on_one_side():
+    documents = [f"d{n}.pdf" for n in range(5)]
+    places = [(document, page) for document in documents for page in (1, 2)]
+    samples = [c for document, page in places for c in candidates("two words", document=document, page=page)]
+    splits, warnings = assign_pages([Usable(d, 2) for d in documents], samples, DocumentsConfig())
+    assert warnings == []
+    assert all(len(set(of_page.values())) == 1 for of_page in splits.values())
+    assert {"test", "train"} <= {split for of_page in splits.values() for split in of_page.values()}
+
+
+def test_with_few_documents_pages_are_split_and_a_warning_says_so():
+    samples = [c for page in range(1, 5) for c in candidates("two words", page=page)]
+    splits, (warning,) = assign_pages([Usable("a.pdf", 4)], samples, DocumentsConfig())
+    assert {"test", "train"} <= set(splits["a.pdf"].values())
+    assert warning.startswith("Only 1 document(s) with text")
+
+
+@given(st.integers(2, 4), st.integers(0, 20), st.integers(0, 99))
+def test_pages_without_text_take_no_ones_place(pages, scans, seed):
+    """Test and train both get a page with text, however many pages without text there are."""
+    samples = [c for page in range(1, pages + 1) for c in candidates("two words", page=page)]
+    samples += [c for page in range(1, scans + 1) for c in candidates("", document="scan.pdf", page=page)]
+    config = replace(DocumentsConfig(), seed=seed)
+    splits, _ = assign_pages([Usable("a.pdf", pages), Usable("scan.pdf", scans)], samples, config)
+    assert {"test", "train"} <= set(splits["a.pdf"].values())
+
+
+def test_repeats_are_dropped_inside_a_split_and_near_copies_between_splits():
+    original = "The quick river bends around the old stone market and the bridge of iron in winter"
+    near = original.replace("quick", "quack")
+    other = "Letters arrive by cart when the garden gate is shut and nobody looks at the window"
+    samples = [*candidates(original, original.upper()), *candidates(near, other, page=2)]
+    splits = {"a.pdf": {1: "test", 2: "train"}}
+    texts = TextDuplicates(0.7)
+    test, train = (choose(name, samples, splits, texts) for name in ("test", "train"))
+    assert [c.text for c in test.samples] == [original]
+    assert test.dropped == {"exact_duplicates": 1, "near_duplicates_of_other_splits": 0}
+    assert [c.text for c in train.samples] == [other]
+    assert train.dropped == {"exact_duplicates": 0, "near_duplicates_of_other_splits": 1}
+
+
+def test_equal_texts_are_always_near_duplicates_and_different_ones_are_not():
+    texts = TextDuplicates(0.85)
+    words = [f"sentence {n} speaks of {n * n} things and {n * 7} more" for n in range(40)]
+    for n, text in enumerate(words):
+        texts.add(str(n), text_signature(text))
+    assert all(texts.seen(text_signature(text.upper() + "  ")) for text in words)
+    assert not texts.seen(text_signature("nothing of the kind was ever written here before"))
+
+
+def test_pages_without_text_are_compared_as_images(scan):
+    images = ImageDuplicates(6)
+    assert not images.seen(image_signature(scan))
+    images.add(image_signature(scan))
+    brighter = Image.fromarray(np.maximum(np.asarray(scan), 3))
+    assert images.seen(image_signature(brighter))
+    assert not images.seen(image_signature(scan.rotate(180)))
+
+
+def test_in_a_prepared_folder_no_document_and_no_near_copy_is_on_two_sides(prepared):
+    sides = {name: list(ShardSource(getattr(prepared, name).path).records()) for name in SPLITS}
+    documents = [{record["document"] for record in records} for records in sides.values()]
+    assert sum(map(len, documents)) == len(set().union(*documents))
+    keys = [record["key"] for records in sides.values() for record in records]
+    assert len(keys) == len(set(keys))
+    texts = [record["text"].casefold() for record in sides["test"]]
+    assert len(texts) == len(set(texts))
+    seen = TextDuplicates(0.85)
+    for text in texts:
+        seen.add(text, text_signature(text))
+    assert not any(seen.seen(text_signature(record["text"])) for record in sides["train"])
+
+
+def test_the_inventory_counts_what_was_dropped(prepared):
+    inventory = json.loads((prepared.inventory.path / "inventory.json").read_text(encoding="utf-8"))
+    assert sum(counts["exact_duplicates"] for counts in inventory["splits"].values()) >= 4
+    assert [entry["samples"] for entry in inventory["documents"]] == [8, 8, 8, 8, 8, 12]
+    assert all(len(entry["splits"]) == 1 for entry in inventory["documents"])
