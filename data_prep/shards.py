@@ -104,12 +104,20 @@ class ShardSource:
     Args:
         folder: the split's folder.
         trainable_only: leave out pages without text.
+        max_characters: leave out longer texts.
     """
 
-    def __init__(self, folder: Path, *, trainable_only: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, trainable_only: bool = False, max_characters: int | None = None
+    ) -> None:
         self.folder = Path(folder)
         entries = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-        self.entries = [entry for entry in entries if entry["trainable"] or not trainable_only]
+        self.entries = [
+            entry
+            for entry in entries
+            if (entry["trainable"] or not trainable_only)
+            and (max_characters is None or entry["characters"] <= max_characters)
+        ]
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -47,14 +47,12 @@ class Up:
 class Bootstrap:
     """Train the base model of the tiny recipe from nothing, as it is committed in the repository."""
 
-    documents: Path | None = None
-    """Folder of documents in the base language. Default: the sample documents in English."""
-    output: Path | None = None
-    """Folder to write the model to. Default: where the recipe reads it."""
-    minutes: float | None = None
-    """Stop after this time."""
-    steps: int | None = None
-    """Stop after this many steps."""
+    documents: Path
+    """Folder of documents in the base language; data_prep/sample_documents/build.py makes the one used."""
+    output: Path
+    """Folder to write the model to."""
+    steps: int = 5_000
+    """Training steps, 32 examples each."""
 
 
 EXAMPLES = """\
@@ -65,6 +63,7 @@ Does continual generative pretraining raise page retrieval on these documents?
   lco run --doses 0 3200 9600 --seeds 0 1 2        other doses and seeds
   lco up                                           Prefect and MLflow pages, then:
   prefect deployment run lco/full-pipeline --watch
+  lco bootstrap --documents corpus --output base   a base model from random weights
 """
 
 Command = (
@@ -114,7 +113,7 @@ def _up(command: Up) -> int:
 def _bootstrap(command: Bootstrap) -> int:
     from pipelines.bootstrap import bootstrap
 
-    return bootstrap({name: value for name, value in vars(command).items() if value is not None})
+    return bootstrap(vars(command))
 
 
 if __name__ == "__main__":

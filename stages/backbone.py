@@ -4,9 +4,9 @@
 and the PIL image processor. `build_tiny_backbone` makes the untrained model of recipe `tiny`; the trained one
 comes from `lco bootstrap`.
 
-The processor class of Qwen2.5-VL cannot be built without torchvision (its video processor needs it), so inputs
-are assembled here from the tokenizer and the PIL image processor: the same pixels in training, evaluation and
-serving, whatever is installed.
+The processor class of Qwen2.5-VL cannot be built without torchvision (its video processor needs it), so
+inputs are assembled from the tokenizer and the PIL image processor: the same pixels in training, evaluation
+and serving, whatever is installed.
 """
 
 import hashlib
@@ -41,13 +41,21 @@ TINY_CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
-    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% endif %}"
     "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|answer|>{% endif %}"
 )
 # About 1 / sqrt(hidden size): with the usual 0.02 a width of 128 attends to everything alike for a long time.
 INITIALIZER_RANGE = 0.08
 # Latin with its extensions, Vietnamese, and general punctuation; anything else is spelled in bytes.
-TINY_ALPHABET = ((0x20, 0x7E), (0xA0, 0x17F), (0x1A0, 0x1B0), (0x1EA0, 0x1EF9), (0x2010, 0x2026), (0x20AB, 0x20AC))
+TINY_ALPHABET = (
+    (0x20, 0x7E),
+    (0xA0, 0x17F),
+    (0x1A0, 0x1B0),
+    (0x1EA0, 0x1EF9),
+    (0x2010, 0x2026),
+    (0x20AB, 0x20AC),
+)
 
 
 class ContractMismatch(Exception):
@@ -98,7 +106,7 @@ class Backbone:
     contract: EmbeddingContract
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors), tokenizer, image processor and contract; `load_backbone` reads them."""
+        """Write weights (safetensors), tokenizer, image processor and contract, for `load_backbone`."""
         folder = Path(folder)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
@@ -140,7 +148,9 @@ def load_backbone(location: str | Path, config: BackboneConfig) -> Backbone:
         for name in ("chat_template_sha256", "pixel_multiple"):
             if getattr(contract, name) != getattr(expected, name):
                 raise ContractMismatch(f"{location}: {name} is not the one that {CONTRACT_FILE} names")
-    return Backbone(model=model.eval(), tokenizer=tokenizer, image_processor=image_processor, contract=contract)
+    return Backbone(
+        model=model.eval(), tokenizer=tokenizer, image_processor=image_processor, contract=contract
+    )
 
 
 def build_tiny_backbone(shape: TinyShape, config: BackboneConfig, *, seed: int) -> Backbone:
@@ -170,7 +180,15 @@ def build_tiny_tokenizer(shape: TinyShape) -> PreTrainedTokenizerFast:
     vocabulary = {token: index for index, token in enumerate(byte_tokens + characters)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    special = ["<|pad|>", "<|im_start|>", END_TOKEN, "<|answer|>", "<|vision_start|>", IMAGE_TOKEN, "<|vision_end|>"]
+    special = [
+        "<|pad|>",
+        "<|im_start|>",
+        END_TOKEN,
+        "<|answer|>",
+        "<|vision_start|>",
+        IMAGE_TOKEN,
+        "<|vision_end|>",
+    ]
     prompts = [SUMMARIZE_IMAGE, SUMMARIZE_TEXT, TRANSCRIBE_IMAGE, REPEAT_TEXT]
     words = [f"{WORD_TOKEN_PREFIX}{number:04d}|>" for number in range(shape.word_tokens)]
     tokenizer.add_special_tokens(

@@ -17,10 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from rich.progress import Progress, TextColumn
 
 from data_prep.prepare import prepare_documents
 from data_prep.shards import ShardSource
-from infra.process import MetricsFile
 from infra.store import LocalStore
 from stages.backbone import build_tiny_backbone
 from stages.pretrain.loop import Step, train
@@ -40,9 +40,7 @@ def phases(steps: int) -> list[PretrainConfig]:
     reading = int(steps * 0.4)
     common = {"batch_size": BATCH_SIZE, "learning_rate": 2e-3, "replay_share": 0.0}
     return [
-        PretrainConfig(
-            doses=(reading * BATCH_SIZE,), warmup_steps=100, mixture=READING, seed=0, **common
-        ),
+        PretrainConfig(doses=(reading * BATCH_SIZE,), warmup_steps=100, mixture=READING, seed=0, **common),
         PretrainConfig(
             doses=((steps - reading) * BATCH_SIZE,),
             warmup_steps=20,
@@ -55,59 +53,53 @@ def phases(steps: int) -> list[PretrainConfig]:
 
 
 def bootstrap(documents: Path, output: Path, *, steps: int, work: Path) -> None:
-    """Train on the train split of `documents` and write weights, tokenizer, processor and model card."""
+    """Train on the train split of `documents`; write weights, tokenizer, processor and training.json."""
     start_process_group()
     recipe = get_recipe("tiny")
-    prepared = prepare_documents(
-        documents, recipe.documents, LocalStore(work / "store"), lambda done, total, label: None
-    )
-    source = ShardSource(prepared.train.path, trainable_only=True)
-    sources = [source.up_to(READING_CHARACTERS), source]
-    backbone = build_tiny_backbone(TinyShape(), recipe.backbone, seed=0)
-    metrics = MetricsFile(work / "bootstrap.jsonl")
-    started = time.monotonic()
-    done = 0
-    for phase, phase_source in zip(phases(steps), sources, strict=True):
+    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}")) as progress:
+        bar = progress.add_task("reading documents", total=None, loss="")
+        prepared = prepare_documents(
+            documents,
+            recipe.documents,
+            LocalStore(work / "store"),
+            lambda done, total, label: progress.update(bar, completed=done, total=total, description=label),
+        )
+        backbone = build_tiny_backbone(TinyShape(), recipe.backbone, seed=0)
+        started = time.monotonic()
+        progress.reset(bar, total=steps, description="training", loss="")
 
-        def report(step: Step, offset: int = done) -> None:
-            if step.number % 25 == 0:
-                metrics.write(
-                    cell="bootstrap",
-                    step=offset + step.number,
-                    total=steps,
-                    label="bootstrap",
-                    metrics={f"loss_{step.objective}": step.loss, "step_seconds": step.seconds},
-                )
+        def on_step(step: Step) -> None:
+            progress.update(bar, advance=1, loss=f"{step.objective} {step.loss:.2f}")
 
-        def checkpoint(dose: int, offset: int = done) -> None:
-            backbone.save(work / f"step-{offset + dose // BATCH_SIZE:06d}")
+        def on_dose(dose: int) -> None:
+            backbone.save(work / "unfinished")
 
-        train(backbone, [phase_source], [1.0], phase, on_step=report, on_dose=checkpoint)
-        done += max(phase.doses) // BATCH_SIZE
+        for phase, longest in zip(phases(steps), (READING_CHARACTERS, None), strict=True):
+            source = ShardSource(prepared.train.path, trainable_only=True, max_characters=longest)
+            train(backbone, [source], [1.0], phase, on_step=on_step, on_dose=on_dose)
     backbone.save(output)
-    card = {
-        "command": f"lco bootstrap --documents DIR --output {output.name} --steps {steps}",
+    facts = {
         "steps": steps,
-        "seed": 0,
         "shape": asdict(TinyShape()),
         "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
-        "documents": {
-            "digest": prepared.train.manifest.content_digest,
-            "counts": prepared.train.manifest.counts,
-        },
+        "documents_digest": prepared.train.manifest.content_digest,
+        "documents_counts": prepared.train.manifest.counts,
         "minutes": round((time.monotonic() - started) / 60, 1),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
-    (output / "training.json").write_text(json.dumps(card, indent=1))
+    (output / "training.json").write_text(json.dumps(facts, indent=1))
+    print(f"The base model is in {output}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("lco-output/bootstrap"))
     parser.add_argument("--steps", type=int, default=5_000)
+    parser.add_argument("--work", type=Path, default=Path("lco-output/bootstrap"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     bootstrap(arguments.documents, arguments.output, steps=arguments.steps, work=arguments.work)

@@ -187,14 +187,14 @@ def tiny() -> Recipe:
         refine=RefineConfig(
             seeds=(0, 1),
             arms=("text-only", "multimodal-20"),
-            steps=60,
+            steps=50,
             batch_size=64,
             learning_rate=4e-4,
             warmup_steps=10,
             temperature=0.05,
             lora_rank=16,
             lora_alpha=4,
-            lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+            lora_targets=("q_proj", "v_proj", "o_proj"),
         ),
         evaluate=EvaluateConfig(
             max_corpus=1_000, max_queries=1_000, generation_samples=400, decoded_samples=96

@@ -26,7 +26,7 @@ from pathlib import Path
 from fontTools.ttLib import TTFont
 from fpdf import FPDF
 
-# At 96 dpi a line is 16 pixels high and two characters are 16 pixels wide: one visual token of the tiny model.
+# At 96 dpi a line is 16 px high and two characters are 16 px wide: one visual token of the tiny model.
 FONT_POINTS = 10.0
 LEADING_POINTS = 12.0
 PARAGRAPH_GAP_POINTS = 7.5
@@ -161,7 +161,9 @@ def write_corpus(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--packages", type=Path, required=True, help="where the Debian packages are unpacked")
     parser.add_argument("--output", type=Path, help="folder that receives en/ and vi/")
     parser.add_argument("--base-corpus", type=Path, help="folder that receives the base's English pages")

@@ -63,7 +63,9 @@ def _commit(job: Job, cell: dict, result: dict) -> None:
         text = json.dumps(result, ensure_ascii=False, indent=1)
         (attempt.path / "generation.json").write_text(text, encoding="utf-8")
         attempt.commit(
-            inputs=job.input_digests(), configuration=asdict(job.recipe.evaluate), counts={"dose": cell["dose"]}
+            inputs=job.input_digests(),
+            configuration=asdict(job.recipe.evaluate),
+            counts={"dose": cell["dose"]},
         )
 
 
@@ -124,7 +126,9 @@ def greedy_transcriptions(backbone: Backbone, samples: Sequence[Sample], batch_s
     written: dict[str, str] = {}
     for rows in _by_length(samples, batch_size):
         batch = builder.collate([builder.transcribe_image(sample.image(), None) for sample in rows])
-        longest = max(len(backbone.tokenizer.encode(sample.text, add_special_tokens=False)) for sample in rows)
+        longest = max(
+            len(backbone.tokenizer.encode(sample.text, add_special_tokens=False)) for sample in rows
+        )
         generated = backbone.model.generate(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,

@@ -222,7 +222,9 @@ def _examples(scores: np.ndarray, task: SearchTask, config: EvaluateConfig) -> l
     ]
 
 
-def _score(scores: np.ndarray, ids: list[str], relevant: list[set[str]], config: EvaluateConfig) -> RetrievalScores:
+def _score(
+    scores: np.ndarray, ids: list[str], relevant: list[set[str]], config: EvaluateConfig
+) -> RetrievalScores:
     return score_retrieval(
         scores.astype(np.float32),
         corpus_ids=ids,

@@ -1,6 +1,6 @@
 """Stage 1 as a program: one training run that commits a checkpoint at each dose.
 
-    python -m stages.pretrain JOB.json
+python -m stages.pretrain JOB.json
 """
 
 import json
@@ -26,7 +26,7 @@ def main(job_path: Path) -> None:
     config = job.recipe.pretrain
     cells = {cell["dose"]: cell["fingerprint"] for cell in job.cells}
     config = replace(config, doses=tuple(sorted(cells)))
-    last_dose, last_step = max(cells), max(cells) // config.batch_size
+    last_step = max(cells) // config.batch_size
     backbone = load_backbone(job.recipe.backbone.location, job.recipe.backbone)
     sources = [
         ShardSource(job.inputs[name].path, trainable_only=True) for name in ("target_train", "base_train")
@@ -36,8 +36,9 @@ def main(job_path: Path) -> None:
     def on_step(step: Step) -> None:
         history.append(step)
         if rank() == 0 and (step.number % REPORT_EVERY == 0 or step.number == last_step):
+            next_dose = min(dose for dose in cells if dose >= step.number * config.batch_size)
             job.metrics.write(
-                cell=cells[last_dose],
+                cell=cells[next_dose],
                 step=step.number,
                 total=last_step,
                 label="pretraining (CGP)",

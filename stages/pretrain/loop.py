@@ -89,7 +89,9 @@ def train(
         weight_decay=config.weight_decay,
         max_gradient_norm=config.max_gradient_norm,
     )
-    for step, local in enumerate(local_batches(builder, words, sources, weights, config, total_steps), start=1):
+    for step, local in enumerate(
+        local_batches(builder, words, sources, weights, config, total_steps), start=1
+    ):
         started = time.perf_counter()
         label_count = global_sum(local.label_count)
         loss = engine(local.batch, local.targets)

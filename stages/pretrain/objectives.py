@@ -55,8 +55,10 @@ class GenerativeLoss(torch.nn.Module):
         self.model = model
 
     def forward(self, batch: Batch, targets: torch.Tensor | None) -> torch.Tensor:
-        """Return the summed loss in nats: of the label tokens, or of the summaries where `targets` are given."""
-        losses = token_losses(self.model, batch) if targets is None else summary_losses(self.model, batch, targets)
+        """Return the summed loss in nats: of label tokens, or of summaries where `targets` are given."""
+        losses = (
+            token_losses(self.model, batch) if targets is None else summary_losses(self.model, batch, targets)
+        )
         return losses.sum()
 
 

@@ -1,6 +1,6 @@
 """Stage 2 as a program: one LoRA refinement for each (dose, seed, arm), one after the other.
 
-    python -m stages.refine JOB.json
+python -m stages.refine JOB.json
 """
 
 import json
@@ -45,9 +45,7 @@ def _refine_cell(job: Job, number: int, cell: dict, source: ShardSource, queries
             )
 
     backbone = load_backbone(cell["model"], job.recipe.backbone)
-    refined = refine(
-        backbone, source, queries, config, seed=cell["seed"], arm=cell["arm"], on_step=on_step
-    )
+    refined = refine(backbone, source, queries, config, seed=cell["seed"], arm=cell["arm"], on_step=on_step)
     if rank() != 0:
         return
     with job.store.attempt("refine", cell["fingerprint"]) as attempt:

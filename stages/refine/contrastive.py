@@ -1,17 +1,43 @@
 """The contrastive objective: InfoNCE of query texts against texts or page images.
 
-Every rank embeds its own rows; positives are gathered over ranks with gradient, so that the gradient is that
-of the whole batch on one process. The softmax runs in float32.
+Every rank embeds its own rows, anchors and positives in one pass; positives are gathered over ranks with
+gradient, so that the gradient is that of the whole batch on one process. The softmax runs in float32.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import distributed
 from torch.distributed.nn.functional import all_gather
 from torch.nn.functional import cross_entropy, normalize
 
-from stages.train.sequences import Batch
+from stages.train.sequences import Batch, SequenceBuilder, TokenSequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedRows:
+    """Rows to embed, in batches of similar length, and how to put their vectors back in order."""
+
+    batches: tuple[Batch, ...]
+    order: torch.Tensor
+    """[rows] position of each row among the concatenated batches."""
+
+
+def rows_by_length(
+    builder: SequenceBuilder, sequences: Sequence[TokenSequence], rows_per_batch: int
+) -> EmbeddedRows:
+    """Batch sequences so that they need little padding; images apart from texts."""
+    places = sorted(
+        range(len(sequences)), key=lambda i: (sequences[i].patches is None, len(sequences[i].ids))
+    )
+    images = sum(sequence.patches is not None for sequence in sequences)
+    cuts = [*range(0, images, rows_per_batch), *range(images, len(places), rows_per_batch), len(places)]
+    batches = tuple(
+        builder.collate([sequences[index] for index in places[start:end]]) for start, end in pairwise(cuts)
+    )
+    return EmbeddedRows(batches=batches, order=torch.tensor(places).argsort())
 
 
 class ContrastiveLoss(torch.nn.Module):
@@ -22,20 +48,18 @@ class ContrastiveLoss(torch.nn.Module):
         self.model = model
         self.temperature = temperature
 
-    def forward(
-        self, anchors: Batch, positives: Sequence[Batch], same: torch.Tensor, own: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, rows: EmbeddedRows, same: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         """Return the summed InfoNCE loss of this rank's anchors, in nats.
 
         Args:
-            anchors: this rank's queries.
-            positives: this rank's positives, one batch a modality; concatenated they follow the anchors' order.
+            rows: this rank's anchors, then its positives, one each.
             same: [own rows, all rows] bool; True where a candidate is another positive of the same sample and
                 must not count as a negative.
             own: [own rows] column of each anchor's own positive among the gathered candidates.
         """
-        queries = self._embed(anchors)
-        candidates = gather_rows(torch.cat([self._embed(batch) for batch in positives]))
+        vectors = torch.cat([self._embed(batch) for batch in rows.batches])[rows.order]
+        queries, positives = vectors[: len(own)], vectors[len(own) :]
+        candidates = gather_rows(positives)
         return info_nce(queries, candidates, own=own, same=same, temperature=self.temperature)
 
     def _embed(self, batch: Batch) -> torch.Tensor:

@@ -17,7 +17,7 @@ from data_prep.queries import Query
 from data_prep.shards import Sample, ShardSource
 from stages.backbone import Backbone
 from stages.recipes import Arm, RefineConfig
-from stages.refine.contrastive import ContrastiveLoss
+from stages.refine.contrastive import ContrastiveLoss, EmbeddedRows, rows_by_length
 from stages.train.engine import (
     build_engine,
     gathered,
@@ -28,10 +28,11 @@ from stages.train.engine import (
     warmup_then_constant,
     world_size,
 )
-from stages.train.sequences import Batch, SequenceBuilder, embed
+from stages.train.sequences import SequenceBuilder, TokenSequence, embed
 
 DECODER = r"model\.language_model\.layers\.\d+\."
 MINIMUM_MERGE_COSINE = 0.9999
+ROWS_PER_BATCH = 32
 
 
 class RefinementError(Exception):
@@ -86,7 +87,11 @@ def refine(
     if rows < 2:
         raise RefinementError(f"{len(usable)} training queries are too few for a contrastive batch")
     order = BatchOrder(
-        lengths=[[len(query.text) for query in usable]], weights=[1.0], batch_size=rows, seed=seed, window_steps=1
+        lengths=[[len(query.text) for query in usable]],
+        weights=[1.0],
+        batch_size=rows,
+        seed=seed,
+        window_steps=1,
     )
     root = ContrastiveLoss(model, config.temperature).train()
     engine = build_engine(
@@ -142,24 +147,20 @@ def add_adapter(backbone: Backbone, config: RefineConfig) -> peft.PeftModel:
 
 def local_inputs(
     builder: SequenceBuilder, pairs: list[Pair], read_sample: Callable[[str], Sample]
-) -> tuple[Batch, list[Batch], torch.Tensor, torch.Tensor]:
-    """Build this rank's arguments of `ContrastiveLoss.forward` from the global batch.
-
-    Each rank's rows are ordered images first, so that one batch a modality keeps the anchors' order.
-    """
-    by_rank = [
-        sorted(pairs[number :: world_size()], key=lambda pair: not pair.as_image)
-        for number in range(world_size())
-    ]
-    everyone = [pair for rows in by_rank for pair in rows]
-    mine = by_rank[rank()]
+) -> tuple[EmbeddedRows, torch.Tensor, torch.Tensor]:
+    """Build this rank's arguments of `ContrastiveLoss.forward` from the global batch."""
+    by_rank = [pairs[number :: world_size()] for number in range(world_size())]
+    mine, everyone = by_rank[rank()], [pair for rows in by_rank for pair in rows]
     first = sum(len(rows) for rows in by_rank[: rank()])
     same = torch.tensor([[a.key == b.key for b in everyone] for a in mine])
     own = torch.arange(first, first + len(mine))
-    images = [builder.summarize_image(read_sample(pair.key).image()) for pair in mine if pair.as_image]
-    texts = [builder.summarize_text(read_sample(pair.key).text) for pair in mine if not pair.as_image]
-    anchors = builder.collate([builder.summarize_text(pair.query.text) for pair in mine])
-    return anchors, [builder.collate(rows) for rows in (images, texts) if rows], same, own
+    anchors = [builder.summarize_text(pair.query.text) for pair in mine]
+    positives = [_positive(builder, read_sample(pair.key), as_image=pair.as_image) for pair in mine]
+    return rows_by_length(builder, anchors + positives, ROWS_PER_BATCH), same, own
+
+
+def _positive(builder: SequenceBuilder, sample: Sample, *, as_image: bool) -> TokenSequence:
+    return builder.summarize_image(sample.image()) if as_image else builder.summarize_text(sample.text)
 
 
 @torch.no_grad()

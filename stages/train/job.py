@@ -28,7 +28,7 @@ class Job:
 
 
 def read_job(path: Path | str) -> Job:
-    """Read a job file and verify its inputs. Raises pydantic.ValidationError and infra.store.CorruptOutput."""
+    """Read a job file, verify its inputs. Raises pydantic.ValidationError and infra.store.CorruptOutput."""
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     store = LocalStore(job["store"])
     return Job(

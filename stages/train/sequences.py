@@ -109,7 +109,9 @@ class SequenceBuilder:
     def _frame(self, prompt: str, *, with_image: bool) -> tuple[list[int], list[int]]:
         """Token ids before and after the content, from the chat template with its generation prompt."""
         if prompt not in self._frames:
-            content = [{"type": "image"}, {"type": "text", "text": prompt}] if with_image else _CONTENT + prompt
+            content = (
+                [{"type": "image"}, {"type": "text", "text": prompt}] if with_image else _CONTENT + prompt
+            )
             rendered = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
             )
@@ -173,8 +175,10 @@ def embed(backbone: Backbone, batch: Batch) -> torch.Tensor:
     return torch.nn.functional.normalize(hidden[:, -1].float(), dim=-1)
 
 
-def label_logits(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return float32 logits [labels, vocabulary] and labels [labels], at label positions only, in row order."""
+def label_logits(
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits [labels, vocabulary] (float32) and labels [labels], at label positions, in row order."""
     hidden = model.model(**batch.model_inputs(), use_cache=False).last_hidden_state
     places = batch.labels != -100
     return model.lm_head(hidden[places]).float(), batch.labels[places]

@@ -49,7 +49,9 @@ def trained(tmp_path_factory, split_folder) -> dict[int, Path]:
 def test_two_processes_end_with_the_weights_of_one(trained, stage, training):
     one = load_file(trained[1] / f"{training}-0.safetensors")
     two = load_file(trained[2] / f"{training}-{stage}.safetensors")
-    start = dict(load_backbone(trained[1].parent / "model", get_recipe("tiny").backbone).model.named_parameters())
+    start = dict(
+        load_backbone(trained[1].parent / "model", get_recipe("tiny").backbone).model.named_parameters()
+    )
     assert one.keys() == two.keys() == start.keys()
     difference = sum(_squared_distance(one[name], two[name]) for name in one)
     moved = sum(_squared_distance(one[name], start[name]) for name in one)

@@ -1,6 +1,6 @@
 """Trains both stages for a few steps under every ZeRO stage and saves the weights; started by test_zero.py.
 
-    python -m tests.integration.two_steps JOB.json
+python -m tests.integration.two_steps JOB.json
 """
 
 import dataclasses
@@ -31,7 +31,12 @@ def main(job_path: Path) -> None:
     for stage in job["zero_stages"]:
         engine = EngineConfig(zero_stage=stage)
         pretrain = dataclasses.replace(
-            tiny.pretrain, doses=(2 * BATCH,), batch_size=BATCH, mixture=MIXTURE, engine=engine, warmup_steps=1
+            tiny.pretrain,
+            doses=(2 * BATCH,),
+            batch_size=BATCH,
+            mixture=MIXTURE,
+            engine=engine,
+            warmup_steps=1,
         )
         backbone = load_backbone(model, tiny.backbone)
         source = ShardSource(folder)

@@ -1,4 +1,4 @@
-"""A random backbone of the tiny recipe's kind and a few page images with text, for the tests of the stages."""
+"""A random backbone of the tiny recipe's kind and a few page images with text, for the stages' tests."""
 
 import io
 from pathlib import Path

@@ -24,7 +24,9 @@ def test_the_tiny_recipe_has_one_to_six_million_parameters():
 def test_from_pretrained_loads_all_three_parts(backbone, samples, tmp_path):
     backbone.save(tmp_path)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), backbone.model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), backbone.model.parameters(), strict=True)
+    )
     text = "Nhấn « Đồng ý »"
     assert AutoTokenizer.from_pretrained(tmp_path).encode(text) == backbone.tokenizer.encode(text)
     image = samples[0].image().convert("RGB")
@@ -118,11 +120,12 @@ def test_the_prompt_comes_from_the_chat_template(backbone):
 
 
 def test_text_is_cut_to_the_contract_and_images_never(backbone, samples):
-    short = dataclasses.replace(
-        backbone, contract=dataclasses.replace(backbone.contract, max_text_tokens=5)
-    )
+    short = dataclasses.replace(backbone, contract=dataclasses.replace(backbone.contract, max_text_tokens=5))
     builder = SequenceBuilder(short)
-    whole, cut = SequenceBuilder(backbone).summarize_text("abcdefghij").ids, builder.summarize_text("abcdefghij").ids
+    whole, cut = (
+        SequenceBuilder(backbone).summarize_text("abcdefghij").ids,
+        builder.summarize_text("abcdefghij").ids,
+    )
     assert len(whole) - len(cut) == 5
     image_token = backbone.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     sequence = builder.transcribe_image(samples[0].image(), "abcdefghij")

@@ -9,7 +9,9 @@ from stages.evaluate.retrieval import build_task, encode, measure_retrieval, sco
 from stages.recipes import get_recipe
 from stages.train.sequences import SequenceBuilder, embed
 
-CONFIG = dataclasses.replace(get_recipe("tiny").evaluate, max_corpus=8, max_queries=8, neighbours=2, batch_size=3)
+CONFIG = dataclasses.replace(
+    get_recipe("tiny").evaluate, max_corpus=8, max_queries=8, neighbours=2, batch_size=3
+)
 
 
 def test_character_error_rate_by_hand():
@@ -39,7 +41,9 @@ def test_greedy_decoding_equals_a_loop_without_cache(backbone, samples):
     ids: list[int] = []
     for _ in range(len(backbone.tokenizer.encode(sample.text, add_special_tokens=False)) + 8):
         sequence = builder.transcribe_image(sample.image(), None)
-        longer = dataclasses.replace(sequence, ids=sequence.ids + ids, label_start=len(sequence.ids) + len(ids))
+        longer = dataclasses.replace(
+            sequence, ids=sequence.ids + ids, label_start=len(sequence.ids) + len(ids)
+        )
         logits = backbone.model(**builder.collate([longer]).model_inputs()).logits[0, -1]
         ids.append(int(logits.argmax()))
         if ids[-1] == backbone.tokenizer.eos_token_id:
