@@ -57,6 +57,11 @@ def test_seeds_and_epochs_give_different_orders():
     assert sorted(itertools.chain(*first)) == sorted(itertools.chain(*second))
 
 
+def test_a_window_is_drawn_from_the_whole_source():
+    positions = [position for batch in order(1000).window(0) for _, position in batch]
+    assert max(positions) > 500
+
+
 def test_sources_are_mixed_in_their_shares():
     batches = order(50, 500, weights=[0.75, 0.25])
     sources = Counter(source for step in range(100) for source, _ in batches.batch(step))
@@ -81,7 +86,8 @@ def test_the_ranks_rows_interleave_to_the_global_batch():
             of_rank = order(30, batch_size=6)  # every rank has its own
             ranks.append([of_rank.batch(step)[rank::world] for step in range(4)])
         for step, batch in enumerate(expected[0]):
-            assert [row for rows in zip(*(steps[step] for steps in ranks), strict=True) for row in rows] == batch
+            rows = zip(*(steps[step] for steps in ranks), strict=True)
+            assert list(itertools.chain(*rows)) == batch
 
 
 def test_prefetching_keeps_the_order_and_its_errors():
