@@ -43,7 +43,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """How the DeepSpeed engine runs. Neither field changes what is computed."""
+    """How the DeepSpeed engine runs. `precision` changes the result; the others only in the last bits."""
 
     processes: int = 1
     zero_stage: Literal[0, 1, 2, 3] = 1
@@ -174,7 +174,7 @@ def tiny() -> Recipe:
         base_documents=str(SAMPLE_DOCUMENTS / "en"),
         documents=documents,
         backbone=BackboneConfig(
-            location=str(TINY_BASE), max_pixels=documents.max_pixels, max_text_tokens=256
+            location=str(TINY_BASE), max_pixels=documents.max_pixels, max_text_tokens=704
         ),
         pretrain=PretrainConfig(
             doses=(0, 3_200, 9_600, 28_800),

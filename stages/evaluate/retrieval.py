@@ -28,6 +28,7 @@ from stages.train.job import Job, read_job
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
 SHOWN_RESULTS = 5
+BELOW_EVERY_COSINE = -2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,18 +128,17 @@ def measure_retrieval(backbone: Backbone, task: SearchTask, config: EvaluateConf
     queries = encode(backbone, [builder.summarize_text(q.text) for q in task.queries], config.batch_size)
     text_ids = [sample.key for sample in with_text]
     to_images = queries.vectors @ images.vectors.T
+    to_texts = np.full(to_images.shape, BELOW_EVERY_COSINE, dtype=np.float32)  # no text: found last
+    to_texts[:, task.with_text] = queries.vectors @ texts.vectors.T
     own_image = [{key} for key in text_ids]
-    text_keys = set(text_ids)
-    text_relevant = [keys & text_keys for keys in task.relevant]
+    document_of = {sample.key: sample.document for sample in task.corpus}
     return {
         "corpus_size": len(task.corpus),
         "query_ids": [query.identity for query in task.queries],
-        "query_documents": [_document_of(task, query) for query in task.queries],
+        "query_documents": [document_of[sorted(keys)[0]] for keys in task.relevant],
         "directions": {
             "query_to_image": _score(to_images, task.corpus_ids, task.relevant, config).to_json(),
-            "query_to_text": _score(
-                queries.vectors @ texts.vectors.T, text_ids, text_relevant, config
-            ).to_json(),
+            "query_to_text": _score(to_texts, task.corpus_ids, task.relevant, config).to_json(),
             "text_to_image": _score(
                 texts.vectors @ images.vectors.T, task.corpus_ids, own_image, config
             ).to_json()
@@ -148,11 +148,6 @@ def measure_retrieval(backbone: Backbone, task: SearchTask, config: EvaluateConf
         "chance_mutual_knn": _chance(len(with_text), config),
         "examples": _examples(to_images, task, config),
     }
-
-
-def _document_of(task: SearchTask, query: Query) -> str:
-    by_key = {sample.key: sample.document for sample in task.corpus}
-    return next(by_key[key] for key in query.relevant if key in by_key)
 
 
 @dataclass(frozen=True, kw_only=True)

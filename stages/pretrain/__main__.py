@@ -5,7 +5,7 @@ python -m stages.pretrain JOB.json
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.shards import ShardSource
@@ -25,7 +25,6 @@ def main(job_path: Path) -> None:
     job = read_job(job_path)
     config = job.recipe.pretrain
     cells = {cell["dose"]: cell["fingerprint"] for cell in job.cells}
-    config = replace(config, doses=tuple(sorted(cells)))
     last_step = max(cells) // config.batch_size
     backbone = load_backbone(job.recipe.backbone.location, job.recipe.backbone)
     sources = [
@@ -63,6 +62,7 @@ def main(job_path: Path) -> None:
         sources,
         [1.0 - config.replay_share, config.replay_share],
         config,
+        wanted=cells,
         on_step=on_step,
         on_dose=on_dose,
     )

@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,9 +28,12 @@ from stages.train.engine import (
     step_engine,
     warmup_then_constant,
     warmup_then_decay,
+    world_size,
 )
 from stages.train.sequences import Batch, SequenceBuilder
 from stages.train.words import SalientWords
+
+WINDOW_STEPS = 16  # steps whose samples are sorted by length together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,7 @@ def train(
     weights: Sequence[float],
     config: PretrainConfig,
     *,
+    wanted: Collection[int] | None = None,
     on_step: Callable[[Step], None],
     on_dose: Callable[[int], None],
 ) -> None:
@@ -69,14 +73,21 @@ def train(
     Args:
         sources: training samples; the first is the target language.
         weights: share of each source.
+        wanted: the doses of the configuration that are needed (default: all); training ends at the last.
         on_step: called on every rank after every step.
-        on_dose: called on every rank with each dose as it is reached (0 included), whole parameters gathered.
+        on_dose: called on every rank with each wanted dose as it is reached, whole parameters gathered.
+
+    Raises:
+        ValueError: a global batch has fewer samples than there are ranks.
     """
+    if config.batch_size < world_size():
+        raise ValueError(f"batch size {config.batch_size} is below the number of ranks, {world_size()}")
+    wanted = config.doses if wanted is None else wanted
     seed_everything(config.seed)
     builder = SequenceBuilder(backbone)
     words = SalientWords.fit((text for source in sources for text in source.texts()), backbone.tokenizer)
     total_steps = max(config.doses) // config.batch_size
-    if 0 in config.doses:
+    if 0 in wanted:
         on_dose(0)
     root = GenerativeLoss(backbone.model).train()
     engine = build_engine(
@@ -89,9 +100,8 @@ def train(
         weight_decay=config.weight_decay,
         max_gradient_norm=config.max_gradient_norm,
     )
-    for step, local in enumerate(
-        local_batches(builder, words, sources, weights, config, total_steps), start=1
-    ):
+    last_step = max(wanted) // config.batch_size
+    for step, local in enumerate(local_batches(builder, words, sources, weights, config, last_step), start=1):
         started = time.perf_counter()
         label_count = global_sum(local.label_count)
         loss = engine(local.batch, local.targets)
@@ -106,7 +116,7 @@ def train(
                 seconds=time.perf_counter() - started,
             )
         )
-        if step * config.batch_size in config.doses:
+        if step * config.batch_size in wanted:
             with gathered(root):
                 on_dose(step * config.batch_size)
     engine.destroy()
@@ -119,14 +129,17 @@ def local_batches(
     sources: Sequence[ShardSource],
     weights: Sequence[float],
     config: PretrainConfig,
-    total_steps: int,
+    steps: int,
 ) -> Iterator[LocalBatch]:
     """Iterate over this rank's batches; samples are decoded ahead, in order."""
+    # A window of more than one epoch would sort copies of one sample into one batch.
+    epoch = min(len(source) / weight for source, weight in zip(sources, weights, strict=True) if weight)
     order = BatchOrder(
         lengths=[source.characters() for source in sources],
         weights=weights,
         batch_size=config.batch_size,
         seed=config.seed,
+        window_steps=max(1, min(WINDOW_STEPS, int(epoch // config.batch_size))),
     )
 
     def local_batch(step: int) -> LocalBatch:
@@ -139,4 +152,4 @@ def local_batches(
         label_count = int((batch.labels != -100).sum())
         return LocalBatch(objective=objective, batch=batch, targets=None, label_count=label_count)
 
-    return prefetched(local_batch, total_steps)
+    return prefetched(local_batch, steps)

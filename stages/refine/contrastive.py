@@ -53,8 +53,8 @@ class ContrastiveLoss(torch.nn.Module):
 
         Args:
             rows: this rank's anchors, then its positives, one each.
-            same: [own rows, all rows] bool; True where a candidate is another positive of the same sample and
-                must not count as a negative.
+            same: [own rows, all rows] bool; True where a candidate answers the anchor too and must not count
+                as a negative.
             own: [own rows] column of each anchor's own positive among the gathered candidates.
         """
         vectors = torch.cat([self._embed(batch) for batch in rows.batches])[rows.order]

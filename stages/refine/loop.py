@@ -6,9 +6,10 @@ the page images for a share of the rows. Vision tower and projector stay frozen.
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
+import numpy as np
 import peft
 import torch
 
@@ -51,15 +52,11 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """An anchor, and whether its positive is the page's image or its text."""
+    """An anchor, the key of its positive, and whether that is the page's image or its text."""
 
     query: Query
+    key: str
     as_image: bool
-
-    @property
-    def key(self) -> str:
-        """Key of the positive sample."""
-        return self.query.relevant[0]
 
 
 def refine(
@@ -82,7 +79,7 @@ def refine(
     builder = SequenceBuilder(backbone)
     model = add_adapter(backbone, config)
     positions = source.positions
-    usable = [query for query in queries if query.relevant[0] in positions]
+    usable = [query for query in queries if any(key in positions for key in query.relevant)]
     rows = min(config.batch_size, len(usable)) // world_size() * world_size()
     if rows < 2:
         raise RefinementError(f"{len(usable)} training queries are too few for a contrastive batch")
@@ -102,11 +99,18 @@ def refine(
         weight_decay=0.0,
         max_gradient_norm=config.max_gradient_norm,
     )
-    image_rows = round(config.image_share * rows) if arm == "multimodal-20" else 0
+    # The same number of images on every rank: under ZeRO 3 each forward pass is a collective.
+    image_share = config.image_share if arm == "multimodal-20" else 0.0
+    image_rows = round(image_share * rows / world_size()) * world_size()
     for number in range(config.steps):
         started = time.perf_counter()
-        batch = shuffled([usable[position] for _, position in order.batch(number)], seed=seed, step=number)
-        pairs = [Pair(query=query, as_image=row < image_rows) for row, query in enumerate(batch)]
+        pairs = draw_pairs(
+            [usable[position] for _, position in order.batch(number)],
+            positions,
+            image_rows=image_rows,
+            seed=seed,
+            step=number,
+        )
         loss = engine(*local_inputs(builder, pairs, lambda key: source[positions[key]]))
         step_engine(engine, loss, rows)
         mean_loss = global_sum(float(loss.detach())) / rows
@@ -118,10 +122,22 @@ def refine(
     return merged
 
 
-def shuffled(batch: list[Query], *, seed: int, step: int) -> list[Query]:
-    """Return the batch in an order drawn from (seed, step); its first rows take the image positives."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    return [batch[index] for index in torch.randperm(len(batch), generator=generator).tolist()]
+def draw_pairs(
+    batch: list[Query], trainable: Container[str], *, image_rows: int, seed: int, step: int
+) -> list[Pair]:
+    """Shuffle the batch, draw a positive for each query and make the first `image_rows` positives images.
+
+    A pure function of its arguments: every rank draws the same pairs.
+    """
+    generator = np.random.default_rng((seed, step, 2))
+    return [
+        Pair(
+            query=batch[index],
+            key=str(generator.choice([key for key in batch[index].relevant if key in trainable])),
+            as_image=row < image_rows,
+        )
+        for row, index in enumerate(generator.permutation(len(batch)))
+    ]
 
 
 def add_adapter(backbone: Backbone, config: RefineConfig) -> peft.PeftModel:
@@ -152,7 +168,7 @@ def local_inputs(
     by_rank = [pairs[number :: world_size()] for number in range(world_size())]
     mine, everyone = by_rank[rank()], [pair for rows in by_rank for pair in rows]
     first = sum(len(rows) for rows in by_rank[: rank()])
-    same = torch.tensor([[a.key == b.key for b in everyone] for a in mine])
+    same = torch.tensor([[b.key in a.query.relevant for b in everyone] for a in mine])
     own = torch.arange(first, first + len(mine))
     anchors = [builder.summarize_text(pair.query.text) for pair in mine]
     positives = [_positive(builder, read_sample(pair.key), as_image=pair.as_image) for pair in mine]

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -171,14 +170,12 @@ def test_the_form_of_the_deployment_is_typed(system: System) -> None:
 
 def test_a_second_run_reuses_everything(system: System, few_documents: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (system.output / "store").rglob("manifest.json")}
-    began = time.monotonic()
     assert start_run(system, few_documents).returncode == 0
     assert {
         path: path.stat().st_mtime_ns for path in (system.output / "store").rglob("manifest.json")
     } == before
     newest = max((system.output / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
     assert not list(newest.glob("*/job.json")), "a stage was started again"
-    assert time.monotonic() - began < 90
 
 
 def test_a_bad_parameter_fails_the_run_with_its_reason(system: System) -> None:
