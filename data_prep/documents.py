@@ -5,7 +5,9 @@ header promises pixels that the file need not hold. Everything that is wrong wit
 `UnreadableDocument` whose message stands in the inventory.
 """
 
+import bisect
 import io
+import math
 import resource
 import warnings
 from collections.abc import Iterator
@@ -23,6 +25,8 @@ PDF_SUFFIXES = (".pdf",)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF")  # whatever the name says, no other decoder is let at a file
 PDF_TAIL_BYTES = 4096  # a whole PDF names its end within these last bytes
+TEXT_BESIDE_BYTES = 2**20  # of one page; a longer text is no page's
+MAX_ASPECT_RATIO = 190  # the backbone's image processor refuses 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +142,9 @@ def _pixel_box(
     height = round((lines[0].top - lines[-1].bottom) * scale)
     left = round(min(line.left for line in lines) * scale) - 1
     right = round(max(line.right for line in lines) * scale) + 1
-    right, bottom = min(max(right, left + 2), image_size[0]), min(top + height, image_size[1])
-    return max(left, 0), max(top, 0), right, bottom
+    # Type of no size at the page's edge still gets one pixel: an image without area cannot be stored.
+    right, bottom = min(max(right, left + 2, 1), image_size[0]), min(max(top + height, 1), image_size[1])
+    return min(max(left, 0), right - 1), min(max(top, 0), bottom - 1), right, bottom
 
 
 def _read_image(path: Path, config: DocumentsConfig) -> ReadDocument:
@@ -178,6 +183,12 @@ def _text_beside(image_path: Path) -> str:
     text_path = image_path.with_suffix(".txt")
     if not text_path.is_file():
         return ""
+    size = text_path.stat().st_size
+    if size > TEXT_BESIDE_BYTES:
+        raise UnreadableDocument(
+            f"the text beside it, {text_path.name}, is too large: {size:,} bytes, "
+            f"the limit is {TEXT_BESIDE_BYTES:,}"
+        )
     try:
         text = text_path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -218,19 +229,31 @@ def _unit(
 
 
 def fit_to_grid(image: Image.Image, *, multiple: int, max_pixels: int) -> Image.Image:
-    """Shrink a grey image to at most `max_pixels`, then pad it with white to multiples of `multiple`.
+    """Shrink a grey image, then pad it with white to multiples of `multiple`, at most `max_pixels` in all.
 
     The image processor of the backbone then has nothing to resize: training, evaluation and serving see
-    the same pixels.
+    the same pixels. `max_pixels` must hold one square of `multiple`.
     """
-    if image.width * image.height > max_pixels:
-        longest = max_pixels // multiple // multiple * multiple
-        factor = min((max_pixels / (image.width * image.height)) ** 0.5, longest / max(image.size))
-        smaller = [max(1, int(side * factor)) for side in image.size]
-        # Whole multiples need no padding; a strip thinner than one keeps its height, or its type is lost.
-        fitted = [side // multiple * multiple or side for side in smaller]
-        image = image.resize(tuple(fitted), Image.Resampling.LANCZOS)
-    width, height = (-(-side // multiple) * multiple for side in image.size)
-    padded = Image.new("L", (width, height), 255)
+    whole = max(image.size)
+
+    def shrunk(longest: int) -> tuple[int, int]:
+        width, height = (max(1, side * longest // whole) for side in image.size)
+        return width, height
+
+    def padded_pixels(longest: int) -> int:
+        return math.prod(_padded_size(shrunk(longest), multiple))
+
+    # The longest side, up to its own length, with which the padded image still fits.
+    longest = bisect.bisect_right(range(1, whole + 1), max_pixels, key=padded_pixels)
+    if longest < whole:
+        image = image.resize(shrunk(longest), Image.Resampling.LANCZOS)
+    padded = Image.new("L", _padded_size(image.size, multiple), 255)
     padded.paste(image, (0, 0))
     return padded
+
+
+def _padded_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Return the next (width, height) in whole multiples whose aspect ratio is allowed."""
+    shortest = math.ceil(max(size) / multiple) / MAX_ASPECT_RATIO * multiple
+    width, height = (math.ceil(max(side, shortest) / multiple) * multiple for side in size)
+    return width, height

@@ -58,6 +58,7 @@ def prepare_documents(
     warnings += _unknown_pages(user_queries, candidates)
     texts = TextDuplicates(config.near_duplicate_similarity)
     images = ImageDuplicates(config.near_duplicate_image_bits)
+    digests = {reading.source.name: reading.samples.manifest.content_digest for reading in usable}
     outputs: dict[str, Committed] = {}
     counts: dict[str, dict[str, int]] = {}
     # Test first: a near-duplicate of a test sample is dropped from the other splits, never the reverse.
@@ -66,13 +67,16 @@ def prepare_documents(
         queries, warning = _queries_of(name, chosen.samples, user_queries, config)
         warnings += warning
         counts[name] = chosen.dropped
-        outputs[name] = _commit_split(name, chosen.samples, queries, config, store)
+        outputs[name] = _commit_split(name, chosen.samples, queries, digests, config, store)
         progress(done, len(SPLITS), "splitting")
-    for name, purpose in (("test", "test with"), ("train", "train on")):
-        if not outputs[name].manifest.counts["queries"]:
-            why = _why_nothing_is_left(candidates, counts, config)
+    for name, purpose, least in (("test", "test with", 1), ("train", "train on", 2)):
+        left = outputs[name].manifest.counts
+        if left["queries"] < least or not left["trainable"]:
             raise NoUsableDocuments(
-                f"{folder}: {len(usable)} usable document(s) leave no text to {purpose}: {why}"
+                f"{folder}: {len(usable)} usable document(s) leave not enough text to {purpose} "
+                f"({left['trainable']} part(s) with text, at least 1 needed; "
+                f"{left['queries']} search queries, at least {least} needed): "
+                f"{_why_too_little_is_left(candidates, counts, config)}"
             )
     inventory = _commit_inventory(readings, unsupported, splits, counts, warnings, outputs, config, store)
     return Prepared(**outputs, inventory=inventory)
@@ -92,10 +96,10 @@ def _check_usable(
     )
 
 
-def _why_nothing_is_left(
+def _why_too_little_is_left(
     candidates: list[Candidate], counts: dict[str, dict[str, int]], config: DocumentsConfig
 ) -> str:
-    """Return the reason and the next step, for a split without queries."""
+    """Return the reason and the next step, for a split without enough text."""
     if any(sample.made_queries(config) for sample in candidates):
         repeats = sum(count for dropped in counts.values() for count in dropped.values())
         return f"too little text, and {repeats} part(s) of it repeat others; add different pages"
@@ -129,25 +133,33 @@ def _unknown_pages(user_queries: list[UserQuery] | None, candidates: list[Candid
 def _queries_of(
     name: str, samples: list[Candidate], user_queries: list[UserQuery] | None, config: DocumentsConfig
 ) -> tuple[list[Query], list[str]]:
-    """Return the split's queries (the user's where it has any) and warnings for the report."""
+    """Return the split's queries and warnings for the report.
+
+    The user's queries alone are the test, where any name its pages; other splits have made ones beside them.
+    """
     pages: dict[tuple[str, int], list[str]] = {}
     for sample in samples:
         pages.setdefault((sample.document, sample.page), []).append(sample.key)
     matched, _ = match_user_queries(user_queries or [], pages)
-    if matched:
+    if name == "test" and matched:
         return matched, []
     made = [query for sample in samples for query in sample.made_queries(config)]
-    if not user_queries or not made:
-        return made, []
-    return made, [f"{USER_QUERIES} has no query for the {name} pages; they get made ones."]
+    if name == "test" and user_queries and made:
+        return made, [f"{USER_QUERIES} has no query for the test pages; they get made ones."]
+    return matched + made, []
 
 
 def _commit_split(
-    name: str, samples: list[Candidate], queries: list[Query], config: DocumentsConfig, store: Store
+    name: str,
+    samples: list[Candidate],
+    queries: list[Query],
+    digests: dict[str, str],
+    config: DocumentsConfig,
+    store: Store,
 ) -> Committed:
+    """Commit one split. `digests`: {document: content digest of the samples read from it}."""
     stage = f"documents-{name}"
-    sources = {sample.document: sample.source for sample in samples}
-    inputs = {document: source.digest() for document, source in sources.items()}
+    inputs = {sample.document: digests[sample.document] for sample in samples}
     plan = json.dumps([[sample.key for sample in samples], [query.to_json() for query in queries]])
     split_fingerprint = fingerprint(
         stage=stage,

@@ -9,8 +9,10 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -25,12 +27,18 @@ from data_prep.documents import (
 )
 from data_prep.errors import NoUsableDocuments, ReaderFailure, UnreadableDocument
 from data_prep.shards import Sample, sample_key, write_split
-from infra.fingerprint import fingerprint
+from infra.fingerprint import canonical_json, fingerprint
 from infra.store import Committed, Store
 
 SCHEMA_VERSION = 1
 LIBRARIES = ("pypdfium2", "pillow", "webdataset", "datasketch", "ImageHash")
 USER_QUERIES = "queries.jsonl"
+# Settings about splits and queries: a change of one reads no document again.
+AFTER_READING = frozenset({
+    "max_quarantined_share", "test_share", "validation_share", "min_documents_to_split",
+    "near_duplicate_similarity", "near_duplicate_image_bits", "queries_per_sample", "query_word_share",
+    "samples_per_shard", "seed",
+})  # fmt: skip
 
 Progress = Callable[[int, int, str], None]
 Outcome = ReadDocument | UnreadableDocument
@@ -65,12 +73,14 @@ def find_documents(folder: Path) -> tuple[list[SourceFile], list[str]]:
         raise NoUsableDocuments(f"{folder}: no such folder; pass a folder of PDFs or page images")
     documents, unsupported = [], []
     # A link to nothing is listed too: the reader then says what is wrong with it.
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     texts_beside = {path.with_suffix("") for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
     for path in paths:
         # Names from old archives need not be UTF-8; what the inventory shows must be.
         name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
-        if path.suffix.lower() in PDF_SUFFIXES + IMAGE_SUFFIXES:
+        if _is_special(path):
+            unsupported.append(name)
+        elif path.suffix.lower() in PDF_SUFFIXES + IMAGE_SUFFIXES:
             documents.append(SourceFile(name=name, path=path, digest=_digest(path)))
         elif name != USER_QUERIES and not (path.suffix == ".txt" and path.with_suffix("") in texts_beside):
             unsupported.append(name)
@@ -80,10 +90,16 @@ def find_documents(folder: Path) -> tuple[list[SourceFile], list[str]]:
     return documents, unsupported
 
 
+def _is_special(path: Path) -> bool:
+    """Return whether it is a FIFO, socket or device, or a link to one: to open it may wait for ever."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     beside = path.with_suffix(".txt")
-    for part in (path, beside) if path.suffix.lower() in IMAGE_SUFFIXES else (path,):
+    has_text = path.suffix.lower() in IMAGE_SUFFIXES and beside.is_file()
+    for part in (path, beside) if has_text else (path,):
         try:
             with part.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -98,18 +114,21 @@ def read_documents(
     """Read the files that no committed output holds yet, several at a time, each under its own limits."""
     readings: dict[str, Reading] = {}
     missing: list[SourceFile] = []
+    fingerprints = _fingerprints(files, config)
     for file in files:
-        committed = store.find("document", _document_fingerprint(file, config))
+        committed = store.find("document", fingerprints[file.name])
         if committed is None:
             missing.append(file)
         else:
             readings[file.name] = _load_reading(file, committed)
-    for done, (file, outcome) in enumerate(_read_each(missing, config, workers), start=1):
-        if isinstance(outcome, ReaderFailure):
-            readings[file.name] = Reading(source=file, samples=None, pages=0, reason=str(outcome))
-        else:
-            readings[file.name] = _load_reading(file, _commit_document(file, outcome, config, store))
-        progress(done, len(missing), "reading documents")
+    with closing(_read_each(missing, config, workers)) as outcomes:
+        for done, (file, outcome) in enumerate(outcomes, start=1):
+            if isinstance(outcome, ReaderFailure):
+                readings[file.name] = Reading(source=file, samples=None, pages=0, reason=str(outcome))
+            else:
+                committed = _commit_document(file, fingerprints[file.name], outcome, config, store)
+                readings[file.name] = _load_reading(file, committed)
+            progress(done, len(missing), "reading documents")
     return [readings[file.name] for file in files]
 
 
@@ -119,13 +138,14 @@ def _read_each(
     """Yield every file with what was read, in order; only a few documents are in memory at a time."""
     if not files:
         return
-    with ProcessPool(
+    pool = ProcessPool(
         max_workers=min(workers, len(files)),
         initializer=limit_this_process,
         initargs=(config.document_memory_bytes,),
         # A fork would inherit the caller's threads' locks and count its memory against the limit.
         context=multiprocessing.get_context("spawn"),
-    ) as pool:
+    )
+    try:
         waiting: deque = deque()
         for file in files:
             task = pool.schedule(read_document, args=(file.path, config), timeout=config.document_seconds)
@@ -135,6 +155,12 @@ def _read_each(
                 yield oldest, _outcome(task, config)
         for oldest, task in waiting:
             yield oldest, _outcome(task, config)
+        pool.close()
+    except BaseException:  # an interrupt does not wait for the documents that are being read
+        pool.stop()
+        raise
+    finally:
+        pool.join()
 
 
 def _outcome(task, config: DocumentsConfig) -> Outcome:
@@ -156,21 +182,31 @@ def _outcome(task, config: DocumentsConfig) -> Outcome:
     raise error
 
 
-def _document_fingerprint(file: SourceFile, config: DocumentsConfig) -> str:
-    return fingerprint(
+def _fingerprints(files: Sequence[SourceFile], config: DocumentsConfig) -> dict[str, str]:
+    """Return {name: fingerprint} of what is read from each file; what all have in common is digested once."""
+    reader = fingerprint(
         stage="document",
         schema_version=SCHEMA_VERSION,
-        configuration=asdict(config),
-        inputs={"file": file.digest, "name": hashlib.sha256(file.name.encode()).hexdigest()},
+        configuration=_reading_configuration(config),
+        inputs={},
         packages=("data_prep",),
         libraries=LIBRARIES,
     )
+    return {
+        file.name: hashlib.sha256(canonical_json([reader, file.digest, file.name])).hexdigest()[: len(reader)]
+        for file in files
+    }
+
+
+def _reading_configuration(config: DocumentsConfig) -> dict[str, Any]:
+    """Return the settings that decide what is read from one document."""
+    return {name: value for name, value in asdict(config).items() if name not in AFTER_READING}
 
 
 def _commit_document(
-    file: SourceFile, outcome: Outcome, config: DocumentsConfig, store: Store
+    file: SourceFile, document_fingerprint: str, outcome: Outcome, config: DocumentsConfig, store: Store
 ) -> Committed:
-    with store.attempt("document", _document_fingerprint(file, config)) as attempt:
+    with store.attempt("document", document_fingerprint) as attempt:
         if isinstance(outcome, UnreadableDocument):
             summary = {"pages": 0, "reason": " ".join(str(outcome).split())}
         else:
@@ -179,7 +215,9 @@ def _commit_document(
             write_split(attempt.path, samples, (), per_shard=1_000_000)
         (attempt.path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
         return attempt.commit(
-            inputs={"file": file.digest}, configuration=asdict(config), counts={"pages": summary["pages"]}
+            inputs={"file": file.digest},
+            configuration=_reading_configuration(config),
+            counts={"pages": summary["pages"]},
         )
 
 

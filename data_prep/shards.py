@@ -12,6 +12,7 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
@@ -91,7 +92,6 @@ def _write_shard(folder: Path, number: int, samples: list[Sample]) -> list[dict]
             "json": places[f"{sample.key}.json"],
             "characters": len(sample.text),
             "text_bytes": len(sample.text.encode()),
-            "pixels": sample.width * sample.height,
             "trainable": sample.trainable,
         }
         for sample in samples
@@ -143,22 +143,14 @@ class ShardSource:
         """Every sample's length in characters, in order."""
         return [entry["characters"] for entry in self.entries]
 
-    def digest(self) -> str:
-        """SHA-256 over the shards' bytes."""
-        digest = hashlib.sha256()
-        for shard in sorted((self.folder / "shards").iterdir()):
-            digest.update(shard.read_bytes())
-        return digest.hexdigest()
-
     def by_key(self, key: str) -> Sample:
         """Return one sample by key. Raises KeyError."""
         return self[self.positions[key]]
 
-    @property
+    @cached_property
     def positions(self) -> dict[str, int]:
         """{key: position} of every sample."""
         return {entry["key"]: position for position, entry in enumerate(self.entries)}
-
 
     def _open(self, shard: str) -> io.BufferedReader:
         if Path(shard).name != shard:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_prep import text_layer
 from data_prep.config import DocumentsConfig
-from data_prep.documents import fit_to_grid, read_document
+from data_prep.documents import _pixel_box, fit_to_grid, read_document
 from tests.unit.data_prep.making import column, prose, write_pdf
 
 FIRST = ("The quick river bends around", "the old stone market and the", "bridge of iron.")
@@ -74,13 +74,39 @@ def test_crops_fill_the_grid_of_the_backbone(tmp_path):
         assert (image.size, image.mode, image.format) == ((unit.width, unit.height), "L", "PNG")
 
 
-@pytest.mark.parametrize("size", [(640, 480), (5000, 20), (20, 5000), (60_000, 1), (17, 16), (1, 1)])
+@pytest.mark.parametrize(
+    "size",
+    [(640, 480), (5000, 20), (20, 5000), (60_000, 1), (17, 16), (1, 1), (3500, 8), (330, 93)],
+)
 def test_an_image_of_any_shape_is_shrunk_to_the_grid_and_keeps_its_ink(size):
     fitted = fit_to_grid(Image.new("L", size, 0), multiple=16, max_pixels=320 * 96)
     assert fitted.width % 16 == 0 == fitted.height % 16
     assert fitted.width * fitted.height <= 320 * 96
     ink = np.asarray(fitted) < 128
     assert max(ink.sum(axis=0)) >= min(size[1] * fitted.width / size[0] * 0.7, fitted.height * 0.7, size[1])
+
+
+@pytest.mark.parametrize("size", [(3500, 8), (8, 3500), (60_000, 1)])
+def test_a_strip_is_padded_to_a_shape_that_the_backbone_takes(size):
+    fitted = fit_to_grid(Image.new("L", size, 0), multiple=16, max_pixels=1_000_000)
+    assert max(fitted.size) <= 190 * min(fitted.size)
+    assert fitted.width % 16 == 0 == fitted.height % 16
+    assert fitted.width * fitted.height <= 1_000_000
+
+
+def test_an_image_that_fits_is_padded_and_a_larger_one_keeps_its_shape():
+    assert fit_to_grid(Image.new("L", (310, 90)), multiple=16, max_pixels=320 * 96).size == (320, 96)
+    shrunk = np.asarray(fit_to_grid(Image.new("L", (330, 93), 0), multiple=16, max_pixels=320 * 96))
+    assert shrunk.shape == (96, 320)
+    assert ((shrunk < 128).any(axis=1).sum(), (shrunk < 128).any(axis=0).sum()) == (90, 320)
+
+
+@pytest.mark.parametrize("baseline", [0.0, 50.0, 100.0])
+def test_type_of_no_size_still_gets_a_pixel(baseline):
+    line = text_layer.Line(text="a", left=10, right=10, baseline=baseline, size=0.0, is_bold=False)
+    left, top, right, bottom = _pixel_box([line], (100, 100), page_height=100.0, scale=1.0)
+    assert 0 <= left < right <= 100
+    assert 0 <= top < bottom <= 100
 
 
 def test_a_bold_short_paragraph_is_a_heading(tmp_path):

@@ -71,11 +71,22 @@ def test_another_configuration_is_another_output(folder, config, prepared, tmp_p
     assert digests(pages)["train"] != digests(prepared)["train"]
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [{"test_share": 0.5}, {"queries_per_sample": 1}, {"seed": 3}],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_settings_of_splits_and_queries_read_no_document_again(folder, store, setting):
+    steps = Steps()
+    prepare_documents(folder, DocumentsConfig(**setting), store, steps)
+    assert steps.read() == 0
+
+
 def queries_beside(folder, *lines) -> None:
     (folder / "queries.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_the_users_queries_replace_made_ones_where_there_are_any(folder, config, store, prepared):
+def test_the_users_queries_alone_are_the_test_where_there_are_any(folder, config, store, prepared):
     document = next(e["path"] for e in inventory_of(prepared)["documents"] if e["splits"] == ["test"])
     queries_beside(
         folder,
@@ -89,9 +100,19 @@ def test_the_users_queries_replace_made_ones_where_there_are_any(folder, config,
     assert query.text == "where is the river"
     assert {(sample.document, sample.page) for sample in answers} == {(document, 1)}
     assert read_queries(with_queries.train.path) == read_queries(prepared.train.path)
+    assert inventory_of(with_queries)["warnings"] == ["queries.jsonl: 1 of 2 queries name unknown pages."]
+
+
+def test_the_users_training_queries_stand_beside_made_ones(folder, config, store, prepared):
+    document = next(e["path"] for e in inventory_of(prepared)["documents"] if e["splits"] == ["train"])
+    queries_beside(folder, {"query": "where is the river", "document": document, "page": 1})
+    with_queries = prepare_documents(folder, config, store, Steps())
+    own, *made = read_queries(with_queries.train.path)
+    assert own.text == "where is the river"
+    assert made == read_queries(prepared.train.path)
+    assert read_queries(with_queries.test.path) == read_queries(prepared.test.path)
     assert inventory_of(with_queries)["warnings"] == [
-        "queries.jsonl: 1 of 2 queries name unknown pages.",
-        "queries.jsonl has no query for the train pages; they get made ones.",
+        "queries.jsonl has no query for the test pages; they get made ones."
     ]
 
 

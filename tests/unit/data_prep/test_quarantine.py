@@ -1,18 +1,22 @@
 """A bad file never ends a run and never vanishes; a folder with nothing usable says why in one line."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 from fpdf import FPDF
 
 from data_prep.config import DocumentsConfig
+from data_prep.documents import read_document
 from data_prep.errors import NoUsableDocuments
 from data_prep.prepare import prepare_documents
 from data_prep.reading import find_documents, read_documents
 from infra.store import LocalStore
 from tests.unit.data_prep.making import (
     Steps,
+    column,
     encrypted_pdf,
     endless_pdf,
     png_of,
@@ -29,6 +33,7 @@ REASONS = {
     "half.pdf": "truncated PDF: the end-of-file marker is missing",
     "huge.png": "oversized",
     "latin.png": "the text beside it, latin.txt, is not UTF-8",
+    "long.png": "the text beside it, long.txt, is too large: 1,048,577 bytes, the limit is 1,048,576",
     "link.pdf": "cannot be read: No such file or directory",
     "other.png": "broken image: cannot identify image file 'other.png'",
     "text.pdf": "not a PDF: the file does not begin with %PDF-",
@@ -50,6 +55,8 @@ def bad_files(folder: Path, scan) -> None:
     (folder / "huge.png").write_bytes(png_of(30_000, 30_000))
     scan.save(folder / "latin.png")
     (folder / "latin.txt").write_bytes("café".encode("latin-1"))
+    scan.save(folder / "long.png")
+    (folder / "long.txt").write_bytes(b"a" * (2**20 + 1))
     (folder / "link.pdf").symlink_to("nowhere.pdf")
     scan.save(folder / "other.png", format="GIF")
     (folder / "text.pdf").write_text("I am a text.")
@@ -115,6 +122,41 @@ def test_a_file_that_kills_the_reader_is_left(tmp_path):
     assert (good.reason, good.pages) == (None, 1)
 
 
+def test_an_interrupt_does_not_wait_for_documents_that_are_being_read(tmp_path):
+    for name in ("b.pdf", "c.pdf", "d.pdf"):
+        endless_pdf(tmp_path / name)
+    write_pdf(tmp_path / "a.pdf", [prose(1)])
+    files, _ = find_documents(tmp_path)
+
+    def interrupted(done: int, total: int, label: str) -> None:
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        read_documents(
+            files,
+            DocumentsConfig(document_seconds=120, document_memory_bytes=64 * 2**30),
+            LocalStore(tmp_path / "store"),
+            interrupted,
+            workers=1,
+        )
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_regular_file_is_never_opened(tmp_path, scan):
+    write_pdf(tmp_path / "a.pdf", [prose(1)])
+    scan.save(tmp_path / "scan.png")
+    os.mkfifo(tmp_path / "scan.txt")
+    os.mkfifo(tmp_path / "pipe.pdf")
+    (tmp_path / "pipe-link.pdf").symlink_to("pipe.pdf")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    documents, unsupported = find_documents(tmp_path)
+    assert [file.name for file in documents] == ["a.pdf", "scan.png"]
+    assert unsupported == ["pipe-link.pdf", "pipe.pdf", "scan.txt", "zero.png"]
+    assert [unit.text for unit in read_document(documents[1].path, DocumentsConfig()).units] == [""]
+
+
 def refused(folder: Path, tmp_path: Path, **settings) -> str:
     with pytest.raises(NoUsableDocuments) as caught:
         prepare_documents(
@@ -158,14 +200,18 @@ def test_empty_and_missing_folders(tmp_path):
         ([[], []], "to test with: none of their pages has text"),
         ([prose(1)], "to test with: too little text, and 0 part(s) of it repeat others"),
         ([prose(1), prose(1), prose(1)], "to train on: too little text, and 8 part(s) of it repeat others"),
+        ([column("two words"), column("one river")], "to train on: too little text"),
     ],
-    ids=["scans", "one page", "the same page"],
+    ids=["scans", "one page", "the same page", "one query"],
 )
 def test_usable_documents_without_enough_text(tmp_path, pages, reason):
     folder = tmp_path / "documents"
     folder.mkdir()
     write_pdf(folder / "a.pdf", pages)
-    assert f"1 usable document(s) leave no text {reason}" in refused(folder, tmp_path)
+    purpose, why = reason.split(": ")
+    message = refused(folder, tmp_path)
+    assert f"1 usable document(s) leave not enough text {purpose} (" in message
+    assert f" needed): {why}" in message
 
 
 def test_long_text_beside_images_asks_for_pages(tmp_path, scan):
