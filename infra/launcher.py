@@ -69,7 +69,7 @@ def command(module: str, job_path: Path, *, processes: int) -> list[str]:
 
 
 def local_environment(*, processes: int) -> dict[str, str]:
-    """Loopback transport, a fair share of the cores, and our own source tree whatever the folder."""
+    """CPU, loopback transport, a fair share of the cores, and our own source tree whatever the folder."""
     source = str(Path(__file__).resolve().parent.parent)
     inherited = os.environ.get("PYTHONPATH")
     return {
@@ -77,6 +77,9 @@ def local_environment(*, processes: int) -> dict[str, str]:
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)),
         "TOKENIZERS_PARALLELISM": "false",
+        # This version trains on the CPU only: no batch is moved to a device, so none may be found.
+        "CUDA_VISIBLE_DEVICES": "",
+        "DS_ACCELERATOR": "cpu",
         "PYTHONPATH": f"{source}{os.pathsep}{inherited}" if inherited else source,
         "PYTHONSAFEPATH": "1",  # a json.py in the user's folder must not become ours
     }

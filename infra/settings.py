@@ -1,12 +1,14 @@
 """Where things are on this machine: output root, tracking, ports. Read once, at the edge, and passed down."""
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 DEFAULT_OUTPUT = "lco-output"
+# Where every server of ours listens. None asks who is there, and a Prefect server runs what it is told to:
+# from another machine, use an SSH tunnel.
+LOOPBACK = "127.0.0.1"
 
 
 class SettingsError(Exception):
@@ -23,7 +25,6 @@ class Settings:
     output: Path = field(default_factory=lambda: Path(DEFAULT_OUTPUT).absolute())
     tracking_uri: str = ""
     experiment: str = "lco"
-    host: str = "127.0.0.1"
     prefect_port: int = 4200
     mlflow_port: int = 5000
 
@@ -31,11 +32,6 @@ class Settings:
         object.__setattr__(self, "output", Path(self.output).expanduser().absolute())
         if not self.tracking_uri:
             object.__setattr__(self, "tracking_uri", f"sqlite:///{self.output / 'mlflow.db'}")
-        if not _is_loopback(self.host):
-            # Neither server asks who is there, and a Prefect server runs what it is told to.
-            raise SettingsError(
-                f"host {self.host!r} is not a loopback address: use 127.0.0.1 and an SSH tunnel"
-            )
 
     @property
     def store_root(self) -> Path:
@@ -65,18 +61,18 @@ class Settings:
     @property
     def prefect_url(self) -> str:
         """The Prefect page; its API is below /api."""
-        return f"http://{self.host}:{self.prefect_port}"
+        return f"http://{LOOPBACK}:{self.prefect_port}"
 
     @property
     def mlflow_url(self) -> str:
         """The MLflow page that `lco up` serves."""
-        return f"http://{self.host}:{self.mlflow_port}"
+        return f"http://{LOOPBACK}:{self.mlflow_port}"
 
     @classmethod
     def from_environment(
         cls, environment: Mapping[str, str] | None = None, *, output: Path | str | None = None
     ) -> "Settings":
-        """Settings from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _HOST, _PREFECT_PORT and _MLFLOW_PORT.
+        """Settings from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _PREFECT_PORT and _MLFLOW_PORT.
 
         `output`, from a command line, wins over LCO_OUTPUT. Raises SettingsError for an unusable value.
         """
@@ -85,7 +81,6 @@ class Settings:
             output=Path(output or given.get("LCO_OUTPUT") or DEFAULT_OUTPUT),
             tracking_uri=given.get("LCO_TRACKING_URI", ""),
             experiment=given.get("LCO_EXPERIMENT") or "lco",
-            host=given.get("LCO_HOST") or "127.0.0.1",
             prefect_port=_port(given, "LCO_PREFECT_PORT", 4200),
             mlflow_port=_port(given, "LCO_MLFLOW_PORT", 5000),
         )
@@ -96,10 +91,3 @@ def _port(given: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise SettingsError(f"{name}={text!r} is not a port: give a number from 1 to 65535")
     return int(text)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

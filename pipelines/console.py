@@ -19,11 +19,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 
 class Reporter(Protocol):
@@ -86,9 +89,12 @@ class StageView:
             return None
         return max(0.0, (self.total - self.step) / rate - (self.clock() - self.newest_event))
 
+    def elapsed(self) -> float:
+        return self.clock() - self.began
+
     def line(self) -> str:
         """The running stage in one line of text."""
-        elapsed = clock_time(self.clock() - self.began)
+        elapsed = clock_time(self.elapsed())
         if not self.total:
             return f"{self.title}: starting ({elapsed})"
         left = self.seconds_left()
@@ -102,6 +108,11 @@ def clock_time(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def printable(line: str) -> str:
+    """One line without what a terminal obeys (a file name may hold any byte): `\\x1b` for an escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 class LineReporter:
@@ -143,6 +154,17 @@ class LineReporter:
         self._write(text)
 
 
+class _Elapsed(ProgressColumn):
+    """Time since the stage began; it also runs before the first event, while the program is imported."""
+
+    def __init__(self, view: StageView) -> None:
+        self._view = view
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        return Text(f"({clock_time(self._view.elapsed())})")
+
+
 class BarReporter:
     """Rich progress bars: label, count, rate, time left; finished stages stay as lines above the bar."""
 
@@ -156,12 +178,13 @@ class BarReporter:
         self._view = StageView(title=title, cells=cells, reused=reused)
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TextColumn("left"),
             TimeRemainingColumn(),
+            _Elapsed(self._view),
             console=self._console,
             transient=True,
             # A stage may take a second per step or a minute: keep an estimate over many steps.
@@ -188,10 +211,10 @@ class BarReporter:
         if self._progress is not None:
             self._progress.stop()
         self._progress = self._task = self._view = None
-        self._console.print(summary, highlight=False)
+        self._console.print(summary, markup=False, highlight=False)
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self._console.print(text, markup=False, highlight=False)
 
 
 class SilentReporter:

@@ -80,7 +80,7 @@ def run_pipeline(
     `stages`, `launcher`, `prepare`: what does the work; tests bring their own.
     """
     with _pipeline_run(parameters, stages, launcher or LocalLauncher()) as run:
-        target = prepare_target_documents(run, parameters.documents, prepare)
+        target = prepare_target_documents(run, prepare)
         base = prepare_base_documents(run, prepare)
         pretrained = pretrain(run, target, base)
         generation = generation_quality(run, pretrained, target, base)
@@ -105,7 +105,7 @@ def _pipeline_run(
         "prefect.flow_run_name": flow_run.name,
         "prefect.deployment": flow_run.deployment_id or "none",
         "recipe": recipe.name,
-        "documents": parameters.documents or "sample documents",
+        "documents": recipe.target_documents,
         "logs": logs,
     }
     tracker = open_tracker(settings)
@@ -130,11 +130,9 @@ def _pipeline_run(
 
 
 @stage_task("prepare target documents")
-def prepare_target_documents(
-    run: PipelineRun, documents: Path | None, prepare: PrepareDocuments | None = None
-) -> Prepared:
+def prepare_target_documents(run: PipelineRun, prepare: PrepareDocuments | None = None) -> Prepared:
     """The documents that the verdict is about: the person's own, or the samples in the repository."""
-    return _prepare(run, "target", documents or run.recipe.target_documents, prepare)
+    return _prepare(run, "target", run.recipe.target_documents, prepare)
 
 
 @stage_task("prepare base documents")
@@ -225,9 +223,7 @@ def law_cell(generation: list[Reference], retrieval: list[Reference]) -> Cell:
     return Cell(key={}, job={"cells": without_digest}, inputs=digests)
 
 
-def _prepare(
-    run: PipelineRun, which: str, documents: Path | str, prepare: PrepareDocuments | None
-) -> Prepared:
+def _prepare(run: PipelineRun, which: str, documents: str, prepare: PrepareDocuments | None) -> Prepared:
     """Shards of one folder of documents. Raises data_prep.errors.NoUsableDocuments."""
     if prepare is None:
         from data_prep.prepare import prepare_documents as prepare  # slow to import: codecs and shard readers

@@ -62,8 +62,10 @@ def check_parameters(
 
 
 def chosen_recipe(parameters: RunParameters) -> Recipe:
-    """The named recipe with the doses and seeds that the person chose."""
+    """The named recipe with the documents, doses and seeds that the person chose."""
     recipe = get_recipe(parameters.recipe)
+    if parameters.documents is not None:
+        recipe = dataclasses.replace(recipe, target_documents=str(parameters.documents))
     if parameters.doses is not None:
         recipe = dataclasses.replace(
             recipe, pretrain=dataclasses.replace(recipe.pretrain, doses=parameters.doses)
@@ -92,9 +94,12 @@ def require_base_model(recipe: Recipe) -> None:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 (hex) over the relative paths and bytes of the files below `folder`, model cards aside."""
+    """SHA-256 (hex) over the relative paths and bytes of a model's files: not its card, nor training.json,
+    which tells when and how long it was trained."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if file.suffix == ".md" or file.name == "training.json":
+            continue
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         digest.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pipelines.console import printable
 from pipelines.stage_definition import Reference
 
 DIRECTIONS = ("query_to_image", "query_to_text", "text_to_image")
@@ -102,4 +103,5 @@ def inventory_summary(folder: str | Path) -> tuple[int, int, list[str]]:
     documents = inventory["documents"]
     quarantined = [document for document in documents if document["status"] == "quarantined"]
     lines = [f"{document['path']}: {document['reason']}" for document in quarantined]
-    return len(documents) - len(quarantined), len(quarantined), lines + list(inventory.get("warnings", []))
+    lines += inventory.get("warnings", [])
+    return len(documents) - len(quarantined), len(quarantined), [printable(line) for line in lines]

@@ -7,6 +7,7 @@ straight into SQLite. The server starts first: while it does, the slow imports h
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -21,14 +22,13 @@ from rich.table import Table
 
 from data_prep.errors import NoUsableDocuments
 from infra.process import ProcessFailed
-from infra.settings import Settings, SettingsError
+from infra.settings import LOOPBACK, Settings, SettingsError
 from infra.store import StoreError
-from pipelines.console import clock_time, reporting, terminal_reporter
+from pipelines.console import clock_time, printable, reporting, terminal_reporter
 from pipelines.parameters import BadParameter, RunParameters
 from pipelines.prefect_settings import prefect_environment
 from pipelines.results import format_table
 from pipelines.services import (
-    LOOPBACK,
     Service,
     ServiceDefinition,
     ServiceFailed,
@@ -57,11 +57,11 @@ def run(
     with exit_status() as status:
         settings = Settings.from_environment(output=parameters.output)
         settings.runs.mkdir(parents=True, exist_ok=True)
-        console.print(f"Output folder: {settings.output}", highlight=False)
+        console.print(f"Output folder: {settings.output}", markup=False, highlight=False)
         with prefect_server(settings) as server:
             pipeline = pipeline or _flow()
             log_path = _quiet_libraries(settings.runs)
-            console.print(f"Log of Prefect and MLflow: {log_path}", highlight=False)
+            console.print(f"Log of Prefect and MLflow: {log_path}", markup=False, highlight=False)
             _wait_for(server, console)
             with reporting(terminal_reporter(console)):
                 result = _interruptible(pipeline, parameters)
@@ -95,7 +95,8 @@ def exit_status() -> Iterator[_Status]:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"lco: {message}", file=sys.stderr, flush=True)
+    text = "\n".join(printable(line) for line in message.split("\n"))  # may name a file
+    print(f"lco: {text}", file=sys.stderr, flush=True)
     return code
 
 
@@ -215,11 +216,13 @@ def _wait_for(server: Service | None, console: Console) -> None:
 
 def _show(result: dict[str, Any], console: Console, *, seconds: float) -> None:
     """The verdict with its reasons, the table, and where everything is."""
-    console.print()
-    console.print(f"Verdict: {result['verdict']}", style="bold", highlight=False, soft_wrap=True)
+    # Paths are no markup, whatever brackets they hold.
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say()
+    say(f"Verdict: {result['verdict']}", style="bold")
     for reason in result["reasons"]:
-        console.print(f"  - {reason}", highlight=False, soft_wrap=True)
-    console.print(f"Decision: {result['decision']}", highlight=False, soft_wrap=True)
+        say(f"  - {reason}")
+    say(f"Decision: {result['decision']}")
     titles, cells = format_table(result["table"])
     table = Table(title="Dose and response", title_justify="left")
     for title in titles:
@@ -227,7 +230,7 @@ def _show(result: dict[str, Any], console: Console, *, seconds: float) -> None:
     for row in cells:
         table.add_row(*row)
     console.print(table)
-    console.print(f"Report:  {result['report']}", highlight=False, soft_wrap=True)
-    console.print(f"MLflow:  {result['mlflow']}  ({result['mlflow_store']})", highlight=False, soft_wrap=True)
-    console.print(f"Logs:    {result['logs']}", highlight=False, soft_wrap=True)
-    console.print(f"Took {clock_time(seconds)}.", highlight=False)
+    say(f"Report:  {result['report']}")
+    say(f"MLflow:  {result['mlflow']}  ({result['mlflow_store']})")
+    say(f"Logs:    {result['logs']}")
+    say(f"Took {clock_time(seconds)}.")

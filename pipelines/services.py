@@ -24,9 +24,8 @@ from pathlib import Path
 
 from infra.launcher import local_environment
 from infra.process import LIFE_LINE, SUPERVISION, kill_marked, last_lines, watch_parent
+from infra.settings import LOOPBACK
 from pipelines.parameters import BadParameter
-
-LOOPBACK = "127.0.0.1"
 
 
 class ServiceFailed(Exception):

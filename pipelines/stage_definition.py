@@ -7,7 +7,10 @@ too many.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +24,8 @@ Reference = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class StageDefinition:
-    """One stage. `recipe_parts` and `not_used` are dotted names of recipe fields: what is used, and what of
-    it is not.
+    """One stage. `recipe_parts` names recipe fields that are used; `not_used`, dotted names, what of them
+    is not.
 
     `distributed`: started by torchrun with the processes that the recipe's part asks for; one process
     otherwise.
@@ -75,7 +78,7 @@ STAGES: Mapping[str, StageDefinition] = {
             title="generative pretraining (CGP)",
             module="stages.pretrain",
             recipe_parts=("backbone", "pretrain"),
-            not_used=(*LOCATION, "pretrain.doses"),
+            not_used=(*LOCATION, "pretrain.doses", "pretrain.engine.processes"),
             packages=(*_COMMON, "stages.pretrain"),
             libraries=("torch", "transformers", "deepspeed", "grain"),
             distributed=True,
@@ -94,7 +97,7 @@ STAGES: Mapping[str, StageDefinition] = {
             title="contrastive refinement (CL)",
             module="stages.refine",
             recipe_parts=("backbone", "refine"),
-            not_used=(*LOCATION, "refine.seeds", "refine.arms"),
+            not_used=(*LOCATION, "refine.seeds", "refine.arms", "refine.engine.processes"),
             packages=(*_COMMON, "stages.refine"),
             libraries=("torch", "transformers", "deepspeed", "grain", "peft"),
             distributed=True,
@@ -131,14 +134,15 @@ def recipe_part(recipe: Mapping[str, Any], stage: StageDefinition) -> dict[str, 
 
     Raises KeyError for a field that the recipe lacks.
     """
-    part = {name: recipe[name] for name in stage.recipe_parts}
+    part = copy.deepcopy({name: recipe[name] for name in stage.recipe_parts})
     for dotted in stage.not_used:
-        owner, name = dotted.split(".")
-        if name not in part[owner]:
+        *owners, name = dotted.split(".")
+        try:
+            del functools.reduce(operator.getitem, owners, part)[name]
+        except KeyError as error:
             raise KeyError(
                 f"stage {stage.name!r} names the recipe field {dotted!r}, which recipe {recipe['name']} lacks"
-            )
-        part[owner] = {key: value for key, value in part[owner].items() if key != name}
+            ) from error
     return part
 
 

@@ -121,7 +121,8 @@ class _StageWork:
             "recipe": dataclasses.asdict(self.run.recipe),
             "store": str(self.run.settings.store_root),
             "metrics": str(metrics_path),
-            "provenance": {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())},
+            # The day only: it enters a committed file, which is to be the same when it is made again.
+            "provenance": {"date": time.strftime("%Y-%m-%d", time.gmtime())},
             "inputs": {name: reference["path"] for name, reference in self.inputs.items()},
             "cells": [
                 {"fingerprint": digest, **cell.key, **cell.job} for digest, cell in self.missing.items()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from infra.settings import Settings
+from infra.settings import LOOPBACK, Settings
 from pipelines.parameters import BadParameter
 from pipelines.prefect_settings import prefect_environment
 from pipelines.run import prefect_server_definition
@@ -83,7 +83,7 @@ def mlflow_definition(settings: Settings) -> ServiceDefinition:
         module="mlflow",
         arguments=(
             "server",
-            *("--host", settings.host, "--port", str(settings.mlflow_port), "--workers", "1"),
+            *("--host", LOOPBACK, "--port", str(settings.mlflow_port), "--workers", "1"),
             *("--backend-store-uri", settings.tracking_uri),
             # Artifacts at a path, not behind the server: `lco run` writes to the same experiment without one.
             *("--default-artifact-root", settings.artifact_root.as_uri(), "--no-serve-artifacts"),

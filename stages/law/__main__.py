@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.shards import ShardSource
+from infra.fingerprint import code_version
 from infra.process import MetricsFile, watch_parent
 from infra.store import Committed, LocalStore
 from stages.law.evidence import read_evidence
@@ -134,7 +135,7 @@ def _provenance(job: dict, cell: dict, sources: dict[str, Committed]) -> dict[st
         **{name: str(value) for name, value in job.get("provenance", {}).items()},
         "recipe": job["recipe"]["name"],
         "fingerprint": cell["fingerprint"],
-        "code": sources["target_test"].manifest.code_version,
+        "code": code_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
         "versions": ", ".join((f"Python {platform.python_version()}", *versions)),
         "inputs": ", ".join(f"{name} {source.manifest.fingerprint}" for name, source in sources.items()),

@@ -88,6 +88,7 @@ def test_one_process_is_plain_python(launch, tmp_path):
     assert "RANK" not in seen
     assert seen["OMP_NUM_THREADS"] == str(usable_cores())
     assert seen["GIVEN"] == "1"
+    assert (seen["CUDA_VISIBLE_DEVICES"], seen["DS_ACCELERATOR"]) == ("", "cpu")
     assert [event["label"] for event in events] == ["started"]
 
 

@@ -76,7 +76,7 @@ class Workplace:
         """Every stage, as the flow calls them; the outputs by stage."""
         run = self.new_run(recipe or self.recipe(), stages=stages)
         run.logs.mkdir(parents=True)
-        target = flow.prepare_target_documents.fn(run, None, prepare_documents)
+        target = flow.prepare_target_documents.fn(run, prepare_documents)
         base = flow.prepare_base_documents.fn(run, prepare_documents)
         pretrained = flow.pretrain.fn(run, target, base)
         generation = flow.generation_quality.fn(run, pretrained, target, base)

@@ -1,11 +1,15 @@
 """Progress as a person sees it."""
 
 import io
+import json
 import time
+from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from pipelines.console import BarReporter, LineReporter, StageView, clock_time, terminal_reporter
+from pipelines.results import inventory_summary
 
 
 def test_clock_time() -> None:
@@ -65,3 +69,31 @@ def test_bars_show_label_count_and_rate_and_leave_a_line() -> None:
 
 def test_a_pipe_gets_plain_lines() -> None:
     assert isinstance(terminal_reporter(Console(file=io.StringIO())), LineReporter)
+
+
+def test_a_stage_that_has_said_nothing_yet_shows_its_title_and_a_running_clock() -> None:
+    screen = io.StringIO()
+    reporter = BarReporter(Console(file=screen, force_terminal=True, width=100))
+    reporter.stage_started("refine", cells=2, reused=0)
+    time.sleep(1.3)
+    reporter.stage_finished("refine: stopped")
+    assert "refine: starting" in screen.getvalue()
+    assert "(0:00)" in screen.getvalue() and "(0:01)" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("[/].pdf", "[/].pdf"), ("\x1b[2Jtrắng\n.pdf", r"\x1b[2Jtrắng\n.pdf"), ("\udcff.pdf", r"\udcff.pdf")],
+)
+def test_a_file_name_is_neither_markup_nor_a_terminal_command(tmp_path: Path, name: str, shown: str) -> None:
+    document = {"path": name, "status": "quarantined", "reason": "empty"}
+    (tmp_path / "inventory.json").write_text(json.dumps({"documents": [document], "warnings": [name]}))
+    used, quarantined, lines = inventory_summary(tmp_path)
+    assert (used, quarantined, lines) == (0, 1, [f"{shown}: empty", shown])
+    screen = io.StringIO()
+    reporter = BarReporter(Console(file=screen, force_terminal=True, width=100))
+    reporter.stage_started(lines[1], cells=1, reused=0)
+    reporter.progress(label=lines[1], step=1, total=2)
+    reporter.stage_finished(lines[1])
+    reporter.note(lines[0])
+    assert screen.getvalue().endswith(f"{shown}\n{shown}: empty\n")

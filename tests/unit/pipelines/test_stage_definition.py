@@ -1,11 +1,13 @@
 """The table of stages against the code: every module that a stage's program loads is in its fingerprint."""
 
 import ast
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from pipelines.stage_definition import STAGES, StageDefinition
+from pipelines.stage_definition import STAGES, StageDefinition, recipe_part
+from stages.recipes import get_recipe
 
 ROOT = Path(__file__).parents[3]
 # What a recipe says enters the fingerprint by value.
@@ -47,3 +49,20 @@ def test_every_module_of_a_stage_is_in_its_fingerprint(stage: StageDefinition) -
         and (source(module) or Path()).stat().st_size  # an empty __init__.py computes nothing
     }
     assert uncovered == set(), f"add to packages of {stage.name!r} in pipelines/stage_definition.py"
+
+
+@pytest.mark.parametrize("name", ["pretrain", "refine"])
+def test_the_number_of_processes_is_left_out_and_the_rest_of_the_engine_stays(name: str) -> None:
+    recipe = dataclasses.asdict(get_recipe("tiny"))
+    engine = dict(recipe[name]["engine"])
+    part = recipe_part(recipe, STAGES[name])
+    assert part[name]["engine"] == {field: value for field, value in engine.items() if field != "processes"}
+    assert "location" not in part["backbone"] and part["backbone"]["max_pixels"]
+    assert recipe[name]["engine"] == engine, "the recipe itself was changed"
+
+
+@pytest.mark.parametrize("dotted", ["pretrain.engine.cores", "pretrain.motor.cores", "pretrain.cores"])
+def test_a_field_that_the_recipe_lacks_is_named(dotted: str) -> None:
+    stage = dataclasses.replace(STAGES["pretrain"], not_used=(dotted,))
+    with pytest.raises(KeyError, match=dotted):
+        recipe_part(dataclasses.asdict(get_recipe("tiny")), stage)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from data_prep.shards import Sample, write_split
+from infra.fingerprint import code_version
 from infra.store import LocalStore
 from stages.law.__main__ import main
 from stages.recipes import get_recipe
@@ -62,6 +63,7 @@ def test_one_committed_output_with_verdict_report_and_figures(job, tmp_path):
     assert verdict["verdict"] == "supported"
     page = (output.path / "report.html").read_text(encoding="utf-8")
     assert "2026-01-02" in page and page.count('class="page"') == 6
+    assert code_version() in page
     assert set(output.manifest.inputs) > {"target_test", "generation-generation0", "retrieval-retrieval0"}
     events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [event["step"] for event in events] == [1, 2, 3, 4]
