@@ -75,7 +75,7 @@ def local_environment(*, processes: int) -> dict[str, str]:
     return {
         "MASTER_ADDR": "127.0.0.1",
         "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // processes)),
         "TOKENIZERS_PARALLELISM": "false",
         # This version trains on the CPU only: no batch is moved to a device, so none may be found.
         "CUDA_VISIBLE_DEVICES": "",
