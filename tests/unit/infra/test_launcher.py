@@ -44,6 +44,12 @@ if job.get("failing") is not None:
 """
 
 
+@pytest.fixture(autouse=True)
+def no_threads_chosen(monkeypatch):
+    """`make test` sets a number of threads; these tests are about the default."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
 @pytest.fixture
 def launch(tmp_path, monkeypatch):
     """Run a small stage of the test's own as `processes` ranks, with a job of the given fields."""
@@ -180,6 +186,11 @@ def test_no_processes_is_an_error(processes):
 
 def test_more_processes_than_cores_get_one_thread_each():
     assert local_environment(processes=10_000)["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_number_of_threads_that_the_user_set_is_kept(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert local_environment(processes=1)["OMP_NUM_THREADS"] == "3"
 
 
 def test_the_store_of_torchrun_takes_a_free_port_on_loopback():
