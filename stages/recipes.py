@@ -177,27 +177,27 @@ def tiny() -> Recipe:
             location=str(TINY_BASE), max_pixels=documents.max_pixels, max_text_tokens=704
         ),
         pretrain=PretrainConfig(
-            doses=(0, 3_200, 9_600, 28_800),
+            doses=(0, 4_800, 9_600, 19_200),
             batch_size=32,
-            learning_rate=1e-3,
-            warmup_steps=20,
+            learning_rate=6e-4,
+            warmup_steps=100,
             replay_share=0.25,
             mixture=TINY_MIXTURE,
         ),
         refine=RefineConfig(
             seeds=(0, 1),
             arms=("text-only", "multimodal-20"),
-            steps=50,
+            steps=30,
             batch_size=64,
-            learning_rate=4e-4,
-            warmup_steps=10,
+            learning_rate=1e-3,
+            warmup_steps=5,
             temperature=0.05,
             lora_rank=16,
             lora_alpha=4,
             lora_targets=("q_proj", "v_proj", "o_proj"),
         ),
         evaluate=EvaluateConfig(
-            max_corpus=1_000, max_queries=1_000, generation_samples=400, decoded_samples=96
+            max_corpus=600, max_queries=600, generation_samples=400, decoded_samples=64
         ),
         law=LawConfig(),
     )
