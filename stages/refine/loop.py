@@ -72,9 +72,12 @@ def refine(
     """Train a LoRA adapter and return the backbone with the adapter merged into it.
 
     Raises:
-        RefinementError: a trainable parameter lies outside the decoder, there are too few queries, or the
-            merged model's vectors differ from the unmerged one's.
+        RefinementError: the ZeRO stage is 3, a trainable parameter lies outside the decoder, there are too
+            few queries, or the merged model's vectors differ from the unmerged one's.
     """
+    if config.engine.zero_stage == 3:
+        # Its hooks shard the parameters again after every forward pass, also while they are merged.
+        raise RefinementError("refinement runs under ZeRO 0, 1 or 2, not 3: change refine.engine.zero_stage")
     seed_everything(seed)
     builder = SequenceBuilder(backbone)
     model = add_adapter(backbone, config)

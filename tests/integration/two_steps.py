@@ -50,6 +50,8 @@ def main(job_path: Path) -> None:
                 backbone.model, output / f"pretrain-{stage}.safetensors"
             ),
         )
+        if stage == 3:
+            continue  # refused: see test_refine.py
         refinement = dataclasses.replace(
             tiny.refine, steps=2, batch_size=8, engine=engine, lora_rank=4, lora_alpha=8, learning_rate=1e-3
         )

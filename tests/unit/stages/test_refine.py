@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
-from stages.recipes import get_recipe
+from stages.recipes import EngineConfig, get_recipe
 from stages.refine.contrastive import info_nce
 from stages.refine.loop import RefinementError, add_adapter, refine
 from stages.train.engine import start_process_group
@@ -70,6 +70,13 @@ def test_refining_changes_the_decoder_only_and_is_repeatable(backbone, split_fol
     with torch.no_grad():
         vector = embed(refined, builder.collate([builder.summarize_image(samples[0].image())]))
     assert torch.isfinite(vector).all()
+
+
+def test_zero_3_is_refused(backbone, split_folder):
+    config = dataclasses.replace(CONFIG, engine=EngineConfig(zero_stage=3))
+    with pytest.raises(RefinementError, match="zero_stage"):
+        source = ShardSource(split_folder)
+        refine(backbone, source, [], config, seed=0, arm="text-only", on_step=lambda step: None)
 
 
 def test_too_few_queries_are_refused(backbone, split_folder, samples):
