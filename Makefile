@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Each worker loads torch: more of them than this costs memory, not time.
 TEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 # Two calls: Prefect's and DeepSpeed's tests collected in one process end with pytest's captured stderr closed.
