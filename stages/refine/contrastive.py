@@ -11,9 +11,9 @@ from itertools import pairwise
 import torch
 from torch import distributed
 from torch.distributed.nn.functional import all_gather
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
-from stages.train.sequences import Batch, SequenceBuilder, TokenSequence
+from stages.train.sequences import Batch, SequenceBuilder, TokenSequence, embed_with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +57,11 @@ class ContrastiveLoss(torch.nn.Module):
                 as a negative.
             own: [own rows] column of each anchor's own positive among the gathered candidates.
         """
-        vectors = torch.cat([self._embed(batch) for batch in rows.batches])[rows.order]
+        decoder = decoder_of(self.model)
+        vectors = torch.cat([embed_with(decoder, batch) for batch in rows.batches])[rows.order]
         queries, positives = vectors[: len(own)], vectors[len(own) :]
         candidates = gather_rows(positives)
         return info_nce(queries, candidates, own=own, same=same, temperature=self.temperature)
-
-    def _embed(self, batch: Batch) -> torch.Tensor:
-        hidden = decoder_of(self.model)(**batch.model_inputs(), use_cache=False).last_hidden_state
-        return normalize(hidden[:, -1].float(), dim=-1)
 
 
 def decoder_of(model: torch.nn.Module) -> torch.nn.Module:

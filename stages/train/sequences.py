@@ -167,11 +167,16 @@ class SequenceBuilder:
 
 
 def embed(backbone: Backbone, batch: Batch) -> torch.Tensor:
+    """Return a backbone's embedding of every row; see `embed_with`."""
+    return embed_with(backbone.model.model, batch)
+
+
+def embed_with(base_model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Return one L2-normalised vector a row [rows, hidden]: last token, after the final norm.
 
-    The base model is called, not the generation class: no logits are computed.
+    `base_model` is the one below the generation class: no logits are computed.
     """
-    hidden = backbone.model.model(**batch.model_inputs(), use_cache=False).last_hidden_state
+    hidden = base_model(**batch.model_inputs(), use_cache=False).last_hidden_state
     return torch.nn.functional.normalize(hidden[:, -1].float(), dim=-1)
 
 
