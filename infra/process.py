@@ -298,16 +298,35 @@ def last_lines(path: Path, count: int = LOG_TAIL_LINES) -> str:
 
 @dataclass(frozen=True)
 class MetricsFile:
-    """What rank 0 writes: one JSON line per event, whole lines only, visible at once."""
+    """What a stage's program writes: one JSON line per event, whole lines only, visible at once.
+
+    Several workers may append to one file; `worker` says which one this is.
+    """
 
     path: Path
+    worker: int = 0
 
     def write(
-        self, *, cell: str, step: int, total: int, label: str, metrics: Mapping[str, float] | None = None
+        self,
+        *,
+        cell: str,
+        step: int,
+        label: str,
+        done: int,
+        total: int,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Append one event. `step` of `total` drives rate and time left; NaN and infinities are kept."""
-        event = {"cell": cell, "step": step, "total": total, "label": label, "metrics": dict(metrics or {})}
-        line = json.dumps(event | {"time": time.time()}, ensure_ascii=False) + "\n"
+        """Append one event.
+
+        Args:
+            cell: fingerprint of the cell that `metrics` belong to.
+            step: where `metrics` stand on the cell's own axis.
+            done, total: how far this worker is with all its cells; drives rate and time left.
+            metrics: NaN and infinities are kept.
+        """
+        event = {"cell": cell, "step": step, "label": label, "done": done, "total": total}
+        event |= {"worker": self.worker, "metrics": dict(metrics or {}), "time": time.time()}
+        line = json.dumps(event, ensure_ascii=False) + "\n"
         with Path(self.path).open("ab", buffering=0) as stream:
             stream.write(line.encode())  # one write in append mode: lines do not interleave
 

@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra.launcher import usable_cores
+
 DEFAULT_OUTPUT = "lco-output"
+# Each loads torch and a model of its own: more of them than this is somebody's decision, not a default.
+MOST_PROCESSES = 8
 # Where every server of ours listens. None asks who is there, and a Prefect server runs what it is told to:
 # from another machine, use an SSH tunnel.
 LOOPBACK = "127.0.0.1"
@@ -25,6 +29,8 @@ class Settings:
     output: Path = field(default_factory=lambda: Path(DEFAULT_OUTPUT).absolute())
     tracking_uri: str = ""
     experiment: str = "lco"
+    processes: int = field(default_factory=lambda: min(usable_cores(), MOST_PROCESSES))
+    """Processes that a stage may use at once; independent cells run side by side in them."""
     prefect_port: int = 4200
     mlflow_port: int = 5000
 
@@ -72,7 +78,7 @@ class Settings:
     def from_environment(
         cls, environment: Mapping[str, str] | None = None, *, output: Path | str | None = None
     ) -> "Settings":
-        """Settings from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _PREFECT_PORT and _MLFLOW_PORT.
+        """Settings from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _PROCESSES, _PREFECT_PORT and _MLFLOW_PORT.
 
         `output`, from a command line, wins over LCO_OUTPUT. Raises SettingsError for an unusable value.
         """
@@ -81,6 +87,7 @@ class Settings:
             output=Path(output or given.get("LCO_OUTPUT") or DEFAULT_OUTPUT),
             tracking_uri=given.get("LCO_TRACKING_URI", ""),
             experiment=given.get("LCO_EXPERIMENT") or "lco",
+            **({"processes": _count(given, "LCO_PROCESSES")} if given.get("LCO_PROCESSES") else {}),
             prefect_port=_port(given, "LCO_PREFECT_PORT", 4200),
             mlflow_port=_port(given, "LCO_MLFLOW_PORT", 5000),
         )
@@ -90,4 +97,11 @@ def _port(given: Mapping[str, str], name: str, default: int) -> int:
     text = given.get(name) or str(default)
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise SettingsError(f"{name}={text!r} is not a port: give a number from 1 to 65535")
+    return int(text)
+
+
+def _count(given: Mapping[str, str], name: str) -> int:
+    text = given[name]
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"{name}={text!r} is not a number of processes: give 1 or more")
     return int(text)

@@ -27,8 +27,8 @@ class StageDefinition:
     """One stage. `recipe_parts` names recipe fields that are used; `not_used`, dotted names, what of them
     is not.
 
-    `distributed`: started by torchrun with the processes that the recipe's part asks for; one process
-    otherwise.
+    `distributed`: one cell takes the processes that the recipe's part asks for; one process otherwise.
+    `independent_cells`: the program shares its cells out, so that several workers may run side by side.
     """
 
     name: str
@@ -40,6 +40,7 @@ class StageDefinition:
     libraries: tuple[str, ...] = ("torch", "transformers")
     schema_version: int = 1
     distributed: bool = False
+    independent_cells: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,7 @@ STAGES: Mapping[str, StageDefinition] = {
             not_used=LOCATION,
             packages=(*_COMMON, "stages.evaluate.generation"),
             libraries=("torch", "transformers", "rapidfuzz"),
+            independent_cells=True,
         ),
         StageDefinition(
             name="refine",
@@ -101,6 +103,7 @@ STAGES: Mapping[str, StageDefinition] = {
             packages=(*_COMMON, "stages.refine"),
             libraries=("torch", "transformers", "deepspeed", "grain", "peft"),
             distributed=True,
+            independent_cells=True,
         ),
         StageDefinition(
             name="retrieval",
@@ -115,6 +118,7 @@ STAGES: Mapping[str, StageDefinition] = {
                 "stages.evaluate.geometry",
             ),
             libraries=("torch", "transformers", "bm25s", "pytrec-eval-terrier", "scipy"),
+            independent_cells=True,
         ),
         StageDefinition(
             name="law",
@@ -122,7 +126,7 @@ STAGES: Mapping[str, StageDefinition] = {
             module="stages.law",
             recipe_parts=("name", "documents", "backbone", "pretrain", "refine", "evaluate", "law"),
             not_used=LOCATION,
-            packages=("data_prep", "stages.law"),
+            packages=("data_prep", "stages.law", "stages.train.job"),
             libraries=("scipy", "matplotlib", "jinja2", "rapidfuzz"),
         ),
     )

@@ -81,6 +81,8 @@ class _StageWork:
     began: float = field(default_factory=time.monotonic)
     _records: dict[str, CellRecord] = field(default_factory=dict)
     _closed: set[str] = field(default_factory=set)
+    _progress: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """{worker: (done, total)}, as each one told last."""
 
     def record_of(self, digest: str, *, reused: bool = False) -> CellRecord:
         cell = self.named[digest]
@@ -102,7 +104,7 @@ class _StageWork:
             run.launcher.run(
                 stage.module,
                 job_path,
-                processes=self._processes(),
+                processes=self._processes_per_cell() * self._workers(),
                 log_path=folder / "output.log",
                 metrics_path=metrics_path,
                 on_event=self._event,
@@ -124,24 +126,27 @@ class _StageWork:
             # The day only: it enters a committed file, which is to be the same when it is made again.
             "provenance": {"date": time.strftime("%Y-%m-%d", time.gmtime())},
             "inputs": {name: reference["path"] for name, reference in self.inputs.items()},
+            "processes_per_cell": self._processes_per_cell(),
             "cells": [
                 {"fingerprint": digest, **cell.key, **cell.job} for digest, cell in self.missing.items()
             ],
         }
 
-    def _processes(self) -> int:
+    def _processes_per_cell(self) -> int:
         return getattr(self.run.recipe, self.stage.name).engine.processes if self.stage.distributed else 1
+
+    def _workers(self) -> int:
+        if not self.stage.independent_cells:
+            return 1
+        return min(len(self.missing), max(1, self.run.settings.processes // self._processes_per_cell()))
 
     def _event(self, event: dict[str, Any]) -> None:
         """One line of the metrics file: show it, track it."""
         digest = event["cell"]
         self._close_committed()
-        self.run.reporter.progress(
-            label=event["label"],
-            step=event["step"],
-            total=event["total"],
-            cells_done=len(self._closed),
-        )
+        self._progress[event["worker"]] = (event["done"], event["total"])
+        done, total = (sum(numbers) for numbers in zip(*self._progress.values(), strict=True))
+        self.run.reporter.progress(label=event["label"], step=done, total=total, cells_done=len(self._closed))
         if digest in self.missing:  # also one that is closed: its last lines may be read after its commit
             self._record(digest).metrics(event.get("metrics") or {}, step=event["step"])
 

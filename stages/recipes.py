@@ -183,6 +183,7 @@ def tiny() -> Recipe:
             warmup_steps=100,
             replay_share=0.25,
             mixture=TINY_MIXTURE,
+            engine=EngineConfig(processes=2),
         ),
         refine=RefineConfig(
             seeds=(0, 1),
@@ -196,9 +197,7 @@ def tiny() -> Recipe:
             lora_alpha=4,
             lora_targets=("q_proj", "v_proj", "o_proj"),
         ),
-        evaluate=EvaluateConfig(
-            max_corpus=600, max_queries=600, generation_samples=400, decoded_samples=64
-        ),
+        evaluate=EvaluateConfig(max_corpus=600, max_queries=600, generation_samples=400, decoded_samples=64),
         law=LawConfig(),
     )
 

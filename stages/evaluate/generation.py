@@ -31,7 +31,7 @@ EXTRA_TOKENS = 8
 
 
 def main(job_path: Path) -> None:
-    """Measure and commit every cell of the job."""
+    """Measure and commit this worker's cells of the job."""
     watch_parent()
     job = read_job(job_path)
     config = job.recipe.evaluate
@@ -39,17 +39,18 @@ def main(job_path: Path) -> None:
         corpus: choose(ShardSource(job.inputs[name].path, trainable_only=True), config.generation_samples)
         for corpus, name in CORPORA.items()
     }
-    total = len(job.cells) * len(CORPORA)
-    for number, cell in enumerate(job.cells):
+    cells = job.own_cells()
+    for number, cell in enumerate(cells):
         backbone = load_backbone(cell["model"], job.recipe.backbone)
         measured = {}
         for offset, (corpus, chosen) in enumerate(samples.items(), start=1):
             measured[corpus] = measure_generation(backbone, chosen, config)
             job.metrics.write(
                 cell=cell["fingerprint"],
-                step=number * len(CORPORA) + offset,
-                total=total,
+                step=cell["dose"],
                 label=f"transcribing with dose {cell['dose']}",
+                done=number * len(CORPORA) + offset,
+                total=len(cells) * len(CORPORA),
                 metrics={f"{corpus}_{name}": measured[corpus][name] for name in HEADLINES},
             )
         _commit(job, cell, {"dose": cell["dose"], "corpora": measured})

@@ -55,21 +55,23 @@ class SearchTask:
 
 
 def main(job_path: Path) -> None:
-    """Measure and commit every cell of the job."""
+    """Measure and commit this worker's cells of the job."""
     watch_parent()
     job = read_job(job_path)
     config = job.recipe.evaluate
     task = build_task(job.inputs["target_test"].path, config)
     baselines = {name: scores.to_json() for name, scores in score_baselines(task, config).items()}
-    for number, cell in enumerate(job.cells, start=1):
+    cells = job.own_cells()
+    for number, cell in enumerate(cells, start=1):
         backbone = load_backbone(cell["model"], job.recipe.backbone)
         result = measure_retrieval(backbone, task, config)
         headline = result["directions"]["query_to_image"]["ndcg@10"]["mean"]
         job.metrics.write(
             cell=cell["fingerprint"],
-            step=number,
-            total=len(job.cells),
+            step=cell["dose"],
             label=f"searching with dose {cell['dose']}, {cell['arm'] or 'before CL'}",
+            done=number,
+            total=len(cells),
             metrics={"query_to_image_ndcg@10": headline},
         )
         place = {name: cell[name] for name in ("dose", "seed", "arm")}

@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.shards import ShardSource
@@ -23,7 +24,7 @@ from stages.law.evidence import read_evidence
 from stages.law.figures import draw_figures
 from stages.law.report import Report, render_report, sample_pages, sample_searches
 from stages.law.verdict import Verdict, judge
-from stages.recipes import LawConfig
+from stages.train.job import Job, read_job
 
 STEPS = 4
 _THUMBNAIL_PIXELS = (560, 720)
@@ -40,19 +41,19 @@ _LIBRARIES = (
 
 
 def main(job_path: Path) -> None:
-    """Run the job described in the contracts: exactly one cell."""
-    job = json.loads(job_path.read_text(encoding="utf-8"))
-    (cell,) = job["cells"]
-    store = LocalStore(job["store"])
-    report_progress = _progress(MetricsFile(Path(job["metrics"])), cell["fingerprint"])
+    """Judge what the job's only cell names."""
+    watch_parent()
+    job = read_job(job_path)
+    (cell,) = job.cells
+    report_progress = _progress(job.metrics, cell["fingerprint"])
 
-    sources = {name: store.open(path) for name, path in job["inputs"].items()}
-    generation = _read_cells(store, cell["cells"]["generation"], "generation.json", sources)
-    retrieval = _read_cells(store, cell["cells"]["retrieval"], "retrieval.json", sources)
+    sources = dict(job.inputs)
+    generation = _read_cells(job.store, cell["cells"]["generation"], "generation.json", sources)
+    retrieval = _read_cells(job.store, cell["cells"]["retrieval"], "retrieval.json", sources)
     report_progress(1, "reading the evidence", {})
 
     evidence = read_evidence(generation, retrieval)
-    verdict = judge(evidence, LawConfig(**job["recipe"]["law"]))
+    verdict = judge(evidence, job.recipe.law)
     report_progress(2, "judging", _headline(verdict))
 
     figures = draw_figures(verdict, evidence, retrieval)
@@ -78,14 +79,14 @@ def main(job_path: Path) -> None:
                 for name in ("target", "base")
             },
             provenance=_provenance(job, cell, sources),
-            recipe=job["recipe"],
+            recipe=asdict(job.recipe),
         )
     )
-    with store.attempt("law", cell["fingerprint"]) as attempt:
+    with job.store.attempt("law", cell["fingerprint"]) as attempt:
         _write(attempt.path, verdict, evidence.to_json(), figures, page)
         attempt.commit(
             inputs={name: source.manifest.content_digest for name, source in sources.items()},
-            configuration=job["recipe"]["law"],
+            configuration=asdict(job.recipe.law),
             counts={"queries": evidence.queries, "doses": len(evidence.doses), "cells": len(retrieval)},
         )
     report_progress(STEPS, f"verdict: {verdict.verdict}", {})
@@ -129,11 +130,11 @@ def _headline(verdict: Verdict) -> dict[str, float]:
     }
 
 
-def _provenance(job: dict, cell: dict, sources: dict[str, Committed]) -> dict[str, str]:
+def _provenance(job: Job, cell: dict, sources: dict[str, Committed]) -> dict[str, str]:
     versions = (f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES)
     return {
-        **{name: str(value) for name, value in job.get("provenance", {}).items()},
-        "recipe": job["recipe"]["name"],
+        **job.provenance,
+        "recipe": job.recipe.name,
         "fingerprint": cell["fingerprint"],
         "code": code_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
@@ -158,7 +159,7 @@ def _dump(path: Path, content: dict, indent: int | None = None) -> None:
 
 def _progress(metrics: MetricsFile, cell: str) -> Callable[[int, str, dict[str, float]], None]:
     def report(step: int, label: str, values: dict[str, float]) -> None:
-        metrics.write(cell=cell, step=step, total=STEPS, label=label, metrics=values)
+        metrics.write(cell=cell, step=step, label=label, done=step, total=STEPS, metrics=values)
 
     return report
 
@@ -168,7 +169,4 @@ def _read(path: Path) -> dict:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m stages.law JOB.json")
-    watch_parent()
     main(Path(sys.argv[1]))

@@ -21,8 +21,8 @@ REPORT_EVERY = 10  # steps
 def main(job_path: Path) -> None:
     """Train up to the highest dose that the job lacks; rank 0 commits each of the job's cells."""
     watch_parent()
-    start_process_group()
     job = read_job(job_path)
+    start_process_group(job.processes_per_cell)
     config = job.recipe.pretrain
     cells = {cell["dose"]: cell["fingerprint"] for cell in job.cells}
     last_step = max(cells) // config.batch_size
@@ -39,8 +39,9 @@ def main(job_path: Path) -> None:
             job.metrics.write(
                 cell=cells[next_dose],
                 step=step.number,
-                total=last_step,
                 label="pretraining (CGP)",
+                done=step.number,
+                total=last_step,
                 metrics=_recent(history[-REPORT_EVERY:]),
             )
 

@@ -1,4 +1,4 @@
-"""Stage 2 as a program: one LoRA refinement for each (dose, seed, arm), one after the other.
+"""Stage 2 as a program: one LoRA refinement for each (dose, seed, arm), shared out among the workers.
 
 python -m stages.refine JOB.json
 """
@@ -19,13 +19,13 @@ REPORT_EVERY = 10  # steps
 
 
 def main(job_path: Path) -> None:
-    """Refine and commit every cell of the job."""
+    """Refine and commit this worker's cells of the job."""
     watch_parent()
-    start_process_group()
     job = read_job(job_path)
+    start_process_group(job.processes_per_cell)
     source = ShardSource(job.inputs["target_train"].path, trainable_only=True)
     queries = read_queries(job.inputs["target_train"].path)
-    for number, cell in enumerate(job.cells):
+    for number, cell in enumerate(job.own_cells()):
         _refine_cell(job, number, cell, source, queries)
 
 
@@ -38,9 +38,10 @@ def _refine_cell(job: Job, number: int, cell: dict, source: ShardSource, queries
         if rank() == 0 and step.number % REPORT_EVERY == 0:
             job.metrics.write(
                 cell=cell["fingerprint"],
-                step=number * config.steps + step.number,
-                total=len(job.cells) * config.steps,
+                step=step.number,
                 label=f"refining dose {cell['dose']}, {cell['arm']}, seed {cell['seed']}",
+                done=number * config.steps + step.number,
+                total=len(job.own_cells()) * config.steps,
                 metrics={"loss": step.loss, "anchors_per_second": step.anchors / step.seconds},
             )
 

@@ -8,7 +8,6 @@ batch, whatever the number of ranks and however the rows are spread over them.
 import logging
 import os
 import random
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -20,23 +19,26 @@ from deepspeed.ops import __compatible_ops__ as compatible_ops
 from torch import distributed
 
 from stages.recipes import EngineConfig
+from stages.train.job import worker
 
 Row = TypeVar("Row")
 
 
-def start_process_group() -> None:
-    """Join the ranks that torchrun started, or be the only one.
+def start_process_group(processes: int = 1) -> None:
+    """Join the other ranks of this worker: `processes` consecutive ones of those that torchrun started.
 
     DeepSpeed's shared-memory operator would be compiled here (minutes, and a compiler); gloo does its work.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     compatible_ops["deepspeed_shm_comm"] = False
-    if "RANK" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        single = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-        os.environ.update(single | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+    os.environ.setdefault("LOCAL_RANK", "0")
+    store = distributed.HashStore()
+    if processes > 1:
+        common, _, _ = next(distributed.rendezvous("env://"))
+        store = distributed.PrefixStore(f"worker-{worker(processes)}", common)
+    distributed.init_process_group(
+        "gloo", store=store, rank=int(os.environ.get("RANK", "0")) % processes, world_size=processes
+    )
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
 
 

@@ -1,6 +1,7 @@
 """The job file that starts a stage's program: recipe, store, inputs and the cells to make."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ class Job:
     metrics: MetricsFile
     inputs: dict[str, Committed]
     cells: list[dict[str, Any]]
+    processes_per_cell: int
+    provenance: dict[str, str]
+
+    def own_cells(self) -> list[dict[str, Any]]:
+        """The cells that this process works on: every n-th where n workers share the job."""
+        return self.cells[worker(self.processes_per_cell) :: workers(self.processes_per_cell)]
 
     def input_digests(self) -> dict[str, str]:
         """{input: content digest}, for manifests."""
@@ -30,11 +37,24 @@ class Job:
 def read_job(path: Path | str) -> Job:
     """Read a job file, verify its inputs. Raises pydantic.ValidationError and infra.store.CorruptOutput."""
     job = json.loads(Path(path).read_text(encoding="utf-8"))
+    processes_per_cell = job["processes_per_cell"]
     store = LocalStore(job["store"])
     return Job(
         recipe=TypeAdapter(Recipe).validate_python(job["recipe"]),
         store=store,
-        metrics=MetricsFile(Path(job["metrics"])),
+        metrics=MetricsFile(Path(job["metrics"]), worker=worker(processes_per_cell)),
         inputs={name: store.open(folder) for name, folder in job["inputs"].items()},
         cells=job["cells"],
+        processes_per_cell=processes_per_cell,
+        provenance=job["provenance"],
     )
+
+
+def worker(processes_per_cell: int) -> int:
+    """Number of the worker that this rank of torchrun belongs to: consecutive ranks form one."""
+    return int(os.environ.get("RANK", "0")) // processes_per_cell
+
+
+def workers(processes_per_cell: int) -> int:
+    """How many workers share the job."""
+    return int(os.environ.get("WORLD_SIZE", "1")) // processes_per_cell

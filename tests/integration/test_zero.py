@@ -29,6 +29,7 @@ def trained(tmp_path_factory, split_folder) -> dict[int, Path]:
             "output": str(folders[processes]),
             "model": str(root / "model"),
             "zero_stages": stages,
+            "processes": processes,
         }
         job_path = root / f"job-{processes}.json"
         job_path.write_text(json.dumps(job))

@@ -24,8 +24,8 @@ MIXTURE = ObjectiveMixture(transcribe_image=0.5, summarize_image=0.5, summarize_
 
 def main(job_path: Path) -> None:
     watch_parent()
-    start_process_group()
     job = json.loads(job_path.read_text())
+    start_process_group(job["processes"])
     folder, output, model = Path(job["split"]), Path(job["output"]), job["model"]
     tiny = get_recipe("tiny")
     for stage in job["zero_stages"]:

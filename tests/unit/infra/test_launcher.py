@@ -34,7 +34,7 @@ if job.get("collective"):
     distributed.init_process_group("gloo")
     distributed.barrier()
 if rank == 0:
-    MetricsFile(Path(job["metrics"])).write(cell="c", step=1, total=1, label="started", metrics={})
+    MetricsFile(Path(job["metrics"])).write(cell="c", step=1, label="started", done=1, total=1, metrics={})
 while job.get("sleep"):
     time.sleep(0.1)
 if rank == job.get("failing", -1):

@@ -72,7 +72,8 @@ def pid_in(path: Path) -> int:
 
 WRITE_EVENT = """
 import os, pathlib; from infra.process import MetricsFile
-MetricsFile(pathlib.Path(os.environ["FOLDER"], "metrics.jsonl")).write(cell="", step=1, total=1, label="")
+metrics = MetricsFile(pathlib.Path(os.environ["FOLDER"], "metrics.jsonl"))
+metrics.write(cell="", step=1, label="", done=1, total=1)
 """
 WRITE_PID = "import os, pathlib; pathlib.Path(os.environ['FOLDER'], 'pid').write_text(f'{os.getpid()}\\n')\n"
 IGNORE_TERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -89,10 +90,10 @@ def test_events_arrive_in_order_while_it_runs(supervise, tmp_path):
     program = """
 import os, time; from pathlib import Path; from infra.process import MetricsFile
 folder = Path(os.environ["FOLDER"]); metrics = MetricsFile(folder / "metrics.jsonl")
-metrics.write(cell="c", step=1, total=2, label="CGP dose 0", metrics={"loss": 1.5})
+metrics.write(cell="c", step=1, label="CGP dose 0", done=1, total=2, metrics={"loss": 1.5})
 while not (folder / "seen").exists():
     time.sleep(0.02)
-metrics.write(cell="c", step=2, total=2, label="CGP dose 0")
+metrics.write(cell="c", step=2, label="CGP dose 0", done=2, total=2)
 """
 
     def on_event(event):
@@ -103,7 +104,8 @@ metrics.write(cell="c", step=2, total=2, label="CGP dose 0")
     assert [event.pop("step") for event in supervise.events] == [1, 2]
     first = supervise.events[0]
     assert abs(first.pop("time") - time.time()) < 60
-    assert first == {"cell": "c", "total": 2, "label": "CGP dose 0", "metrics": {"loss": 1.5}}
+    expected = {"cell": "c", "label": "CGP dose 0", "done": 1, "total": 2, "worker": 0}
+    assert first == expected | {"metrics": {"loss": 1.5}}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ folder = pathlib.Path(os.environ["FOLDER"])
 def save(*_):
     time.sleep(0.3); (folder / "saved").touch(); sys.exit({EXIT_PREEMPTED})
 signal.signal(signal.SIGTERM, save)
-MetricsFile(folder / "metrics.jsonl").write(cell="", step=1, total=1, label="")
+MetricsFile(folder / "metrics.jsonl").write(cell="", step=1, label="", done=1, total=1)
 time.sleep(100)
 """
 
@@ -227,7 +229,7 @@ import os, pathlib, time
 from infra.process import MetricsFile
 metrics = MetricsFile(pathlib.Path(os.environ["FOLDER"], "metrics.jsonl"))
 for step in range(6):
-    metrics.write(cell="", step=step, total=6, label=""); time.sleep(0.5)
+    metrics.write(cell="", step=step, label="", done=step, total=6); time.sleep(0.5)
 """
     supervise(program, hang_seconds=2.0)
     assert len(supervise.events) == 6
@@ -292,7 +294,7 @@ def test_two_supervisions_at_once_do_not_disturb_each_other(tmp_path):
 import time; from pathlib import Path; from infra.process import MetricsFile, watch_parent
 watch_parent()
 for step in range(3 + 3 * {number}):
-    MetricsFile(Path({str(tmp_path)!r}, "m{number}")).write(cell="", step=step, total=9, label="")
+    MetricsFile(Path({str(tmp_path)!r}, "m{number}")).write(cell="", step=step, label="", done=step, total=9)
     time.sleep(0.1)
 """
         run_supervised(
@@ -339,9 +341,9 @@ def test_lines_that_are_no_events_are_skipped_with_a_warning(tmp_path, caplog):
 
 def test_events_of_an_earlier_attempt_are_not_repeated(tmp_path):
     metrics, events = MetricsFile(tmp_path / "m"), []
-    metrics.write(cell="c", step=1, total=9, label="earlier")
+    metrics.write(cell="c", step=1, label="earlier", done=1, total=9)
     tail = MetricsTail(tmp_path / "m")
-    metrics.write(cell="c", step=2, total=9, label="now")
+    metrics.write(cell="c", step=2, label="now", done=2, total=9)
     tail.deliver(events.append)
     assert [event["step"] for event in events] == [2]
 
@@ -351,7 +353,7 @@ def test_lines_of_several_writers_do_not_mix(tmp_path):
 
     def write(cell):
         for step in range(200):
-            metrics.write(cell=cell, step=step, total=200, label="x" * 100)
+            metrics.write(cell=cell, step=step, label="x" * 100, done=step, total=200)
 
     threads = [threading.Thread(target=write, args=(str(n),)) for n in range(4)]
     [thread.start() for thread in threads]

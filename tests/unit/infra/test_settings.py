@@ -29,6 +29,13 @@ def test_the_environment_is_read_and_the_command_line_wins():
     assert Settings.from_environment(given, output="/other").output == Path("/other")
 
 
+@pytest.mark.parametrize("processes", ["0", "-1", "two"])
+def test_a_number_of_processes_that_is_none_is_refused(processes):
+    assert Settings.from_environment({"LCO_PROCESSES": "3"}).processes == 3
+    with pytest.raises(SettingsError, match="LCO_PROCESSES"):
+        Settings.from_environment({"LCO_PROCESSES": processes})
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "x", "-1"])
 def test_a_port_that_is_none_is_refused(port):
     with pytest.raises(SettingsError, match="LCO_PREFECT_PORT"):

@@ -93,7 +93,12 @@ def main(job_path: str) -> None:
         for step in range(1, 4):
             label = f"{job['stage']} {cell.get('dose', '')} {cell.get('seed', '')} {cell.get('arm', '')}"
             metrics.write(
-                cell=cell["fingerprint"], step=step, total=3, label=label, metrics={"loss": 1 / step}
+                cell=cell["fingerprint"],
+                step=step,
+                label=label,
+                done=step,
+                total=3,
+                metrics={"loss": 1 / step},
             )
             time.sleep(0.01)
         if cell.get("dose") != 777:

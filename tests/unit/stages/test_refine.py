@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
+from torch import distributed
 
 from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
@@ -48,9 +49,17 @@ def test_a_target_outside_the_decoder_is_refused(backbone):
         add_adapter(backbone, dataclasses.replace(CONFIG, lora_targets=("qkv",)))
 
 
-@pytest.mark.parametrize("arm", ["text-only", "multimodal-20"])
-def test_refining_changes_the_decoder_only_and_is_repeatable(backbone, split_folder, samples, arm):
+@pytest.fixture(scope="module")
+def process_group():
     start_process_group()
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("arm", ["text-only", "multimodal-20"])
+def test_refining_changes_the_decoder_only_and_is_repeatable(
+    process_group, backbone, split_folder, samples, arm
+):
     before = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
     losses: list[float] = []
     refined = refine(
@@ -79,8 +88,7 @@ def test_zero_3_is_refused(backbone, split_folder):
         refine(backbone, source, [], config, seed=0, arm="text-only", on_step=lambda step: None)
 
 
-def test_too_few_queries_are_refused(backbone, split_folder, samples):
-    start_process_group()
+def test_too_few_queries_are_refused(process_group, backbone, split_folder, samples):
     query = Query(identity="q", text="one query", relevant=(samples[0].key,))
     with pytest.raises(RefinementError, match="too few"):
         refine(

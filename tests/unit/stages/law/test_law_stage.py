@@ -46,6 +46,7 @@ def job(illustrated, tmp_path):
         "recipe": asdict(get_recipe("tiny")), "store": str(store.root),
         "metrics": str(tmp_path / "metrics.jsonl"), "inputs": paths,
         "cells": [{"fingerprint": "abc", "cells": cells}], "provenance": {"date": "2026-01-02"},
+        "processes_per_cell": 1,
     }  # fmt: skip
     path = tmp_path / "JOB.json"
     path.write_text(json.dumps(content, default=str), encoding="utf-8")
