@@ -48,6 +48,15 @@ class EngineConfig:
     processes: int = 1
     zero_stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["float32", "bfloat16"] = "float32"
+    text_tokens: int = 16_384
+    """Budget of a micro-batch: decoder positions, visual tokens and padding included."""
+    visual_tokens: int = 8_192
+    """Budget of a micro-batch: visual tokens after the merger."""
+    packing: bool = False
+    """Several sequences in a row, each with its own attention, instead of rows of similar length. Pays where
+    the attention kernel skips what is masked (on a GPU)."""
+    checkpoint_steps: int = 200
+    """Optimiser steps between two checkpoints of a training; the two newest are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +83,8 @@ class PretrainConfig:
     does not depend on how long the run goes on after it."""
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
+    train_vision: bool = True
+    """False: the vision tower and its projector stay as they are."""
     replay_share: float
     """Share of base-language examples."""
     mixture: ObjectiveMixture
@@ -97,6 +108,15 @@ class RefineConfig:
     lora_targets: tuple[str, ...]
     image_share: float = 0.2
     """Share of image positives in the arm `multimodal-20`."""
+    hard_negatives: int = 0
+    """Mined negatives for each anchor, beside those in the batch."""
+    symmetric: bool = False
+    """Also ask for the anchor given its positive, at half weight each."""
+    learn_temperature: bool = False
+    matryoshka_dimensions: tuple[int, ...] = ()
+    """Prefix lengths of the vector that are trained beside the whole one, at equal weight."""
+    same_document_negatives: bool = False
+    """Whether other samples of the positive's document count as negatives."""
     max_gradient_norm: float = 1.0
     engine: EngineConfig = field(default_factory=EngineConfig)
 
