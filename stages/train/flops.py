@@ -1,0 +1,197 @@
+"""Model FLOPs of Qwen2.5-VL by formula: for the utilisation that the ledger reports, and for `lco plan`.
+
+A product of [m, k] and [k, n] counts 2 m k n. Attention counts its whole square, causal or not; look-ups,
+norms, rotations and softmax count nothing, and neither does work that is done twice (recomputation,
+GradCache's first pass) or for padding. The convention is that of PaLM (arXiv 2204.02311, appendix B), where
+training costs 6 FLOPs a parameter and token plus 12 x layers x width x length for attention; written out per
+matrix here, because the vision tower, LoRA and a head at label positions only do not fit that short form.
+
+Backward, each matrix product costs its forward again for the gradient of its input, and again for the
+gradient of its weight, where these are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLConfig
+
+QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What passes through a model, padding left out. Workloads add up, and can be scaled to a mean."""
+
+    tokens: float
+    """Decoder positions, visual tokens included."""
+    squared_lengths: float
+    """Sum over sequences of length squared."""
+    label_positions: float = 0
+    """Positions whose logits are computed."""
+    patches: float = 0
+    """Patches before the merger."""
+    squared_images: float = 0
+    """Sum over images of patches squared: blocks with full attention."""
+    squared_windows: float = 0
+    """Sum over attention windows of patches squared: the other blocks."""
+
+    def __add__(self, other: Workload) -> Workload:
+        return Workload(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def __mul__(self, factor: float) -> Workload:
+        return Workload(**{f.name: getattr(self, f.name) * factor for f in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Which weights get gradients."""
+
+    vision: bool = True
+    """The vision tower and its projector. False: they only run forward."""
+    lora_rank: int = 0
+    """0: every weight of the decoder, its embeddings and its head. Above: adapters of this rank only."""
+    lora_targets: tuple[str, ...] = ()
+    """Projections of the decoder with an adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardFlops:
+    """FLOPs of one forward pass by part."""
+
+    decoder_matrices: float
+    decoder_attention: float
+    head: float
+    patch_embedding: float
+    vision_matrices: float
+    """Blocks and merger."""
+    vision_attention: float
+
+    @property
+    def decoder(self) -> float:
+        return self.decoder_matrices + self.decoder_attention + self.head
+
+    @property
+    def vision(self) -> float:
+        return self.patch_embedding + self.vision_matrices + self.vision_attention
+
+    @property
+    def total(self) -> float:
+        return self.decoder + self.vision
+
+
+def workload(
+    config: Qwen2_5_VLConfig,
+    *,
+    lengths: Iterable[int],
+    label_positions: int = 0,
+    grids: Iterable[Sequence[int]] = (),
+) -> Workload:
+    """Return the workload of a batch.
+
+    Args:
+        lengths: decoder positions of each sequence, visual tokens included, padding left out.
+        label_positions: positions whose logits are computed.
+        grids: (frames, rows, columns) of patches of each image.
+    """
+    lengths, grids = list(lengths), [tuple(int(side) for side in grid) for grid in grids]
+    images = [rows * columns for frames, rows, columns in grids for _ in range(frames)]
+    return Workload(
+        tokens=sum(lengths),
+        squared_lengths=sum(length**2 for length in lengths),
+        label_positions=label_positions,
+        patches=sum(images),
+        squared_images=sum(patches**2 for patches in images),
+        squared_windows=sum(
+            frames * _squared_windows(rows, columns, window_side(config)) for frames, rows, columns in grids
+        ),
+    )
+
+
+def window_side(config: Qwen2_5_VLConfig) -> int:
+    """Patches along one side of an attention window; at the image's edges windows are smaller."""
+    vision = config.vision_config
+    merged = vision.window_size // vision.spatial_merge_size // vision.patch_size
+    return merged * vision.spatial_merge_size
+
+
+def _squared_windows(rows: int, columns: int, side: int) -> int:
+    """Sum over the windows of one image of patches squared; it factors into rows and columns."""
+
+    def squared_pieces(length: int) -> int:
+        return length // side * side**2 + (length % side) ** 2
+
+    return squared_pieces(rows) * squared_pieces(columns)
+
+
+def projection_shapes(config: Qwen2_5_VLConfig) -> dict[str, tuple[int, int]]:
+    """Return {name: (inputs, outputs)} of the matrices of one decoder layer."""
+    text = config.text_config
+    width, inner = text.hidden_size, text.intermediate_size
+    key_value = width // text.num_attention_heads * text.num_key_value_heads
+    return {
+        "q_proj": (width, width),
+        "k_proj": (width, key_value),
+        "v_proj": (width, key_value),
+        "o_proj": (width, width),
+        "gate_proj": (width, inner),
+        "up_proj": (width, inner),
+        "down_proj": (inner, width),
+    }
+
+
+def forward_flops(config: Qwen2_5_VLConfig, work: Workload) -> ForwardFlops:
+    """Return the FLOPs of one forward pass, adapters left out."""
+    text, vision = config.text_config, config.vision_config
+    layer = sum(inputs * outputs for inputs, outputs in projection_shapes(config).values())
+    width, merged = vision.hidden_size, vision.hidden_size * vision.spatial_merge_size**2
+    block = 4 * width**2 + 3 * width * vision.intermediate_size
+    merger = merged * (merged + vision.out_hidden_size) / vision.spatial_merge_size**2
+    full = sum(index < vision.depth for index in set(vision.fullatt_block_indexes))
+    pixels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    return ForwardFlops(
+        decoder_matrices=2 * work.tokens * text.num_hidden_layers * layer,
+        decoder_attention=4 * work.squared_lengths * text.num_hidden_layers * text.hidden_size,
+        head=2 * work.label_positions * text.vocab_size * text.hidden_size,
+        patch_embedding=2 * work.patches * pixels * width,
+        vision_matrices=2 * work.patches * (vision.depth * block + merger),
+        vision_attention=4
+        * width
+        * (full * work.squared_images + (vision.depth - full) * work.squared_windows),
+    )
+
+
+def training_flops(config: Qwen2_5_VLConfig, work: Workload, trained: Trained) -> float:
+    """Return the model FLOPs of a forward and a backward pass."""
+    forward = forward_flops(config, work)
+    decoder = _adapted_decoder(config, work, trained) if trained.lora_rank else 3 * forward.decoder
+    if not trained.vision:
+        return decoder + forward.vision
+    # Nobody needs the gradient of the pixels.
+    return decoder + 3 * forward.vision - forward.patch_embedding
+
+
+def _adapted_decoder(config: Qwen2_5_VLConfig, work: Workload, trained: Trained) -> float:
+    """A decoder with adapters: its own weights get no gradient, and neither does the first layer's input."""
+    forward, shapes = forward_flops(config, work), projection_shapes(config)
+    layers, rank = config.text_config.num_hidden_layers, trained.lora_rank
+    adapters = sum(2 * work.tokens * rank * sum(shapes[name]) for name in trained.lora_targets)
+    unneeded = sum(2 * work.tokens * shapes[name][0] * shapes[name][1] for name in QUERY_KEY_VALUE) + sum(
+        2 * work.tokens * rank * shapes[name][0] for name in QUERY_KEY_VALUE if name in trained.lora_targets
+    )
+    return (
+        2 * (forward.decoder_matrices + forward.head)
+        + 3 * (forward.decoder_attention + layers * adapters)
+        - unneeded
+    )
+
+
+def model_flops_utilization(flops: float, seconds: float, peak_flops: float) -> float:
+    """Return the share of the peak that `flops` in `seconds` reach (MFU).
+
+    `flops` and `peak_flops` (FLOP/s) are of the same devices: all ranks', or one's.
+    """
+    return flops / (seconds * peak_flops)

@@ -1,0 +1,150 @@
+"""Model FLOPs by formula, against torch's own count of the matrix products that really ran."""
+
+import peft
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.vision_utils import get_vision_window_index
+
+from stages.train.flops import (
+    Trained,
+    forward_flops,
+    model_flops_utilization,
+    training_flops,
+    window_side,
+    workload,
+)
+
+IMAGE = 2  # token id
+ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def small_config() -> Qwen2_5_VLConfig:
+    """Every size differs from every other; grouped queries; full attention in one block, windows in three."""
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": 300,
+            "hidden_size": 64,
+            "intermediate_size": 176,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 4]},
+            "bos_token_id": None,
+            "eos_token_id": 1,
+            "pad_token_id": 0,
+        },
+        vision_config={
+            "depth": 4,
+            "hidden_size": 48,
+            "intermediate_size": 112,
+            "num_heads": 3,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+            "window_size": 64,
+            "fullatt_block_indexes": [1],
+            "out_hidden_size": 64,
+        },
+        image_token_id=IMAGE,
+        tie_word_embeddings=True,
+        attn_implementation="eager",  # plain matrix products, which torch counts exactly
+    )
+
+
+def counted(trained: Trained, grid: tuple[int, int, int] | None, *, rows=2, length=70, labels=9):
+    """FLOPs that torch counts, of the forward pass alone and with the backward pass; and our workload."""
+    config = small_config()
+    torch.manual_seed(0)
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    model.model.visual.requires_grad_(trained.vision)
+    inner = model
+    if trained.lora_rank:
+        targets = rf".*language_model\.layers\.\d+\..*({'|'.join(trained.lora_targets)})"
+        adapters = peft.LoraConfig(r=trained.lora_rank, target_modules=targets)
+        inner = peft.get_peft_model(model, adapters).get_base_model()
+    input_ids = torch.randint(3, 300, (rows, length))
+    inputs = {}
+    if grid:
+        input_ids[:, 1 : 1 + grid[1] * grid[2] // 4] = IMAGE
+        inputs["pixel_values"] = torch.randn(rows * grid[1] * grid[2], 3 * 2 * 8**2)
+        inputs["image_grid_thw"] = torch.tensor([grid] * rows)
+    positions = torch.arange(length).expand(3, rows, length)
+    with FlopCounterMode(display=False) as forward:
+        hidden = inner.model(input_ids=input_ids, position_ids=positions, use_cache=False, **inputs)
+        logits = inner.lm_head(hidden.last_hidden_state.flatten(0, 1)[:labels])
+    with FlopCounterMode(display=False) as backward:
+        logits.sum().backward()
+    work = workload(
+        config, lengths=[length] * rows, label_positions=labels, grids=[grid] * rows if grid else []
+    )
+    return forward.get_total_flops(), backward.get_total_flops() + forward.get_total_flops(), work
+
+
+# Full windows; windows cut at both edges.
+GRIDS = [(1, 16, 8), (1, 10, 14)]
+
+
+@pytest.mark.parametrize("grid", [None, *GRIDS])
+@pytest.mark.parametrize("vision", [True, False])
+def test_full_training_costs_what_torch_counts(grid, vision):
+    trained = Trained(vision=vision)
+    forward, both, work = counted(trained, grid)
+    assert forward_flops(small_config(), work).total == pytest.approx(forward, rel=1e-4)
+    assert training_flops(small_config(), work, trained) == pytest.approx(both, rel=1e-3)
+
+
+@pytest.mark.parametrize("grid", [None, *GRIDS])
+def test_adapters_cost_what_torch_counts(grid):
+    trained = Trained(vision=False, lora_rank=8, lora_targets=ALL_PROJECTIONS)
+    _, both, work = counted(trained, grid)
+    assert training_flops(small_config(), work, trained) == pytest.approx(both, rel=1e-3)
+
+
+def test_some_adapters_cost_what_torch_counts_but_for_the_first_layers_keys():
+    trained = Trained(vision=False, lora_rank=8, lora_targets=("q_proj", "v_proj", "o_proj"))
+    _, both, work = counted(trained, None)
+    assert training_flops(small_config(), work, trained) == pytest.approx(both, rel=0.02)
+
+
+@given(rows=st.integers(1, 20), columns=st.integers(1, 20))
+def test_windows_are_those_of_transformers(rows, columns):
+    config = small_config()
+    grid = (1, 2 * rows, 2 * columns)
+    _, boundaries = get_vision_window_index(
+        torch.tensor([grid]), spatial_merge_size=2, window_size=64, patch_size=8
+    )
+    sizes = boundaries.unique_consecutive().diff()
+    assert window_side(config) == 8
+    assert workload(config, lengths=[], grids=[grid]).squared_windows == int((sizes**2).sum())
+
+
+@given(
+    first=st.lists(st.integers(1, 500), max_size=5),
+    second=st.lists(st.integers(1, 500), max_size=5),
+    vision=st.booleans(),
+)
+def test_two_batches_cost_as_much_as_one_with_both(first, second, vision):
+    config, trained = small_config(), Trained(vision=vision)
+    parts = [workload(config, lengths=lengths, grids=[(1, 8, 4)]) for lengths in (first, second)]
+    whole = workload(config, lengths=first + second, grids=[(1, 8, 4)] * 2)
+    assert parts[0] + parts[1] == whole
+    separate = sum(training_flops(config, part, trained) for part in parts)
+    assert training_flops(config, whole, trained) == pytest.approx(separate)
+    assert training_flops(config, whole * 0.5, trained) == pytest.approx(separate / 2)
+
+
+def test_a_language_model_alone_costs_palms_formula():
+    """6 N + 12 L H Q T a token, N without the embeddings (arXiv 2204.02311, appendix B)."""
+    config, length = small_config(), 50
+    config.text_config.num_key_value_heads = config.text_config.num_attention_heads
+    matrices = 3 * (4 * 64**2 + 3 * 64 * 176) + 300 * 64
+    palm = 6 * matrices + 12 * 3 * 64 * length
+    work = workload(config, lengths=[length], label_positions=length)
+    assert training_flops(config, work, Trained()) == pytest.approx(palm * length)
+
+
+def test_utilization_is_a_share_of_the_peak():
+    assert model_flops_utilization(3e12, 2.0, 5e12) == pytest.approx(0.3)
