@@ -89,7 +89,8 @@ def require_base_model(recipe: Recipe) -> None:
     location = Path(recipe.backbone.location)
     if location.is_absolute() and not location.is_dir():
         raise BadParameter(
-            f"recipe {recipe.name!r} starts from {location}, which does not exist: run `lco bootstrap`"
+            f"recipe {recipe.name!r} starts from {location}, which does not exist: run first "
+            f"`lco bootstrap --recipe {recipe.name} --documents BASE_LANGUAGE_DOCUMENTS --output {location}`"
         )
 
 

@@ -1,8 +1,8 @@
 """The vision-language backbone and its embedding contract.
 
 `load_backbone` opens any Qwen2.5-VL-shaped model, from a folder or a hub id, the same way: model, tokenizer
-and the PIL image processor. `build_tiny_backbone` makes the untrained model of recipe `tiny`; the trained one
-comes from `lco bootstrap`.
+and the PIL image processor. `build_tiny_backbone` makes the untrained model of recipes `tiny` and `small`;
+the trained one comes from `lco bootstrap`.
 
 The processor class of Qwen2.5-VL cannot be built without torchvision (its video processor needs it), so
 inputs are assembled from the tokenizer and the PIL image processor: the same pixels in training, evaluation
@@ -45,8 +45,6 @@ TINY_CHAT_TEMPLATE = (
     "{% endif %}"
     "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|answer|>{% endif %}"
 )
-# About 1 / sqrt(hidden size): with the usual 0.02 a width of 128 attends to everything alike for a long time.
-INITIALIZER_RANGE = 0.08
 # Latin with its extensions, Vietnamese, and general punctuation; anything else is spelled in bytes.
 TINY_ALPHABET = (
     (0x20, 0x7E),
@@ -225,7 +223,7 @@ def tiny_model_config(shape: TinyShape, tokenizer: PreTrainedTokenizerFast) -> Q
             "eos_token_id": token(END_TOKEN),
             "pad_token_id": tokenizer.pad_token_id,
             "tie_word_embeddings": True,
-            "initializer_range": INITIALIZER_RANGE,
+            "initializer_range": shape.initializer_range,
         },
         vision_config={
             "depth": shape.vision_layers,
@@ -238,12 +236,12 @@ def tiny_model_config(shape: TinyShape, tokenizer: PreTrainedTokenizerFast) -> Q
             "window_size": 8 * shape.patch_size * shape.merge_size,
             "out_hidden_size": shape.hidden_size,
             "fullatt_block_indexes": list(range(shape.vision_layers)),
-            "initializer_range": INITIALIZER_RANGE,
+            "initializer_range": shape.initializer_range,
         },
         image_token_id=token(IMAGE_TOKEN),
         video_token_id=token("<|pad|>"),
         vision_start_token_id=token("<|vision_start|>"),
         vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=True,
-        initializer_range=INITIALIZER_RANGE,
+        initializer_range=shape.initializer_range,
     )

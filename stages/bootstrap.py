@@ -1,4 +1,4 @@
-"""`lco bootstrap`: train the base of recipe `tiny` from random weights, on base-language pages only.
+"""`lco bootstrap`: train the base of a recipe from random weights, on base-language pages only.
 
     python -m data_prep.sample_documents.build --packages unpacked --base-corpus base_corpus
     lco bootstrap --documents base_corpus --output stages/base/tiny
@@ -13,7 +13,7 @@ import datetime
 import json
 import platform
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -24,25 +24,38 @@ from data_prep.shards import ShardSource
 from infra.store import LocalStore
 from stages.backbone import build_tiny_backbone
 from stages.pretrain.loop import Step, train
-from stages.recipes import ObjectiveMixture, PretrainConfig, TinyShape, get_recipe
+from stages.recipes import (
+    BOOTSTRAPS,
+    BootstrapConfig,
+    EngineConfig,
+    ObjectiveMixture,
+    PretrainConfig,
+    Recipe,
+    get_recipe,
+)
 from stages.train.engine import start_process_group
 
 READING = ObjectiveMixture(transcribe_image=0.85, summarize_image=0.0, summarize_text=0.05, repeat_text=0.10)
 SUMMARISING = ObjectiveMixture(
     transcribe_image=0.25, summarize_image=0.45, summarize_text=0.25, repeat_text=0.05
 )
-BATCH_SIZE = 32
 READING_CHARACTERS = 48  # short lines first: reading is learned sooner, and each step is cheaper
 
 
-def phases(steps: int) -> list[PretrainConfig]:
-    """The two phases of a bootstrap of `steps` steps; the learning rate falls to zero at the end."""
+def phases(config: BootstrapConfig, engine: EngineConfig) -> list[PretrainConfig]:
+    """The two phases of a bootstrap; the learning rate falls to zero at the end."""
+    steps, batch_size = config.steps, config.batch_size
     reading = int(steps * 0.4)
-    common = {"batch_size": BATCH_SIZE, "learning_rate": 2e-3, "replay_share": 0.0}
+    common = {
+        "batch_size": batch_size,
+        "learning_rate": config.learning_rate,
+        "replay_share": 0.0,
+        "engine": engine,
+    }
     return [
-        PretrainConfig(doses=(reading * BATCH_SIZE,), warmup_steps=100, mixture=READING, seed=0, **common),
+        PretrainConfig(doses=(reading * batch_size,), warmup_steps=100, mixture=READING, seed=0, **common),
         PretrainConfig(
-            doses=((steps - reading) * BATCH_SIZE,),
+            doses=((steps - reading) * batch_size,),
             warmup_steps=20,
             decay_steps=(steps - reading) // 2,
             mixture=SUMMARISING,
@@ -52,10 +65,10 @@ def phases(steps: int) -> list[PretrainConfig]:
     ]
 
 
-def bootstrap(documents: Path, output: Path, *, steps: int, work: Path) -> None:
+def bootstrap(recipe: Recipe, config: BootstrapConfig, documents: Path, output: Path, *, work: Path) -> None:
     """Train on the train split of `documents`; write weights, tokenizer, processor and training.json."""
     start_process_group()
-    recipe = get_recipe("tiny")
+    engine = replace(recipe.pretrain.engine, processes=1)
     with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}")) as progress:
         bar = progress.add_task("reading documents", total=None, loss="")
         prepared = prepare_documents(
@@ -64,9 +77,9 @@ def bootstrap(documents: Path, output: Path, *, steps: int, work: Path) -> None:
             LocalStore(work / "store"),
             lambda done, total, label: progress.update(bar, completed=done, total=total, description=label),
         )
-        backbone = build_tiny_backbone(TinyShape(), recipe.backbone, seed=0)
+        backbone = build_tiny_backbone(config.shape, recipe.backbone, seed=0)
         started = time.monotonic()
-        progress.reset(bar, total=steps, description="training", loss="")
+        progress.reset(bar, total=config.steps, description="training", loss="")
 
         def on_step(step: Step) -> None:
             progress.update(bar, advance=1, loss=f"{step.objective} {step.loss:.2f}")
@@ -74,13 +87,13 @@ def bootstrap(documents: Path, output: Path, *, steps: int, work: Path) -> None:
         def on_dose(dose: int) -> None:
             backbone.save(work / "unfinished")
 
-        for phase, longest in zip(phases(steps), (READING_CHARACTERS, None), strict=True):
+        for phase, longest in zip(phases(config, engine), (READING_CHARACTERS, None), strict=True):
             source = ShardSource(prepared.train.path, trainable_only=True, max_characters=longest)
             train(backbone, [source], [1.0], phase, on_step=on_step, on_dose=on_dose)
     backbone.save(output)
     facts = {
-        "steps": steps,
-        "shape": asdict(TinyShape()),
+        "steps": config.steps,
+        "shape": asdict(config.shape),
         "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
         "documents_digest": prepared.train.manifest.content_digest,
         "documents_counts": prepared.train.manifest.counts,
@@ -96,13 +109,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--recipe", choices=sorted(BOOTSTRAPS), default="tiny")
     parser.add_argument("--documents", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5_000)
+    parser.add_argument("--steps", type=int, help="default: the recipe's")
     parser.add_argument("--work", type=Path, default=Path("lco-output/bootstrap"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    bootstrap(arguments.documents, arguments.output, steps=arguments.steps, work=arguments.work)
+    config = BOOTSTRAPS[arguments.recipe]
+    if arguments.steps is not None:
+        config = replace(config, steps=arguments.steps)
+    bootstrap(
+        get_recipe(arguments.recipe), config, arguments.documents, arguments.output, work=arguments.work
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Recipes: named, complete configurations of a run. Importing this module loads no torch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ from data_prep.config import DocumentsConfig
 
 SAMPLE_DOCUMENTS = Path(__file__).parent.parent / "data_prep" / "sample_documents"
 TINY_BASE = Path(__file__).parent / "base" / "tiny"
+SMALL_BASE = TINY_BASE.with_name("small")
 
 Arm = Literal["text-only", "multimodal-20"]
 
@@ -29,6 +30,18 @@ class TinyShape:
     word_tokens: int = 2048
     """Word buckets that the one-word summary predicts; a word's bucket is a hash of the word, so that a
     language which the base has never seen has word tokens too."""
+    initializer_range: float = 0.08
+    """About 1 / sqrt(hidden size): with the usual 0.02 a width of 128 attends to everything alike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootstrapConfig:
+    """How `lco bootstrap` trains the base of a recipe from random weights."""
+
+    shape: TinyShape
+    steps: int
+    batch_size: int
+    learning_rate: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +239,144 @@ TINY_MIXTURE = ObjectiveMixture(
     transcribe_image=0.35, summarize_image=0.35, summarize_text=0.25, repeat_text=0.05
 )
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"tiny": tiny}
+
+def small() -> Recipe:
+    """One GPU: a model of about 57 million parameters, trained from random weights by `lco bootstrap`.
+
+    Its blocks are paragraphs of several lines. Nobody has trained it to the end yet: expect to tune it.
+    """
+    documents = DocumentsConfig(max_pixels=640 * 192, max_block_characters=320, test_share=0.15)
+    engine = EngineConfig(precision="bfloat16", text_tokens=32_768, visual_tokens=16_384)
+    return Recipe(
+        name="small",
+        target_documents=str(SAMPLE_DOCUMENTS / "vi"),
+        base_documents=str(SAMPLE_DOCUMENTS / "en"),
+        documents=documents,
+        backbone=BackboneConfig(
+            location=str(SMALL_BASE), max_pixels=documents.max_pixels, max_text_tokens=1_280
+        ),
+        pretrain=PretrainConfig(
+            doses=(0, 12_800, 25_600, 51_200, 102_400, 204_800, 409_600, 819_200),
+            batch_size=128,
+            learning_rate=3e-4,
+            warmup_steps=200,
+            replay_share=0.25,
+            mixture=TINY_MIXTURE,
+            engine=engine,
+        ),
+        refine=RefineConfig(
+            seeds=(0, 1, 2),
+            arms=("text-only", "multimodal-20"),
+            steps=200,
+            batch_size=256,
+            learning_rate=4e-4,
+            warmup_steps=20,
+            temperature=0.05,
+            lora_rank=32,
+            lora_alpha=8,
+            lora_targets=("q_proj", "v_proj", "o_proj"),
+            same_document_negatives=True,
+            engine=engine,
+        ),
+        evaluate=EvaluateConfig(
+            max_corpus=2_000, max_queries=1_000, generation_samples=500, decoded_samples=100
+        ),
+        law=LawConfig(),
+    )
+
+
+def paper_3b() -> Recipe:
+    """Qwen2.5-VL-3B on eight GPUs of 80 GB; see `paper`."""
+    return paper("paper-3b", "Qwen/Qwen2.5-VL-3B-Instruct", pretrain_zero_stage=2)
+
+
+def paper_7b() -> Recipe:
+    """Qwen2.5-VL-7B on eight GPUs of 80 GB; see `paper`."""
+    return paper("paper-7b", "Qwen/Qwen2.5-VL-7B-Instruct", pretrain_zero_stage=3)
+
+
+def paper(name: str, location: str, *, pretrain_zero_stage: Literal[0, 1, 2, 3]) -> Recipe:
+    """A published backbone on whole pages, with CL as in LCO-Emb (arXiv 2510.11693): text-only LoRA.
+
+    The paper's settings of CGP are not public: those here are ours. `lco plan` tells what a run costs.
+    """
+    documents = DocumentsConfig(unit="page", pixel_multiple=28, max_pixels=1_280 * 28**2)
+    engine = EngineConfig(
+        processes=8,
+        zero_stage=pretrain_zero_stage,
+        precision="bfloat16",
+        text_tokens=4_096,
+        visual_tokens=2_560,
+        packing=True,
+    )
+    return Recipe(
+        name=name,
+        target_documents=str(SAMPLE_DOCUMENTS / "vi"),
+        base_documents=str(SAMPLE_DOCUMENTS / "en"),
+        documents=documents,
+        backbone=BackboneConfig(location=location, max_pixels=documents.max_pixels, max_text_tokens=1_024),
+        pretrain=PretrainConfig(
+            doses=(0, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072, 262_144),
+            batch_size=256,
+            learning_rate=1e-5,
+            warmup_steps=50,
+            replay_share=0.2,
+            mixture=PAPER_MIXTURE,
+            engine=engine,
+        ),
+        refine=RefineConfig(
+            seeds=(0, 1, 2),
+            arms=("text-only",),
+            # Two epochs of the paper's 370,000 pairs.
+            steps=700,
+            batch_size=1_056,
+            learning_rate=4e-4,
+            warmup_steps=100,
+            temperature=0.03,
+            lora_rank=64,
+            lora_alpha=16,
+            lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+            hard_negatives=1,
+            # One GPU a cell, and as many cells side by side as there are GPUs: nothing to communicate.
+            engine=replace(engine, processes=1, zero_stage=1),
+        ),
+        evaluate=EvaluateConfig(
+            max_corpus=5_000, max_queries=1_000, generation_samples=500, decoded_samples=64, batch_size=8
+        ),
+        law=LawConfig(),
+    )
+
+
+PAPER_MIXTURE = ObjectiveMixture(
+    transcribe_image=0.6, summarize_image=0.2, summarize_text=0.15, repeat_text=0.05
+)
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "tiny": tiny,
+    "small": small,
+    "paper-3b": paper_3b,
+    "paper-7b": paper_7b,
+}
+
+BOOTSTRAPS: dict[str, BootstrapConfig] = {
+    "tiny": BootstrapConfig(shape=TinyShape(), steps=5_000, batch_size=32, learning_rate=2e-3),
+    "small": BootstrapConfig(
+        shape=TinyShape(
+            hidden_size=512,
+            intermediate_size=1_536,
+            num_layers=12,
+            num_heads=8,
+            vision_hidden_size=384,
+            vision_layers=6,
+            vision_heads=6,
+            initializer_range=0.04,
+        ),
+        steps=30_000,
+        batch_size=128,
+        learning_rate=5e-4,
+    ),
+}
+"""Recipes whose base `lco bootstrap` makes; the others start from a published model."""
 
 
 def get_recipe(name: str) -> Recipe:

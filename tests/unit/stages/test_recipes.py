@@ -1,0 +1,81 @@
+"""What every recipe must be: complete, consistent, and the same after its way through a job file."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from pydantic import TypeAdapter
+
+from stages.bootstrap import phases
+from stages.model_config import model_config
+from stages.recipes import BOOTSTRAPS, RECIPES, Recipe, get_recipe
+from stages.train.flops import projection_shapes
+
+PROMPT = 64  # tokens around a text or an image, at most
+
+
+@pytest.fixture(params=sorted(RECIPES))
+def recipe(request) -> Recipe:
+    return get_recipe(request.param)
+
+
+def test_a_recipe_survives_its_job_file(recipe):
+    job = json.loads(json.dumps(asdict(recipe)))
+    assert TypeAdapter(Recipe).validate_python(job) == recipe
+    assert recipe is not get_recipe(recipe.name) and recipe == get_recipe(recipe.name)
+
+
+def test_a_recipe_can_reach_a_verdict(recipe):
+    doses = recipe.pretrain.doses
+    assert doses[0] == 0 and list(doses) == sorted(set(doses))
+    assert not any(dose % recipe.pretrain.batch_size for dose in doses)
+    assert len(doses) >= recipe.law.minimum_doses
+    assert len(set(recipe.refine.seeds)) >= recipe.law.minimum_seeds
+    assert recipe.law.primary_arm in recipe.refine.arms
+    assert recipe.evaluate.max_queries >= recipe.law.minimum_queries
+
+
+def test_the_largest_sample_fits_the_budgets(recipe):
+    visual = recipe.documents.max_pixels // recipe.documents.pixel_multiple**2
+    text = recipe.backbone.max_text_tokens
+    for engine in (recipe.pretrain.engine, recipe.refine.engine):
+        assert visual <= engine.visual_tokens
+        assert PROMPT + max(visual + text, 2 * text) <= engine.text_tokens
+
+
+def test_images_and_adapters_fit_the_model(recipe):
+    config = model_config(recipe)
+    vision = config.vision_config
+    assert recipe.documents.pixel_multiple == vision.patch_size * vision.spatial_merge_size
+    assert recipe.documents.max_pixels == recipe.backbone.max_pixels
+    assert set(recipe.refine.lora_targets) <= set(projection_shapes(config))
+    longest = recipe.documents.max_pixels // recipe.documents.pixel_multiple**2
+    longest = PROMPT + recipe.backbone.max_text_tokens + max(longest, recipe.backbone.max_text_tokens)
+    assert longest <= config.text_config.max_position_embeddings
+
+
+def test_the_papers_settings_of_refinement():
+    """LCO-Emb (arXiv 2510.11693), text-only CL."""
+    for name in ("paper-3b", "paper-7b"):
+        refine = get_recipe(name).refine
+        assert refine.arms == ("text-only",)
+        assert (refine.lora_rank, refine.lora_alpha, refine.temperature) == (64, 16, 0.03)
+        assert (refine.batch_size, refine.learning_rate, refine.warmup_steps) == (1_056, 4e-4, 100)
+        assert refine.max_gradient_norm == 1.0 and refine.hard_negatives == 1
+        assert refine.steps == pytest.approx(2 * 370_000 / 1_056, rel=0.01)
+
+
+@pytest.mark.parametrize("name", sorted(BOOTSTRAPS))
+def test_a_bootstrap_makes_its_steps(name):
+    config = BOOTSTRAPS[name]
+    reading, summarising = phases(config, get_recipe(name).pretrain.engine)
+    examples = reading.doses[-1] + summarising.doses[-1]
+    assert examples == config.steps * config.batch_size
+    assert summarising.decay_steps > 0
+
+
+def test_the_committed_base_is_what_its_bootstrap_makes():
+    text = model_config(get_recipe("tiny")).text_config
+    shape = BOOTSTRAPS["tiny"].shape
+    assert (text.hidden_size, text.num_hidden_layers) == (shape.hidden_size, shape.num_layers)
+    assert text.initializer_range == shape.initializer_range
