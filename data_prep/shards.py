@@ -1,8 +1,9 @@
 """Samples in WebDataset tars, written with the webdataset library and read back by index.
 
-A committed split holds `shards/NNNNNN.tar` (members `KEY.png`, `KEY.json`), `queries.jsonl`, and
-`index.json`: for every sample the offsets of its two members, so that any sample is one seek away. The tars
-stay plain: any WebDataset reader opens them.
+A committed split holds `shards/NNNNNN.tar` (members `KEY.png`, `KEY.json`), beside each tar
+`NNNNNN.index.json` with the offsets of every sample's two members, so that any sample is one read away,
+`shards.json` with the number of samples of each shard, and `queries.jsonl`. The tars stay plain: any
+WebDataset reader opens them.
 """
 
 import hashlib
@@ -12,14 +13,13 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from data_prep.open_shards import OpenShard, SplitView, open_shard
 from data_prep.queries import Query
-
-_MEMBER_LIMIT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,38 +45,40 @@ class Sample:
 def sample_key(document: str, page: int, block: int | None) -> str:
     """Return a tar-safe key, unique in its corpus: a digest of the document's path, page and block."""
     place = f"{page:05d}" if block is None else f"{page:05d}-{block:03d}"
-    return f"{hashlib.sha256(document.encode()).hexdigest()[:12]}-{place}"
+    return f"{_digest(document.encode())[:12]}-{place}"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def write_split(folder: Path, samples: Iterable[Sample], queries: Iterable[Query], per_shard: int) -> dict:
     """Write one split into `folder`; the same samples give the same bytes. Returns its counts."""
     (folder / "shards").mkdir()
-    index: list[dict] = []
-    shard: list[Sample] = []
-    for sample in samples:
-        shard.append(sample)
-        if len(shard) == per_shard:
-            index += _write_shard(folder, len(index) // per_shard, shard)
-            shard = []
-    if shard:
-        index += _write_shard(folder, len(index) // per_shard, shard)
+    shards: list[dict] = []
+    text_bytes, remaining = 0, iter(samples)
+    while shard := list(itertools.islice(remaining, per_shard)):
+        name = f"{len(shards):06d}.tar"
+        index = _write_shard(folder / "shards" / name, shard)
+        text_bytes += sum(entry["text_bytes"] for entry in index)
+        trainable = sum(entry["trainable"] for entry in index)
+        shards.append({"name": name, "samples": len(index), "trainable": trainable})
+    (folder / "shards.json").write_text(json.dumps(shards), encoding="utf-8")
     lines = [query.to_json() + "\n" for query in queries]
     (folder / "queries.jsonl").write_text("".join(lines), encoding="utf-8")
-    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
     return {
-        "samples": len(index),
-        "trainable": sum(entry["trainable"] for entry in index),
-        "shards": -(-len(index) // per_shard),
+        "samples": sum(shard["samples"] for shard in shards),
+        "trainable": sum(shard["trainable"] for shard in shards),
+        "shards": len(shards),
         "queries": len(lines),
-        "text_bytes": sum(entry["text_bytes"] for entry in index),
+        "text_bytes": text_bytes,
     }
 
 
-def _write_shard(folder: Path, number: int, samples: list[Sample]) -> list[dict]:
-    """Write one tar and return the index entries of its samples."""
+def _write_shard(path: Path, samples: list[Sample]) -> list[dict]:
+    """Write one tar and the index beside it; return the index."""
     import webdataset  # loads torch, which readers of shards (the report, the flow) do not need
 
-    path = folder / "shards" / f"{number:06d}.tar"
     with webdataset.TarWriter(str(path), encoder=False, mtime=0, user="root", group="root") as writer:
         for sample in samples:
             fields = {name: value for name, value in vars(sample).items() if name != "png"}
@@ -84,88 +86,112 @@ def _write_shard(folder: Path, number: int, samples: list[Sample]) -> list[dict]
             writer.write({"__key__": sample.key, "png": sample.png, "json": record})
     with tarfile.open(path) as tar:
         places = {member.name: (member.offset_data, member.size) for member in tar}
-    return [
+    index = [
         {
             "key": sample.key,
-            "shard": path.name,
             "png": places[f"{sample.key}.png"],
             "json": places[f"{sample.key}.json"],
             "characters": len(sample.text),
             "text_bytes": len(sample.text.encode()),
+            "width": sample.width,
+            "height": sample.height,
             "trainable": sample.trainable,
+            "document_digest": _digest(sample.document.encode()),
+            "text_digest": _digest(sample.text.encode()),
+            "image_digest": _digest(sample.png),
         }
         for sample in samples
     ]
+    path.with_suffix(".index.json").write_text(json.dumps(index), encoding="utf-8")
+    return index
 
 
 class ShardSource:
-    """Random access to the samples of a committed split; a Grain data source.
+    """Random access to the samples of a committed split, by position; threads may share it.
+
+    It holds one number per shard. Parsed indexes and open tars are in a cache that all sources of the
+    process share, so that neither memory nor open files grow with the number of samples or of sources.
 
     Args:
         folder: the split's folder.
         trainable_only: leave out pages without text.
-        max_characters: leave out longer texts.
+        max_characters: leave out longer texts (the whole index is read once to count the others).
     """
 
     def __init__(
         self, folder: Path, *, trainable_only: bool = False, max_characters: int | None = None
     ) -> None:
         self.folder = Path(folder)
-        entries = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-        self.entries = [
-            entry
-            for entry in entries
-            if (entry["trainable"] or not trainable_only)
-            and (max_characters is None or entry["characters"] <= max_characters)
-        ]
+        self._view = SplitView(
+            folder=self.folder, trainable_only=trainable_only, max_characters=max_characters
+        )
+        shards = json.loads((self.folder / "shards.json").read_text(encoding="utf-8"))
+        self._names = [shard["name"] for shard in shards]
+        count = "trainable" if trainable_only else "samples"
+        self.shard_sizes = np.array(
+            [shard[count] for shard in shards]
+            if max_characters is None
+            else [len(self._view.read_index(name)) for name in self._names],
+            dtype=np.int64,
+        )
+        """Samples of each shard after the filter."""
+        self._ends = np.cumsum(self.shard_sizes)
+        self._samples = int(self.shard_sizes.sum())
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return self._samples
 
     def __getitem__(self, position: int) -> Sample:
-        entry = self.entries[position]
-        with self._open(entry["shard"]) as file:
-            png, record = (_read_member(file, *entry[name]) for name in ("png", "json"))
-        return Sample(**json.loads(record), png=png)
+        shard, number = self._place(position)
+        return Sample(**shard.record(number), png=shard.member("png", number))
+
+    def length(self, position: int) -> int:
+        """Return the length of one sample's text in characters, from the index alone."""
+        shard, number = self._place(position)
+        return int(shard.index["characters"][number])
+
+    def entry(self, position: int) -> dict:
+        """Return one sample's entry of the index: its key, sizes and digests."""
+        shard, number = self._place(position)
+        return {name: column[number].tolist() for name, column in shard.index.items()}
 
     def records(self) -> Iterator[dict]:
         """Every sample's JSON record, in order, without reading images."""
-        for shard, entries in itertools.groupby(self.entries, key=lambda entry: entry["shard"]):
-            with self._open(shard) as file:
-                for entry in entries:
-                    yield json.loads(_read_member(file, *entry["json"]))
+        for number in np.flatnonzero(self.shard_sizes):
+            shard = self._shard(number)
+            for row in range(self.shard_sizes[number]):
+                yield shard.record(row)
 
     def texts(self) -> Iterator[str]:
         """Every sample's text, in order, without reading images."""
         return (record["text"] for record in self.records())
 
-    def characters(self) -> list[int]:
-        """Every sample's length in characters, in order."""
-        return [entry["characters"] for entry in self.entries]
+    def keys(self) -> Iterator[str]:
+        """Every sample's key, in order, from the indexes alone."""
+        for name in self._names:
+            for entry in self._view.read_index(name):
+                yield entry["key"]
 
-    def by_key(self, key: str) -> Sample:
-        """Return one sample by key. Raises KeyError."""
-        return self[self.positions[key]]
+    def positions_of(self, keys: Iterable[str]) -> dict[str, int]:
+        """Return {key: position} of those of `keys` that the source has, in one pass over the indexes."""
+        wanted = set(keys)
+        return {key: position for position, key in enumerate(self.keys()) if key in wanted}
 
-    @cached_property
-    def positions(self) -> dict[str, int]:
-        """{key: position} of every sample."""
-        return {entry["key"]: position for position, entry in enumerate(self.entries)}
+    def _place(self, position: int) -> tuple[OpenShard, int]:
+        """Return the shard that holds a position and the sample's number in it."""
+        if not 0 <= position < self._samples:
+            raise IndexError(f"{self.folder}: no sample {position:,} among {self._samples:,}")
+        number = self._ends.searchsorted(position, side="right")
+        return self._shard(number), int(position - self._ends[number] + self.shard_sizes[number])
 
-    def _open(self, shard: str) -> io.BufferedReader:
-        if Path(shard).name != shard:
-            raise ValueError(f"{self.folder / 'index.json'}: the shard {shard!r} lies outside the split")
-        return (self.folder / "shards" / shard).open("rb")
-
-
-def _read_member(file: io.BufferedReader, offset: int, size: int) -> bytes:
-    if not 0 <= size <= _MEMBER_LIMIT_BYTES or offset < 0:
-        raise ValueError(f"{file.name}: no member can have {size:,} bytes at {offset:,}")
-    file.seek(offset)
-    content = file.read(size)
-    if len(content) != size:
-        raise ValueError(f"{file.name}: it ends inside a member of {size:,} bytes at {offset:,}")
-    return content
+    def _shard(self, number: int) -> OpenShard:
+        shard = open_shard(self._view, self._names[number])
+        if shard.samples != self.shard_sizes[number]:
+            raise ValueError(
+                f"{shard.path}: its index has {shard.samples:,} samples where shards.json says "
+                f"{self.shard_sizes[number]:,}; the split is damaged, make it again"
+            )
+        return shard
 
 
 def read_queries(folder: Path) -> list[Query]:

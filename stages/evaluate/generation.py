@@ -7,6 +7,7 @@ tokenizers can be compared.
 """
 
 import hashlib
+import heapq
 import json
 import sys
 import unicodedata
@@ -72,8 +73,10 @@ def _commit(job: Job, cell: dict, result: dict) -> None:
 
 def choose(source: ShardSource, count: int) -> list[Sample]:
     """Return `count` samples, chosen by the digest of their keys: the same for every checkpoint."""
-    ordered = sorted(source.positions.items(), key=lambda item: hashlib.sha256(item[0].encode()).hexdigest())
-    return [source[position] for _, position in ordered[:count]]
+    chosen = heapq.nsmallest(
+        count, enumerate(source.keys()), key=lambda entry: hashlib.sha256(entry[1].encode()).hexdigest()
+    )
+    return [source[position] for position, _ in chosen]
 
 
 def measure_generation(backbone: Backbone, samples: Sequence[Sample], config: EvaluateConfig) -> dict:

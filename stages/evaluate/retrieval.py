@@ -7,6 +7,7 @@ text -> its own image (how far both modalities meet). Random ranking and BM25 st
 """
 
 import hashlib
+import heapq
 import json
 import sys
 from collections.abc import Sequence
@@ -92,9 +93,9 @@ def _commit(job: Job, cell: dict, result: dict) -> None:
 def build_task(folder: Path, config: EvaluateConfig) -> SearchTask:
     """Choose corpus and queries from a test split by the digests of their names, one query a sample first."""
     source = ShardSource(folder)
-    keys = sorted(source.positions, key=_digest)[: config.max_corpus]
-    chosen = set(keys)
-    queries = [query for query in read_queries(folder) if chosen & set(query.relevant)]
+    keys = heapq.nsmallest(config.max_corpus, source.keys(), key=_digest)
+    chosen = source.positions_of(keys)
+    queries = [query for query in read_queries(folder) if chosen.keys() & set(query.relevant)]
     turn: dict[str, int] = {}
     ranked = []
     for query in sorted(queries, key=lambda query: _digest(query.identity)):
@@ -103,7 +104,7 @@ def build_task(folder: Path, config: EvaluateConfig) -> SearchTask:
     queries = [query for _, _, query in sorted(ranked, key=lambda entry: entry[:2])[: config.max_queries]]
     if not queries:
         raise ValueError(f"{folder}: no test queries; add documents with text")
-    return SearchTask(corpus=[source.by_key(key) for key in keys], queries=queries)
+    return SearchTask(corpus=[source[chosen[key]] for key in keys], queries=queries)
 
 
 def _digest(name: str) -> str:

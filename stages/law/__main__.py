@@ -8,6 +8,7 @@ report.html, figures/*.png and evidence.json. Needs no torch and no network.
 
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import platform
@@ -59,18 +60,17 @@ def main(job_path: Path) -> None:
     figures = draw_figures(verdict, evidence, retrieval)
     report_progress(3, "drawing", {})
 
+    image_of = _thumbnails(sources["target_test"], _shown_keys(generation, retrieval))
     page = render_report(
         Report(
             verdict=verdict,
             evidence=evidence,
             figures=figures,
-            pages=sample_pages(
-                generation, _thumbnails(sources["target_test"]), verdict.thresholds.sample_pages
-            ),
+            pages=sample_pages(generation, image_of, verdict.thresholds.sample_pages),
             searches=sample_searches(
                 retrieval,
                 verdict.thresholds.primary_arm,
-                _thumbnails(sources["target_test"]),
+                image_of,
                 count=verdict.thresholds.sample_searches,
                 images=verdict.thresholds.images_per_search,
             ),
@@ -102,12 +102,20 @@ def _read_cells(store: LocalStore, cells: list[dict], name: str, sources: dict[s
     return contents
 
 
-def _thumbnails(test: Committed) -> Callable[[str], bytes]:
+def _shown_keys(generation: list[dict], retrieval: list[dict]) -> set[str]:
+    """Keys of the samples whose images the report may show."""
+    pages = (example for cell in generation for example in cell["corpora"]["target"]["examples"])
+    hits = (hit for cell in retrieval for example in cell["examples"] for hit in example["top"])
+    return {shown["key"] for shown in itertools.chain(pages, hits)}
+
+
+def _thumbnails(test: Committed, keys: set[str]) -> Callable[[str], bytes]:
     """key -> PNG bytes of the page, small enough for a report."""
     samples = ShardSource(test.path)
+    positions = samples.positions_of(keys)
 
     def image_of(key: str) -> bytes:
-        image = samples.by_key(key).image()
+        image = samples[positions[key]].image()
         image.thumbnail(_THUMBNAIL_PIXELS)
         buffer = io.BytesIO()
         image.save(buffer, "PNG", optimize=True)

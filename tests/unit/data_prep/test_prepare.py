@@ -96,7 +96,8 @@ def test_the_users_queries_alone_are_the_test_where_there_are_any(folder, config
     with_queries = prepare_documents(folder, config, store, Steps())
     (query,) = read_queries(with_queries.test.path)
     source = ShardSource(with_queries.test.path)
-    answers = [source.by_key(key) for key in query.relevant]
+    answers = [source[position] for position in source.positions_of(query.relevant).values()]
+    assert len(answers) == len(query.relevant)
     assert query.text == "where is the river"
     assert {(sample.document, sample.page) for sample in answers} == {(document, 1)}
     assert read_queries(with_queries.train.path) == read_queries(prepared.train.path)

@@ -2,12 +2,16 @@
 
 import io
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import webdataset
 from PIL import Image, UnidentifiedImageError
 
+from data_prep.open_shards import open_shard
 from data_prep.queries import Query
 from data_prep.shards import Sample, ShardSource, read_queries, sample_key, write_split
 
@@ -38,7 +42,7 @@ def split(tmp_path) -> Path:
 
 
 def test_webdataset_reads_the_same_keys_bytes_and_records(split):
-    urls = [str(path) for path in sorted((split / "shards").iterdir())]
+    urls = [str(path) for path in sorted((split / "shards").glob("*.tar"))]
     assert len(urls) == 3
     read = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert [item["__key__"] for item in read] == [s.key for s in SAMPLES]
@@ -46,20 +50,87 @@ def test_webdataset_reads_the_same_keys_bytes_and_records(split):
     assert [Sample(**json.loads(item["json"]), png=item["png"]) for item in read] == SAMPLES
 
 
+def read_all(source: ShardSource) -> list[Sample]:
+    return [source[position] for position in range(len(source))]
+
+
 def test_random_access_equals_sequential_access(split):
     source = ShardSource(split)
     assert [source[n] for n in (6, 0, 3, 2, 5, 1, 4)] == [SAMPLES[n] for n in (6, 0, 3, 2, 5, 1, 4)]
     assert list(source.texts()) == [s.text for s in SAMPLES]
     assert [record["key"] for record in source.records()] == [s.key for s in SAMPLES]
-    assert source.characters() == [len(s.text) for s in SAMPLES]
-    assert all(source.by_key(s.key) == s for s in SAMPLES)
-    with pytest.raises(KeyError):
-        source.by_key("unknown")
+    assert source.shard_sizes.tolist() == [3, 3, 1]
+    for outside in (-1, 7):
+        with pytest.raises(IndexError, match="no sample"):
+            source[outside]
 
 
-def test_pages_without_text_can_be_left_out(split):
-    source = ShardSource(split, trainable_only=True)
-    assert [source[n] for n in range(len(source))] == [s for s in SAMPLES if s.trainable]
+def test_the_index_tells_facts_without_reading_samples(split):
+    source = ShardSource(split)
+    for path in split.glob("shards/*.tar"):
+        path.write_bytes(b"")
+    assert [source.length(n) for n in range(7)] == [len(s.text) for s in SAMPLES]
+    assert list(source.keys()) == [s.key for s in SAMPLES]
+    assert source.positions_of(["absent", SAMPLES[4].key, SAMPLES[1].key]) == {
+        SAMPLES[1].key: 1, SAMPLES[4].key: 4
+    }  # fmt: skip
+    entries = [source.entry(n) for n in range(7)]
+    assert [entry["key"] for entry in entries] == [s.key for s in SAMPLES]
+    assert {(entry["width"], entry["height"], type(entry["width"])) for entry in entries} == {(32, 16, int)}
+    assert [len({entry[f"{fact}_digest"] for entry in entries}) for fact in ("document", "text")] == [1, 7]
+    assert len({entry["image_digest"] for entry in entries}) == len({s.png for s in SAMPLES})
+
+
+@pytest.mark.parametrize("per_shard", [1, 2, 3, 10])
+@pytest.mark.parametrize("longest", [None, len(SAMPLES[0].text)])
+@pytest.mark.parametrize("trainable_only", [False, True])
+def test_samples_can_be_left_out(tmp_path, per_shard, longest, trainable_only):
+    samples = [replace(s, text=s.text + "!" * (s.page > 3)) for s in SAMPLES]
+    write_split(tmp_path, samples, QUERIES, per_shard=per_shard)
+    source = ShardSource(tmp_path, trainable_only=trainable_only, max_characters=longest)
+    expected = [
+        s for s in samples if (s.trainable or not trainable_only) and len(s.text) <= (longest or 1000)
+    ]
+    assert read_all(source) == expected
+    assert list(source.texts()) == [s.text for s in expected]
+    assert [source.positions_of([s.key]) for s in expected] == [{s.key: n} for n, s in enumerate(expected)]
+    assert source.shard_sizes.sum() == len(source) == len(expected)
+    assert len(source.shard_sizes) == -(-len(SAMPLES) // per_shard)
+
+
+def test_a_source_opens_no_index_before_it_is_read(split):
+    """What it holds grows with the number of shards: no sample is named in `shards.json`."""
+    for path in split.glob("shards/*"):
+        path.unlink()
+    assert [len(ShardSource(split, trainable_only=only)) for only in (False, True)] == [7, 3]
+
+
+def open_files(folder: Path) -> int:
+    links = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    return sum(link.startswith(str(folder)) for link in links)
+
+
+def test_open_tars_are_few_and_are_closed(tmp_path):
+    """However many shards and sources there are, such as one for each of thousands of documents."""
+    for number in range(20):
+        (tmp_path / str(number)).mkdir()
+        write_split(tmp_path / str(number), SAMPLES, QUERIES, per_shard=1)
+    sources = [ShardSource(tmp_path / str(number)) for number in range(20)]
+    assert all(read_all(source) == SAMPLES for source in sources)
+    assert open_shard.cache_info().maxsize == 64
+    assert 0 < open_files(tmp_path) <= 64
+    open_shard.cache_clear()
+    assert open_files(tmp_path) == 0
+
+
+def test_threads_share_a_source(tmp_path):
+    """Also when a shard leaves the cache while another thread reads it."""
+    samples = [replace(SAMPLES[0], key=f"key-{n:03d}", text=f"text {n}") for n in range(200)]
+    write_split(tmp_path, samples, QUERIES, per_shard=2)
+    source = ShardSource(tmp_path)
+    positions = [n * 37 % 200 for n in range(1000)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(source.__getitem__, positions)) == [samples[n] for n in positions]
 
 
 def test_counts_and_queries(tmp_path):
@@ -79,7 +150,7 @@ def test_the_same_samples_give_the_same_bytes(split, tmp_path_factory):
     again = tmp_path_factory.mktemp("again")
     write_split(again, SAMPLES, QUERIES, per_shard=3)
     files = [path.relative_to(split) for path in sorted(split.rglob("*")) if path.is_file()]
-    assert len(files) == 5
+    assert len(files) == 8
     assert all((again / path).read_bytes() == (split / path).read_bytes() for path in files)
 
 
@@ -100,17 +171,28 @@ def test_only_png_is_decoded(scan):
     ],
 )
 def test_a_hostile_index_is_refused(split, place, reason):
-    index = json.loads((split / "index.json").read_text())
+    path = split / "shards" / "000000.index.json"
+    index = json.loads(path.read_text())
     index[0]["png"] = place
-    (split / "index.json").write_text(json.dumps(index))
+    path.write_text(json.dumps(index))
     with pytest.raises(ValueError, match=reason):
         ShardSource(split)[0]
 
 
+@pytest.mark.parametrize("kept", [0, 2])
+def test_an_index_that_lost_samples_is_refused(split, kept):
+    path = split / "shards" / "000001.index.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[:kept]))
+    source = ShardSource(split)
+    assert source[0] == SAMPLES[0]
+    with pytest.raises(ValueError, match=f"has {kept} samples where shards.json says 3"):
+        source[3]
+
+
 @pytest.mark.parametrize("shard", ["../index.json", "/etc/passwd", "shards/000000.tar"])
 def test_an_index_cannot_point_outside_its_split(split, shard):
-    index = json.loads((split / "index.json").read_text())
-    index[0]["shard"] = shard
-    (split / "index.json").write_text(json.dumps(index))
+    shards = json.loads((split / "shards.json").read_text())
+    shards[0]["name"] = shard
+    (split / "shards.json").write_text(json.dumps(shards))
     with pytest.raises(ValueError, match="lies outside the split"):
         ShardSource(split)[0]
