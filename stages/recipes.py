@@ -287,28 +287,36 @@ def small() -> Recipe:
 
 def paper_3b() -> Recipe:
     """Qwen2.5-VL-3B on eight GPUs of 80 GB; see `paper`."""
-    return paper("paper-3b", "Qwen/Qwen2.5-VL-3B-Instruct", pretrain_zero_stage=2)
-
-
-def paper_7b() -> Recipe:
-    """Qwen2.5-VL-7B on eight GPUs of 80 GB; see `paper`."""
-    return paper("paper-7b", "Qwen/Qwen2.5-VL-7B-Instruct", pretrain_zero_stage=3)
-
-
-def paper(name: str, location: str, *, pretrain_zero_stage: Literal[0, 1, 2, 3]) -> Recipe:
-    """A published backbone on whole pages, with CL as in LCO-Emb (arXiv 2510.11693): text-only LoRA.
-
-    The paper's settings of CGP are not public: those here are ours. `lco plan` tells what a run costs.
-    """
-    documents = DocumentsConfig(unit="page", pixel_multiple=28, max_pixels=1_280 * 28**2)
     engine = EngineConfig(
         processes=8,
-        zero_stage=pretrain_zero_stage,
+        zero_stage=2,
         precision="bfloat16",
         text_tokens=4_096,
         visual_tokens=2_560,
         packing=True,
     )
+    return paper("paper-3b", "Qwen/Qwen2.5-VL-3B-Instruct", engine)
+
+
+def paper_7b() -> Recipe:
+    """Qwen2.5-VL-7B on eight GPUs of 80 GB; see `paper`."""
+    engine = EngineConfig(
+        processes=8,
+        zero_stage=3,
+        precision="bfloat16",
+        text_tokens=3_072,
+        visual_tokens=1_280,
+        packing=True,
+    )
+    return paper("paper-7b", "Qwen/Qwen2.5-VL-7B-Instruct", engine)
+
+
+def paper(name: str, location: str, engine: EngineConfig) -> Recipe:
+    """A published backbone on whole pages, with CL as in LCO-Emb (arXiv 2510.11693): text-only LoRA.
+
+    The paper's settings of CGP are not public: those here are ours. `lco plan` tells what a run costs.
+    """
+    documents = DocumentsConfig(unit="page", pixel_multiple=28, max_pixels=1_280 * 28**2)
     return Recipe(
         name=name,
         target_documents=str(SAMPLE_DOCUMENTS / "vi"),

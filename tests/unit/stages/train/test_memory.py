@@ -1,0 +1,229 @@
+"""Predicted bytes, against those of real models, optimisers and graphs."""
+
+import dataclasses
+
+import peft
+import pytest
+import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from stages.backbone import build_tiny_backbone
+from stages.recipes import EngineConfig, TinyShape, get_recipe
+from stages.train.flops import Trained
+from stages.train.memory import (
+    LABELS_AT_ONCE,
+    activation_bytes,
+    adapter_parameters,
+    logit_bytes,
+    state_bytes,
+)
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def sizes(tensors) -> int:
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def moments(optimizer: torch.optim.Optimizer) -> int:
+    return sum(sizes([state["exp_avg"], state["exp_avg_sq"]]) for state in optimizer.state.values())
+
+
+def tiny_model() -> Qwen2_5_VLForConditionalGeneration:
+    return build_tiny_backbone(TinyShape(), get_recipe("tiny").backbone, seed=0).model
+
+
+def test_a_plain_float32_training_is_predicted_to_the_byte():
+    model = tiny_model()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters)
+    sum(parameter.sum() for parameter in parameters).backward()
+    optimizer.step()
+    trained = sum(parameter.numel() for parameter in parameters)
+    predicted = state_bytes(EngineConfig(zero_stage=0), trained=trained, frozen=0, processes=1)
+    assert predicted == {
+        "weights": sizes(parameters),
+        "gradients": sizes(parameter.grad for parameter in parameters),
+        "optimizer": moments(optimizer),
+        "buckets": 0,
+    }
+
+
+def test_mixed_precision_takes_16_bytes_a_parameter():
+    """2 + 2 for weights and gradients, 4 + 4 + 4 for AdamW over a float32 copy (arXiv 1910.02054, 3.1)."""
+    model = tiny_model().bfloat16()
+    copies = [torch.nn.Parameter(parameter.detach().float()) for parameter in model.parameters()]
+    optimizer = torch.optim.AdamW(copies)
+    sum(parameter.sum() for parameter in model.parameters()).backward()
+    for copy, parameter in zip(copies, model.parameters(), strict=True):
+        copy.grad = parameter.grad.float()
+    optimizer.step()
+    trained = sum(copy.numel() for copy in copies)
+    engine = EngineConfig(zero_stage=0, precision="bfloat16")
+    predicted = state_bytes(engine, trained=trained, frozen=0, processes=1)
+    assert predicted["weights"] == sizes(model.parameters())
+    assert predicted["gradients"] == sizes(parameter.grad for parameter in model.parameters())
+    assert predicted["optimizer"] == sizes(copies) + moments(optimizer)
+    assert sum(predicted.values()) == 16 * trained
+
+
+def test_shards_are_those_of_the_zero_paper():
+    """7.5 billion parameters on 64 GPUs: 120 GB without ZeRO, 31.4 GB with stage 1 (figure 1)."""
+
+    def without_buckets(stage: int) -> dict[str, float]:
+        engine = EngineConfig(zero_stage=stage, precision="bfloat16")
+        states = state_bytes(engine, trained=7_500_000_000, frozen=0, processes=64)
+        return {name: size / 1e9 for name, size in states.items() if name != "buckets"}
+
+    assert sum(without_buckets(0).values()) == pytest.approx(120)
+    assert sum(without_buckets(1).values()) == pytest.approx(31.4, abs=0.05)
+    assert without_buckets(2) == without_buckets(1)  # gradients are reduced once, at the end of a step
+    assert without_buckets(3)["weights"] == pytest.approx(15 / 64)
+
+
+def test_adapters_are_counted_as_peft_makes_them(backbone):
+    trained = Trained(vision=False, lora_rank=4, lora_targets=("q_proj", "v_proj", "down_proj"))
+    targets = rf".*language_model.*({'|'.join(trained.lora_targets)})"
+    model = peft.get_peft_model(backbone.model, peft.LoraConfig(r=4, target_modules=targets))
+    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert adapter_parameters(backbone.model.config, trained) == count
+
+
+def deep_config() -> Qwen2_5_VLConfig:
+    """Deep, so that what a model has once (embeddings, merger, last norm) weighs little beside its layers."""
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 4]}
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": 300,
+            "hidden_size": 64,
+            "intermediate_size": 176,
+            "num_hidden_layers": 10,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rope_parameters": rope,
+            "bos_token_id": None,
+            "eos_token_id": 1,
+            "pad_token_id": 0,
+        },
+        vision_config={
+            "depth": 12,
+            "hidden_size": 96,
+            "intermediate_size": 200,
+            "num_heads": 3,
+            "patch_size": 8,
+            "temporal_patch_size": 1,
+            "window_size": 64,
+            "fullatt_block_indexes": [1],
+            "out_hidden_size": 64,
+        },
+        image_token_id=2,
+        tie_word_embeddings=True,
+    )
+
+
+def saved_bytes(trained: Trained, engine: EngineConfig, *, grid: tuple[int, int, int] | None) -> int:
+    """Bytes that torch keeps for the backward pass, weights left out; two sequences of 60 and 57."""
+    config, length = deep_config(), 60
+    model = Qwen2_5_VLForConditionalGeneration(config).to(DTYPES[engine.precision]).train()
+    inner = model.model
+    if trained.lora_rank:
+        adapters = peft.LoraConfig(
+            r=trained.lora_rank, target_modules=rf".*language_model.*({'|'.join(trained.lora_targets)})"
+        )
+        inner = peft.get_peft_model(model, adapters, autocast_adapter_dtype=False).get_base_model().model
+    inner.visual.requires_grad_(trained.vision)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = (storage.nbytes(), tensor)  # kept, or its address would be used again
+        return tensor
+
+    rows = [torch.randint(3, 300, (length,)), torch.randint(3, 300, (length - 3,))]
+    inputs = {}
+    if grid:
+        for row in rows:
+            row[1 : 1 + grid[1] * grid[2] // 4] = 2
+        inputs["pixel_values"] = torch.randn(2 * grid[1] * grid[2], 3 * 8**2, dtype=inner.dtype)
+        inputs["image_grid_thw"] = torch.tensor([grid, grid])
+    if engine.packing:
+        input_ids, mask = torch.cat(rows)[None], None
+        positions = torch.cat([torch.arange(len(row)) for row in rows]).expand(4, 1, -1)
+    else:
+        input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
+        mask = (input_ids != 0).int()
+        positions = torch.arange(length).expand(3, 2, length)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        inner(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False, **inputs)
+    return sum(size for size, _ in saved.values())
+
+
+FULL = Trained()
+FROZEN_VISION = Trained(vision=False)
+ADAPTED = Trained(vision=False, lora_rank=8, lora_targets=PROJECTIONS)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("trained", [FULL, ADAPTED])
+def test_a_decoder_saves_what_is_predicted(precision, packing, trained):
+    engine = EngineConfig(precision=precision, packing=packing)
+    positions = 117 if packing else 120
+    predicted = activation_bytes(
+        deep_config(), trained, engine, positions=positions, visual_tokens=0, longest=60
+    )
+    assert predicted == pytest.approx(saved_bytes(trained, engine, grid=None), rel=0.03)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_trained_vision_tower_saves_what_is_predicted(precision):
+    engine = EngineConfig(precision=precision)
+    sizes = {"positions": 120, "visual_tokens": 64, "longest": 60}
+    predicted = activation_bytes(deep_config(), FULL, engine, **sizes)
+    assert predicted == pytest.approx(saved_bytes(FULL, engine, grid=(1, 16, 8)), rel=0.05)
+
+
+def test_a_frozen_vision_tower_saves_nothing():
+    engine = EngineConfig()
+    assert saved_bytes(FROZEN_VISION, engine, grid=(1, 16, 8)) == pytest.approx(
+        saved_bytes(FROZEN_VISION, engine, grid=None), rel=0.01
+    )
+    sizes = {"positions": 120, "visual_tokens": 64, "longest": 60}
+    block = activation_bytes(deep_config(), FROZEN_VISION, engine, **sizes) - activation_bytes(
+        deep_config(), FROZEN_VISION, engine, **sizes | {"visual_tokens": 0}
+    )
+    tower = activation_bytes(deep_config(), FULL, engine, **sizes) - activation_bytes(
+        deep_config(), FULL, engine, **sizes | {"visual_tokens": 0}
+    )
+    assert block * deep_config().vision_config.depth == tower
+
+
+def test_a_loss_saves_one_float32_number_for_each_logit():
+    config, labels = deep_config(), 50
+    head = torch.nn.Linear(64, 300, bias=False, dtype=torch.bfloat16)
+    hidden = torch.randn(labels, 64, dtype=torch.bfloat16, requires_grad=True)
+    saved = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        torch.nn.functional.cross_entropy(head(hidden).float(), torch.zeros(labels, dtype=torch.long))
+    one = sizes(tensor for tensor in saved.values() if tensor.shape == (labels, 300))
+    assert logit_bytes(config, labels) == 3 * one
+    many = 10 * LABELS_AT_ONCE
+    assert logit_bytes(config, many) == (many + 2 * LABELS_AT_ONCE) * one / labels
+
+
+def test_a_larger_micro_batch_takes_more(backbone):
+    recipe = get_recipe("paper-3b").pretrain.engine
+    config = backbone.model.config
+    small = {"positions": 100, "visual_tokens": 10, "longest": 50}
+    for name in small:
+        engine = dataclasses.replace(recipe, packing=False)
+        larger = activation_bytes(config, FULL, engine, **small | {name: 2 * small[name]})
+        assert larger > activation_bytes(config, FULL, engine, **small)

@@ -1,0 +1,228 @@
+"""Plans: time is FLOPs over rate, memory is bounded by the budgets, and what does not fit is said."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.model_config import model_config, parameter_counts
+from stages.recipes import Recipe, get_recipe
+from stages.train.devices import DEVICES, GIB, device_called
+from stages.train.flops import Trained, Workload, forward_flops, training_flops, workload
+from stages.train.plan import Model, misfit, plan_pretrain, plan_refine
+from stages.train.workloads import PageSizes, largest_page, pretrain_workload, refine_workload
+
+H100 = DEVICES["h100"]
+
+
+def model_of(recipe: Recipe) -> Model:
+    config = model_config(recipe)
+    decoder, vision = parameter_counts(config)
+    return Model(config=config, decoder_parameters=decoder, vision_parameters=vision)
+
+
+@pytest.fixture(scope="module")
+def paper() -> tuple[Recipe, Model]:
+    recipe = get_recipe("paper-3b")
+    return recipe, model_of(recipe)
+
+
+def with_engine(recipe: Recipe, stage: str, **changes) -> Recipe:
+    part = getattr(recipe, stage)
+    part = dataclasses.replace(part, engine=dataclasses.replace(part.engine, **changes))
+    return dataclasses.replace(recipe, **{stage: part})
+
+
+def both(recipe: Recipe, model: Model, *, gpus=8, device=H100, mfu=0.5, page=None):
+    page = page or largest_page(recipe)
+    return [
+        plan(recipe, model, gpus=gpus, device=device, mfu=mfu, page=page)
+        for plan in (plan_pretrain, plan_refine)
+    ]
+
+
+def test_the_whole_time_is_flops_over_rate(paper):
+    recipe, model = paper
+    page = PageSizes(visual_tokens=1_000, text_tokens=500)
+    pretrain, refine = both(recipe, model, page=page)
+    rate = 8 * 989e12 * 0.5
+    work = pretrain_workload(recipe, model.config, page) * 262_144
+    assert pretrain.seconds == pytest.approx(training_flops(model.config, work, Trained()) / rate)
+    # 8 doses x 3 seeds; every row is embedded twice, the second time with a graph.
+    adapters = Trained(vision=False, lora_rank=64, lora_targets=recipe.refine.lora_targets)
+    work = refine_workload(recipe, model.config, page, "text-only") * (24 * 700 * 1_056)
+    flops = training_flops(model.config, work, adapters) + forward_flops(model.config, work).total
+    assert refine.cells == 24
+    assert refine.seconds == pytest.approx(flops / rate)
+
+
+def test_training_costs_about_six_flops_a_parameter_and_token(paper):
+    """Text alone, short against the width: PaLM's and Chinchilla's rule of thumb, head at half of it."""
+    recipe, model = paper
+    only_repeat = dataclasses.replace(
+        recipe.pretrain.mixture, transcribe_image=0.0, summarize_image=0.0, summarize_text=0.0
+    )
+    recipe = dataclasses.replace(recipe, pretrain=dataclasses.replace(recipe.pretrain, mixture=only_repeat))
+    page = PageSizes(visual_tokens=0, text_tokens=200)
+    [plan, _] = both(recipe, model, page=page)
+    tokens = 256 * (32 + 2 * 200)
+    assert plan.flops_per_step == pytest.approx(6 * model.decoder_parameters * tokens, rel=0.07)
+
+
+def test_a_mixture_is_the_mean_of_its_objectives(paper):
+    recipe, model = paper
+    page = PageSizes(visual_tokens=100, text_tokens=50)
+    mixture = recipe.pretrain.mixture
+
+    def alone(name: str) -> Workload:
+        shares = dict.fromkeys(vars(mixture), 0.0) | {name: 1.0}
+        changed = dataclasses.replace(recipe.pretrain, mixture=dataclasses.replace(mixture, **shares))
+        return pretrain_workload(dataclasses.replace(recipe, pretrain=changed), model.config, page)
+
+    assert (alone("transcribe_image").tokens, alone("transcribe_image").label_positions) == (182, 50)
+    assert (alone("summarize_image").tokens, alone("summarize_image").patches) == (132, 400)
+    assert (alone("summarize_text").tokens, alone("summarize_text").label_positions) == (82, 1)
+    assert (alone("repeat_text").tokens, alone("repeat_text").patches) == (132, 0)
+    mean = pretrain_workload(recipe, model.config, page)
+    assert mean.tokens == pytest.approx(0.6 * 182 + 0.2 * 132 + 0.15 * 82 + 0.05 * 132)
+
+
+def test_images_stand_in_for_a_share_of_the_texts(paper):
+    recipe, model = paper
+    page = PageSizes(visual_tokens=100, text_tokens=50)
+    text_only = refine_workload(recipe, model.config, page, "text-only")
+    multimodal = refine_workload(recipe, model.config, page, "multimodal-20")
+    assert (text_only.tokens, text_only.patches) == (64 + 2 * 82, 0)
+    assert multimodal.tokens == pytest.approx(64 + 2 * (0.8 * 82 + 0.2 * 132))
+    assert multimodal.patches == pytest.approx(2 * 0.2 * 400)
+
+
+def test_a_page_image_is_the_workload_of_its_grid(paper):
+    recipe, model = paper
+    only_images = dict.fromkeys(vars(recipe.pretrain.mixture), 0.0) | {"summarize_image": 1.0}
+    mixture = dataclasses.replace(recipe.pretrain.mixture, **only_images)
+    recipe = dataclasses.replace(recipe, pretrain=dataclasses.replace(recipe.pretrain, mixture=mixture))
+    work = pretrain_workload(recipe, model.config, PageSizes(visual_tokens=32 * 24, text_tokens=0))
+    grid = (1, 64, 48)  # whole windows of 8 x 8 patches
+    assert work == workload(model.config, lengths=[32 + 32 * 24], label_positions=1, grids=[grid])
+
+
+def test_the_largest_page_is_what_the_documents_and_the_contract_allow():
+    assert largest_page(get_recipe("paper-3b")) == PageSizes(visual_tokens=1_280, text_tokens=1_024)
+    assert largest_page(get_recipe("tiny")) == PageSizes(visual_tokens=120, text_tokens=84)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_gpus_share_what_the_zero_stage_shards(paper, stage):
+    recipe, model = paper
+    recipe = with_engine(recipe, "pretrain", zero_stage=stage)
+    one, eight = (both(recipe, model, gpus=gpus)[0].memory for gpus in (1, 8))
+    assert eight.optimizer == pytest.approx(one.optimizer / (8 if stage else 1))
+    assert eight.weights == pytest.approx(one.weights / (8 if stage == 3 else 1))
+    assert eight.gradients == one.gradients
+    assert eight.activations == one.activations
+
+
+def test_cells_run_side_by_side(paper):
+    recipe, model = paper
+    rounds = {gpus: both(recipe, model, gpus=gpus)[1] for gpus in (1, 5, 8, 100)}
+    cell = rounds[1].steps * rounds[1].step_seconds
+    assert {gpus: round(plan.seconds / cell) for gpus, plan in rounds.items()} == {1: 24, 5: 5, 8: 3, 100: 1}
+    wide = with_engine(recipe, "refine", processes=4)
+    assert both(wide, model, gpus=8)[1].seconds == pytest.approx(rounds[8].seconds)
+
+
+def test_mean_pages_change_the_time_and_not_the_memory(paper):
+    recipe, model = paper
+    largest, mean = (
+        both(recipe, model),
+        both(recipe, model, page=PageSizes(visual_tokens=500, text_tokens=200)),
+    )
+    for long, short in zip(largest, mean, strict=True):
+        assert long.step_seconds > short.step_seconds
+        assert long.memory == short.memory
+
+
+def test_the_budgets_bound_the_activations(paper):
+    recipe, model = paper
+    [plan, _] = both(recipe, model)
+    [less, _] = both(with_engine(recipe, "pretrain", text_tokens=3_000), model)
+    [least, _] = both(with_engine(recipe, "pretrain", text_tokens=3_000, visual_tokens=1_280), model)
+    assert plan.memory.activations > less.memory.activations > least.memory.activations
+    assert plan.memory.weights == least.memory.weights
+    few = dataclasses.replace(recipe, pretrain=dataclasses.replace(recipe.pretrain, batch_size=8))
+    [one_row, _] = both(few, model)
+    assert one_row.memory.activations < plan.memory.activations
+
+
+def test_a_batch_that_fits_one_micro_batch_is_embedded_once(paper):
+    recipe, model = paper
+    recipe = dataclasses.replace(recipe, refine=dataclasses.replace(recipe.refine, batch_size=8))
+    page = PageSizes(visual_tokens=0, text_tokens=100)  # 8 x (64 + 2 x 132) positions
+    fits = both(with_engine(recipe, "refine", text_tokens=2_624), model, page=page)[1]
+    does_not = both(with_engine(recipe, "refine", text_tokens=2_623), model, page=page)[1]
+    # Forward and the gradients of inputs, which cost as much; then another forward.
+    assert does_not.flops_per_step / fits.flops_per_step == pytest.approx(3 / 2, rel=0.04)
+
+
+def test_what_does_not_fit_is_said_with_what_to_change(paper):
+    recipe, model = paper
+    pretrain, refine = both(recipe, model)
+    assert misfit(pretrain, H100) is None and misfit(refine, H100) is None
+    small = DEVICES["l4"]
+    [plan, _] = both(recipe, model, device=small)
+    message = misfit(plan, small)
+    assert message.startswith(
+        f"pretrain does not fit: needs {plan.memory.total / GIB:.1f} GiB a GPU, l4 has 22.0"
+    )
+    assert "lower pretrain.engine.text_tokens" in message and "raise pretrain.engine.zero_stage" in message
+    edge = dataclasses.replace(H100, memory=pretrain.memory.total)
+    assert misfit(pretrain, edge) is None
+    assert misfit(pretrain, dataclasses.replace(edge, memory=edge.memory - 1)) is not None
+    assert misfit(pretrain, DEVICES["cpu"]) is None
+
+
+@pytest.mark.parametrize(("name", "device"), [("paper-3b", "h100"), ("paper-7b", "h100"), ("small", "l4")])
+def test_recipes_fit_the_gpus_that_they_are_made_for(name, device):
+    recipe = get_recipe(name)
+    gpus = recipe.pretrain.engine.processes
+    for plan in both(recipe, model_of(recipe), gpus=gpus, device=DEVICES[device]):
+        assert misfit(plan, DEVICES[device]) is None
+
+
+def test_an_unknown_peak_is_an_error(paper):
+    with pytest.raises(ValueError, match="cpu"):
+        both(*paper, device=DEVICES["cpu"])
+
+
+@pytest.mark.parametrize(
+    ("torch_name", "expected"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
+        ("NVIDIA A100 80GB PCIe", "a100-80gb"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("AMD Instinct MI300X", "mi300x"),
+    ],
+)
+def test_devices_are_known_by_the_names_that_torch_gives(torch_name, expected):
+    assert device_called(torch_name).name == expected
+
+
+def test_an_unknown_device_is_not_guessed():
+    assert device_called("NVIDIA L40") is None
+    assert device_called("Tesla T4") is None
+
+
+def test_planning_needs_no_torch():
+    program = "import sys, stages.train.plan; print('torch' in sys.modules)"
+    root = Path(__file__).resolve().parents[4]
+    answer = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert answer.stdout.strip() == "False"
