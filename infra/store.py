@@ -173,6 +173,19 @@ class LocalStore:
         """Verify a committed folder by its path. Raises CorruptOutput if it is missing or damaged."""
         return open_committed(path)
 
+    def names(self, stage: str) -> list[str]:
+        """Fingerprints of a stage's committed outputs, sorted; not verified."""
+        folder = self.root / stage
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+    def set_aside(self, stage: str, fingerprint: str) -> None:
+        """Take an output out of sight at once; its files stay among the attempts until those are cleaned."""
+        attempts = self.root / ATTEMPTS
+        attempts.mkdir(parents=True, exist_ok=True)
+        os.rename(
+            self.path(stage, fingerprint), attempts / f"{stage}-{fingerprint}-{uuid.uuid4().hex}-set-aside"
+        )
+
     @contextlib.contextmanager
     def attempt(self, stage: str, fingerprint: str) -> Iterator[Attempt]:
         """A fresh private folder; removed at the end unless committed."""

@@ -68,6 +68,8 @@ class Cell:
 
 # Where the base model lies changes nothing; its content does, as an input of pretraining.
 LOCATION = ("backbone.location",)
+# Neither do the number of ranks and the rhythm of checkpoints.
+ENGINE_ONLY = ("processes", "checkpoint_steps")
 # Every stage that holds a model opens shards, builds token sequences and reads a job.
 _COMMON = ("data_prep", "stages.backbone", "stages.train")
 
@@ -79,7 +81,7 @@ STAGES: Mapping[str, StageDefinition] = {
             title="generative pretraining (CGP)",
             module="stages.pretrain",
             recipe_parts=("backbone", "pretrain"),
-            not_used=(*LOCATION, "pretrain.doses", "pretrain.engine.processes"),
+            not_used=(*LOCATION, "pretrain.doses", *(f"pretrain.engine.{name}" for name in ENGINE_ONLY)),
             packages=(*_COMMON, "stages.pretrain"),
             libraries=("torch", "transformers", "deepspeed", "grain"),
             distributed=True,
@@ -99,7 +101,12 @@ STAGES: Mapping[str, StageDefinition] = {
             title="contrastive refinement (CL)",
             module="stages.refine",
             recipe_parts=("backbone", "refine"),
-            not_used=(*LOCATION, "refine.seeds", "refine.arms", "refine.engine.processes"),
+            not_used=(
+                *LOCATION,
+                "refine.seeds",
+                "refine.arms",
+                *(f"refine.engine.{name}" for name in ENGINE_ONLY),
+            ),
             packages=(*_COMMON, "stages.refine"),
             libraries=("torch", "transformers", "deepspeed", "grain", "peft"),
             distributed=True,
@@ -164,6 +171,14 @@ def cell_fingerprint(stage: StageDefinition, recipe: Recipe, cell: Cell, inputs:
         packages=stage.packages,
         libraries=stage.libraries,
     )
+
+
+def training_fingerprint(
+    stage: StageDefinition, recipe: Recipe, cell: Cell, inputs: Mapping[str, str]
+) -> str:
+    """Name of the training that makes a cell, whose checkpoints it continues from: all doses share one."""
+    key = {name: value for name, value in cell.key.items() if name != "dose"}
+    return cell_fingerprint(stage, recipe, dataclasses.replace(cell, key=key), inputs)
 
 
 def model_cells(models: Iterable[Reference]) -> list[Cell]:

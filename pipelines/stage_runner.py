@@ -15,7 +15,13 @@ from infra.settings import Settings
 from infra.store import Committed, LocalStore
 from pipelines.console import Reporter, clock_time
 from pipelines.record import CellRecord, RunRecord
-from pipelines.stage_definition import Cell, Reference, StageDefinition, cell_fingerprint
+from pipelines.stage_definition import (
+    Cell,
+    Reference,
+    StageDefinition,
+    cell_fingerprint,
+    training_fingerprint,
+)
 from stages.recipes import Recipe
 
 
@@ -128,9 +134,14 @@ class _StageWork:
             "inputs": {name: reference["path"] for name, reference in self.inputs.items()},
             "processes_per_cell": self._processes_per_cell(),
             "cells": [
-                {"fingerprint": digest, **cell.key, **cell.job} for digest, cell in self.missing.items()
+                {"fingerprint": digest, "training": self._training(cell), **cell.key, **cell.job}
+                for digest, cell in self.missing.items()
             ],
         }
+
+    def _training(self, cell: Cell) -> str:
+        digests = {name: reference["digest"] for name, reference in self.inputs.items()}
+        return training_fingerprint(self.stage, self.run.recipe, cell, digests)
 
     def _processes_per_cell(self) -> int:
         return getattr(self.run.recipe, self.stage.name).engine.processes if self.stage.distributed else 1

@@ -13,6 +13,7 @@ import datetime
 import json
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def bootstrap(recipe: Recipe, config: BootstrapConfig, documents: Path, output: 
         def on_step(step: Step) -> None:
             progress.update(bar, advance=1, loss=f"{step.objective} {step.loss:.2f}")
 
-        def on_dose(dose: int) -> None:
+        def on_dose(dose: int, steps: Sequence[Step]) -> None:
             backbone.save(work / "unfinished")
 
         for phase, longest in zip(phases(config, engine), (READING_CHARACTERS, None), strict=True):

@@ -229,6 +229,8 @@ def tiny() -> Recipe:
             lora_rank=16,
             lora_alpha=4,
             lora_targets=("q_proj", "v_proj", "o_proj"),
+            # Blocks of one document are different answers; equal ones are masked by their digests.
+            same_document_negatives=True,
         ),
         evaluate=EvaluateConfig(max_corpus=600, max_queries=600, generation_samples=400, decoded_samples=64),
         law=LawConfig(),

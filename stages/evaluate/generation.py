@@ -22,8 +22,10 @@ from data_prep.shards import Sample, ShardSource
 from infra.process import watch_parent
 from stages.backbone import IMAGE_TOKEN, Backbone, load_backbone
 from stages.recipes import EvaluateConfig
+from stages.train.batches import collate
+from stages.train.forward import label_logits
 from stages.train.job import Job, read_job
-from stages.train.sequences import SequenceBuilder, label_logits
+from stages.train.sequences import SequenceBuilder
 
 CORPORA = {"target": "target_test", "base": "base_test"}
 SHOWN_EXAMPLES = 12
@@ -111,7 +113,8 @@ def teacher_forced(
     nats: dict[str, float] = {}
     correct = tokens = 0
     for rows in _by_length(samples, batch_size):
-        batch = builder.collate([builder.transcribe_image(sample.image(), sample.text) for sample in rows])
+        sequences = [builder.transcribe_image(sample.image(), sample.text) for sample in rows]
+        batch = collate(sequences, pad_token=builder.pad_token)
         logits, labels = label_logits(backbone.model, batch)
         losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
         row_of_label = (batch.labels != -100).nonzero()[:, 0]
@@ -129,7 +132,8 @@ def greedy_transcriptions(backbone: Backbone, samples: Sequence[Sample], batch_s
     image_token = backbone.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     written: dict[str, str] = {}
     for rows in _by_length(samples, batch_size):
-        batch = builder.collate([builder.transcribe_image(sample.image(), None) for sample in rows])
+        sequences = [builder.transcribe_image(sample.image(), None) for sample in rows]
+        batch = collate(sequences, pad_token=builder.pad_token)
         longest = max(
             len(backbone.tokenizer.encode(sample.text, add_special_tokens=False)) for sample in rows
         )

@@ -25,6 +25,7 @@ from stages.backbone import Backbone, load_backbone
 from stages.evaluate.geometry import anisotropy, chance_mutual_knn, mutual_knn
 from stages.evaluate.score import RetrievalScores, bm25_scores, random_scores, score_retrieval
 from stages.recipes import EvaluateConfig
+from stages.train.batches import collate
 from stages.train.job import Job, read_job
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
@@ -167,12 +168,11 @@ class Encoded:
 @torch.no_grad()
 def encode(backbone: Backbone, sequences: Sequence[TokenSequence], batch_size: int) -> Encoded:
     """Embed token sequences, in batches of similar length."""
-    builder = SequenceBuilder(backbone)
     order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
     layers: list[np.ndarray | None] = [None] * len(sequences)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = builder.collate([sequences[index] for index in rows])
+        batch = collate([sequences[index] for index in rows], pad_token=backbone.tokenizer.pad_token_id)
         output = backbone.model.model(**batch.model_inputs(), use_cache=False, output_hidden_states=True)
         states = [state[:, -1] for state in output.hidden_states[:-1]] + [output.last_hidden_state[:, -1]]
         for row, index in enumerate(rows):

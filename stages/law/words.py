@@ -64,8 +64,8 @@ def reasons(findings: Findings) -> tuple[str, ...]:
         f"{last.character_error_rate:.0%}.",
         f"Finding pages after {arm} CL {_moved(compared.paired, findings.thresholds.minimum_effect)} between "
         f"dose 0 and dose {evidence.doses[-1]:,}: nDCG@10 {compared.paired.signed()}.",
-        f"Retrieval {'rises' if passed['order'].passed else 'is not shown to rise'} with reading from dose to dose: "
-        f"Spearman {compared.spearman.value:.2f}, trend p = {compared.trend_p:.3f}.",
+        f"Retrieval {'rises' if passed['order'].passed else 'is not shown to rise'} with reading "
+        f"from dose to dose: Spearman {compared.spearman.value:.2f}, trend p = {compared.trend_p:.3f}.",
         f"At the highest dose, retrieval is {'' if passed['chance'].passed else 'not clearly above chance: '}"
         f"{compared.times_random.value:.3g} times as good as random.",
     )

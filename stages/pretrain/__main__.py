@@ -5,15 +5,19 @@ python -m stages.pretrain JOB.json
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.shards import ShardSource
-from infra.process import watch_parent
+from infra.process import EXIT_PREEMPTED, watch_parent
 from stages.backbone import load_backbone
-from stages.pretrain.loop import Step, train
+from stages.pretrain.loop import train
+from stages.train.checkpoint import Checkpoints
 from stages.train.engine import rank, start_process_group
 from stages.train.job import read_job
+from stages.train.ledger import Step, losses, padding_share, summary
+from stages.train.training import Preempted
 
 REPORT_EVERY = 10  # steps
 
@@ -24,7 +28,7 @@ def main(job_path: Path) -> None:
     job = read_job(job_path)
     start_process_group(job.processes_per_cell)
     config = job.recipe.pretrain
-    cells = {cell["dose"]: cell["fingerprint"] for cell in job.cells}
+    cells = {cell["dose"]: cell for cell in job.cells}
     last_step = max(cells) // config.batch_size
     backbone = load_backbone(job.recipe.backbone.location, job.recipe.backbone)
     sources = [
@@ -37,26 +41,32 @@ def main(job_path: Path) -> None:
         if rank() == 0 and (step.number % REPORT_EVERY == 0 or step.number == last_step):
             next_dose = min(dose for dose in cells if dose >= step.number * config.batch_size)
             job.metrics.write(
-                cell=cells[next_dose],
+                cell=cells[next_dose]["fingerprint"],
                 step=step.number,
                 label="pretraining (CGP)",
                 done=step.number,
                 total=last_step,
-                metrics=_recent(history[-REPORT_EVERY:]),
+                metrics=summary(history[-REPORT_EVERY:]),
             )
 
-    def on_dose(dose: int) -> None:
+    def on_dose(dose: int, steps: Sequence[Step]) -> None:
         if rank() != 0:
             return
-        with job.store.attempt("pretrain", cells[dose]) as attempt:
+        with job.store.attempt("pretrain", cells[dose]["fingerprint"]) as attempt:
             backbone.save(attempt.path / "model")
+            facts = {"dose": dose, "label_tokens": sum(step.label_tokens for step in steps)}
+            facts["oversized"] = sum(step.oversized for step in steps)
+            facts |= losses(steps) | ({"padding_share": padding_share(steps)} if steps else {})
+            (attempt.path / "training.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
             # No times here: equal runs must give equal bytes.
-            summary = {"dose": dose, "label_tokens": sum(step.label_tokens for step in history)}
-            summary |= {name: loss for name, loss in _recent(history).items() if name.startswith("loss")}
-            (attempt.path / "training.json").write_text(json.dumps(summary, indent=1, sort_keys=True))
+            ledger = "".join(json.dumps(step.reproducible(), sort_keys=True) + "\n" for step in steps)
+            (attempt.path / "steps.jsonl").write_text(ledger)
             attempt.commit(
                 inputs=job.input_digests(), configuration=asdict(config), counts={"examples": dose}
             )
+
+    def on_oversized(key: str, reason: str) -> None:
+        print(f"sample {key} is left out: {reason}", file=sys.stderr, flush=True)
 
     train(
         backbone,
@@ -64,30 +74,16 @@ def main(job_path: Path) -> None:
         [1.0 - config.replay_share, config.replay_share],
         config,
         wanted=cells,
+        checkpoints=Checkpoints(job.store, job.cells[0]["training"]),
         on_step=on_step,
         on_dose=on_dose,
+        on_oversized=on_oversized,
     )
 
 
-def _recent(steps: list[Step]) -> dict[str, float]:
-    """Mean loss by objective over the given steps' last hundred, and their throughput."""
-    recent = steps[-100:]
-    if not recent:
-        return {}
-    losses = {
-        f"loss_{objective}": _mean([step.loss for step in recent if step.objective == objective])
-        for objective in sorted({step.objective for step in recent})
-    }
-    seconds = sum(step.seconds for step in recent)
-    return losses | {
-        "examples_per_second": sum(step.examples for step in recent) / seconds,
-        "label_tokens_per_second": sum(step.label_tokens for step in recent) / seconds,
-    }
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except Preempted as reason:
+        print(reason, file=sys.stderr)
+        sys.exit(EXIT_PREEMPTED)

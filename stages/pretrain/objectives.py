@@ -5,7 +5,7 @@ modules in the same order.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from data_prep.shards import Sample
 from stages.recipes import ObjectiveMixture
-from stages.train.sequences import Batch, SequenceBuilder, label_logits
-from stages.train.words import SalientWords
+from stages.train.batches import Batch
+from stages.train.forward import label_losses, last_hidden
+from stages.train.sequences import SequenceBuilder, TokenSequence
 
 
 def objective_of_step(mixture: ObjectiveMixture, *, seed: int, step: int) -> str:
@@ -24,26 +25,34 @@ def objective_of_step(mixture: ObjectiveMixture, *, seed: int, step: int) -> str
     return str(np.random.default_rng((seed, step, 1)).choice(list(shares), p=probabilities))
 
 
-def build_batch(builder: SequenceBuilder, samples: Sequence[Sample], objective: str) -> Batch:
-    """Turn samples into the inputs and labels of one objective."""
+def build_sequence(builder: SequenceBuilder, sample: Sample, objective: str) -> TokenSequence:
+    """Turn a sample into the input, and the labels if there are any, of one objective."""
     match objective:
         case "transcribe_image":
-            return builder.collate([builder.transcribe_image(s.image(), s.text) for s in samples])
+            return builder.transcribe_image(sample.image(), sample.text)
         case "repeat_text":
-            return builder.collate([builder.repeat_text(s.text) for s in samples])
+            return builder.repeat_text(sample.text)
         case "summarize_image":
-            return builder.collate([builder.summarize_image(s.image()) for s in samples])
+            return builder.summarize_image(sample.image())
         case "summarize_text":
-            return builder.collate([builder.summarize_text(s.text) for s in samples])
+            return builder.summarize_text(sample.text)
     raise ValueError(f"unknown objective {objective!r}")
 
 
-def summary_targets(words: SalientWords, samples: Sequence[Sample], vocabulary: int) -> torch.Tensor:
-    """Return the distributions [rows, vocabulary] that the one-word summaries should match."""
-    targets = torch.zeros(len(samples), vocabulary)
-    for row, sample in enumerate(samples):
-        for token, weight in words.targets(sample.text).items():
-            targets[row, token] = weight
+@dataclass(frozen=True, kw_only=True)
+class GenerativeBucket:
+    """One forward pass: a batch and, for the one-word summary, what its sequences should say."""
+
+    batch: Batch
+    targets: torch.Tensor | None
+    """[sequences, vocabulary] distributions; None where the batch has labels."""
+
+
+def summary_targets(words: Sequence[dict[int, float]], *, rows: int, vocabulary: int) -> torch.Tensor:
+    """Return the distributions [rows, vocabulary] of {token: weight}; rows beyond `words` have none."""
+    targets = torch.zeros(rows, vocabulary)
+    for row, weights in enumerate(words):
+        targets[row, list(weights)] = torch.tensor(list(weights.values()))
     return targets
 
 
@@ -54,24 +63,19 @@ class GenerativeLoss(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch, targets: torch.Tensor | None) -> torch.Tensor:
-        """Return the summed loss in nats: of label tokens, or of summaries where `targets` are given."""
-        losses = (
-            token_losses(self.model, batch) if targets is None else summary_losses(self.model, batch, targets)
-        )
-        return losses.sum()
+    def forward(self, buckets: Sequence[GenerativeBucket]) -> torch.Tensor:
+        """Return the summed loss in nats: of label tokens, or of summaries where there are targets."""
+        return torch.stack([self._losses(bucket).sum() for bucket in buckets]).sum()
 
-
-def token_losses(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> torch.Tensor:
-    """Negative log-likelihood in nats of every label token [labels], in row order."""
-    logits, labels = label_logits(model, batch)
-    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    def _losses(self, bucket: GenerativeBucket) -> torch.Tensor:
+        if bucket.targets is None:
+            return label_losses(self.model, bucket.batch)
+        return summary_losses(self.model, bucket.batch, bucket.targets)
 
 
 def summary_losses(
     model: Qwen2_5_VLForConditionalGeneration, batch: Batch, targets: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy in nats of every row's one-word summary [rows] against its salient words."""
-    hidden = model.model(**batch.model_inputs(), use_cache=False).last_hidden_state[:, -1]
-    log_probabilities = torch.log_softmax(model.lm_head(hidden).float(), dim=-1)
-    return -(targets * log_probabilities).sum(dim=-1)
+    """Cross-entropy in nats of every sequence's one-word summary [sequences] against its salient words."""
+    logits = model.lm_head(last_hidden(model.model, batch)).float()
+    return -(targets * torch.log_softmax(logits, dim=-1)).sum(dim=-1)

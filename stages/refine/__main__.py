@@ -8,12 +8,17 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 from data_prep.shards import ShardSource, read_queries
-from infra.process import watch_parent
+from infra.process import EXIT_PREEMPTED, watch_parent
 from stages.backbone import load_backbone
-from stages.refine.loop import Step, refine
+from stages.refine.loop import refine
+from stages.train.checkpoint import Checkpoints
 from stages.train.engine import rank, start_process_group
 from stages.train.job import Job, read_job
+from stages.train.ledger import Step, padding_share, summary
+from stages.train.training import Preempted
 
 REPORT_EVERY = 10  # steps
 
@@ -31,10 +36,10 @@ def main(job_path: Path) -> None:
 
 def _refine_cell(job: Job, number: int, cell: dict, source: ShardSource, queries: list) -> None:
     config = job.recipe.refine
-    losses: list[float] = []
+    steps: list[Step] = []
 
     def on_step(step: Step) -> None:
-        losses.append(step.loss)
+        steps.append(step)
         if rank() == 0 and step.number % REPORT_EVERY == 0:
             job.metrics.write(
                 cell=cell["fingerprint"],
@@ -42,22 +47,39 @@ def _refine_cell(job: Job, number: int, cell: dict, source: ShardSource, queries
                 label=f"refining dose {cell['dose']}, {cell['arm']}, seed {cell['seed']}",
                 done=number * config.steps + step.number,
                 total=len(job.own_cells()) * config.steps,
-                metrics={"loss": step.loss, "anchors_per_second": step.anchors / step.seconds},
+                metrics=summary(steps[-REPORT_EVERY:]),
             )
 
-    backbone = load_backbone(cell["model"], job.recipe.backbone)
-    refined = refine(backbone, source, queries, config, seed=cell["seed"], arm=cell["arm"], on_step=on_step)
+    refined = refine(
+        lambda: load_backbone(cell["model"], job.recipe.backbone),
+        source,
+        queries,
+        config,
+        seed=cell["seed"],
+        arm=cell["arm"],
+        checkpoints=Checkpoints(job.store, cell["training"]),
+        on_step=on_step,
+    )
     if rank() != 0:
         return
     with job.store.attempt("refine", cell["fingerprint"]) as attempt:
-        refined.save(attempt.path / "model")
+        refined.backbone.save(attempt.path / "model")
+        save_file(refined.adapter, attempt.path / "adapter.safetensors")
         place = {name: cell[name] for name in ("dose", "seed", "arm")}
-        summary = place | {"steps": config.steps, "last_loss": losses[-1] if losses else None}
-        (attempt.path / "training.json").write_text(json.dumps(summary, indent=1, sort_keys=True))
+        facts = place | {"steps": config.steps, "temperature": refined.temperature}
+        facts |= {"last_loss": steps[-1].loss, "padding_share": padding_share(steps)} if steps else {}
+        (attempt.path / "training.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
+        # No times here: equal runs must give equal bytes.
+        ledger = "".join(json.dumps(step.reproducible(), sort_keys=True) + "\n" for step in steps)
+        (attempt.path / "steps.jsonl").write_text(ledger)
         attempt.commit(
             inputs=job.input_digests(), configuration=asdict(config) | place, counts={"steps": config.steps}
         )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except Preempted as reason:
+        print(reason, file=sys.stderr)
+        sys.exit(EXIT_PREEMPTED)

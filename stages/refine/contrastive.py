@@ -1,80 +1,80 @@
-"""The contrastive objective: InfoNCE of query texts against texts or page images.
+"""The contrastive objective: InfoNCE of anchors against positives, over the whole global batch.
 
-Every rank embeds its own rows, anchors and positives in one pass; positives are gathered over ranks with
-gradient, so that the gradient is that of the whole batch on one process. The softmax runs in float32.
+Negatives are the other positives of the batch and mined ones; candidates are gathered over ranks with
+gradient, so that the loss is that of one process. The softmax runs in float32.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import distributed
 from torch.distributed.nn.functional import all_gather
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
-from stages.train.sequences import Batch, SequenceBuilder, TokenSequence, embed_with
+from stages.train.engine import rank
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddedRows:
-    """Rows to embed, in batches of similar length, and how to put their vectors back in order."""
+class Rows:
+    """How the rows of a global batch lie on the ranks: on each, anchors, then as many positives, then mined
+    negatives."""
 
-    batches: tuple[Batch, ...]
-    order: torch.Tensor
-    """[rows] position of each row among the concatenated batches."""
-
-
-def rows_by_length(
-    builder: SequenceBuilder, sequences: Sequence[TokenSequence], rows_per_batch: int
-) -> EmbeddedRows:
-    """Batch sequences so that they need little padding; images apart from texts."""
-    places = sorted(
-        range(len(sequences)), key=lambda i: (sequences[i].patches is None, len(sequences[i].ids))
-    )
-    images = sum(sequence.patches is not None for sequence in sequences)
-    cuts = [*range(0, images, rows_per_batch), *range(images, len(places), rows_per_batch), len(places)]
-    batches = tuple(
-        builder.collate([sequences[index] for index in places[start:end]]) for start, end in pairwise(cuts)
-    )
-    return EmbeddedRows(batches=batches, order=torch.tensor(places).argsort())
+    anchors: list[int]
+    """Anchors of each rank."""
+    candidates: list[int]
+    """Positives and negatives of each rank."""
+    answers: torch.Tensor
+    """[anchors, candidates] bool over all ranks, rank by rank: a candidate that must not count as a
+    negative."""
 
 
-class ContrastiveLoss(torch.nn.Module):
-    """The root module that the engine trains."""
+def loss_of_rank(
+    vectors: torch.Tensor,
+    rows: Rows,
+    temperature: torch.Tensor,
+    *,
+    symmetric: bool,
+    dimensions: Sequence[int],
+) -> torch.Tensor:
+    """Return the summed loss of this rank's anchors, in nats; every rank calls it.
 
-    def __init__(self, model: torch.nn.Module, temperature: float) -> None:
-        super().__init__()
-        self.model = model
-        self.temperature = temperature
+    Args:
+        vectors: of this rank's rows [anchors + candidates, hidden].
+        symmetric: mean of both directions; backwards, each positive looks for its anchor among all anchors.
+        dimensions: prefixes trained beside the whole vector (Matryoshka, arXiv 2205.13147); mean over them.
+    """
+    own_anchors = rows.anchors[rank()]
+    anchors, candidates = vectors[:own_anchors], vectors[own_anchors:]
+    all_candidates = gather_rows(candidates, rows.candidates)
+    all_anchors = gather_rows(anchors, rows.anchors) if symmetric else None
+    own_rows = torch.arange(own_anchors) + sum(rows.anchors[: rank()])
+    own_columns = torch.arange(own_anchors) + sum(rows.candidates[: rank()])
+    losses = []
+    for size in (vectors.shape[-1], *dimensions):
+        queries, found = normalize(anchors[:, :size], dim=-1), normalize(all_candidates[:, :size], dim=-1)
+        loss = info_nce(queries, found, own=own_columns, same=rows.answers[own_rows], temperature=temperature)
+        if symmetric:
+            positives = normalize(candidates[:own_anchors, :size], dim=-1)
+            backwards = info_nce(
+                positives,
+                normalize(all_anchors[:, :size], dim=-1),
+                own=own_rows,
+                same=rows.answers[:, own_columns].T,
+                temperature=temperature,
+            )
+            loss = (loss + backwards) / 2
+        losses.append(loss)
+    return torch.stack(losses).mean()
 
-    def forward(self, rows: EmbeddedRows, same: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Return the summed InfoNCE loss of this rank's anchors, in nats.
 
-        Args:
-            rows: this rank's anchors, then its positives, one each.
-            same: [own rows, all rows] bool; True where a candidate answers the anchor too and must not count
-                as a negative.
-            own: [own rows] column of each anchor's own positive among the gathered candidates.
-        """
-        decoder = decoder_of(self.model)
-        vectors = torch.cat([embed_with(decoder, batch) for batch in rows.batches])[rows.order]
-        queries, positives = vectors[: len(own)], vectors[len(own) :]
-        candidates = gather_rows(positives)
-        return info_nce(queries, candidates, own=own, same=same, temperature=self.temperature)
-
-
-def decoder_of(model: torch.nn.Module) -> torch.nn.Module:
-    """The base model below an optional LoRA wrapper and the generation head: no logits are computed."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.model
-
-
-def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Concatenate every rank's rows in rank order, with gradient to all of them. Row counts must be equal."""
+def gather_rows(rows: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """Concatenate every rank's rows [counts[rank], hidden] in rank order, with gradient to all of them."""
     if distributed.get_world_size() == 1:
         return rows
-    return torch.cat(all_gather(rows))
+    padded = torch.nn.functional.pad(rows, (0, 0, 0, max(counts) - len(rows)))
+    gathered = all_gather(padded.contiguous())
+    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
 
 def info_nce(
@@ -83,7 +83,7 @@ def info_nce(
     *,
     own: torch.Tensor,
     same: torch.Tensor,
-    temperature: float,
+    temperature: torch.Tensor,
 ) -> torch.Tensor:
     """Sum over queries of -log softmax(cosine / temperature) at each query's own positive.
 
@@ -91,8 +91,9 @@ def info_nce(
         queries, candidates: L2-normalised, [Q, d] and [N, d].
         own: [Q] the column of each query's positive.
         same: [Q, N] candidates that are left out of the denominator.
+        temperature: [1].
     """
-    logits = (queries.float() @ candidates.float().T) / temperature
+    logits = (queries.float() @ candidates.float().T) / temperature.float()
     masked = same.clone()
     masked[torch.arange(len(own)), own] = False
     return cross_entropy(logits.masked_fill(masked, -torch.inf), own, reduction="sum")

@@ -8,8 +8,9 @@ batch, whatever the number of ranks and however the rows are spread over them.
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 import deepspeed
@@ -19,7 +20,9 @@ from deepspeed.ops import __compatible_ops__ as compatible_ops
 from torch import distributed
 
 from stages.recipes import EngineConfig
+from stages.train.batches import Bucket, add_fillers, plan_micro_batches
 from stages.train.job import worker
+from stages.train.sequences import TokenSequence
 
 Row = TypeVar("Row")
 
@@ -73,28 +76,43 @@ def warmup_then_decay(warmup_steps: int, decay_steps: int, total_steps: int) -> 
     return lambda step: min(warmup(step), max(0.0, (total_steps - step) / decay_steps))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How the optimiser steps."""
+
+    learning_rate: float
+    schedule: Callable[[int], float]
+    """Learning-rate factor of a step, counted from 0."""
+    weight_decay: float
+    max_gradient_norm: float
+
+
 def build_engine(
-    root: torch.nn.Module,
-    config: EngineConfig,
-    *,
-    learning_rate: float,
-    schedule: Callable[[int], float],
-    weight_decay: float,
-    max_gradient_norm: float,
+    root: torch.nn.Module, config: EngineConfig, optimization: Optimization, *, first_step: int = 0
 ) -> deepspeed.DeepSpeedEngine:
-    """Wrap `root` for training with AdamW under the ZeRO stage and precision of `config`."""
+    """Wrap `root` for training with AdamW under the ZeRO stage and precision of `config`.
+
+    `first_step`: where the learning-rate schedule begins, counted from 0.
+    """
     parameters = [parameter for parameter in root.parameters() if parameter.requires_grad]
-    # The micro batch only feeds DeepSpeed's bookkeeping: token budgets decide how many rows a step has.
+    # The micro-batch only feeds DeepSpeed's bookkeeping: token budgets decide how many rows one has.
     settings = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": max_gradient_norm,
+        "gradient_clipping": optimization.max_gradient_norm,
         "zero_optimization": {"stage": config.zero_stage},
         "bf16": {"enabled": config.precision == "bfloat16"},
         "zero_allow_untested_optimizer": True,
     }
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=optimization.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=optimization.weight_decay,
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: optimization.schedule(first_step + step)
+    )
     engine, *_ = deepspeed.initialize(
         model=root, model_parameters=parameters, optimizer=optimizer, lr_scheduler=scheduler, config=settings
     )
@@ -103,18 +121,76 @@ def build_engine(
 
 def global_sum(value: float) -> float:
     """Sum a number over all ranks."""
-    total = torch.tensor(float(value), dtype=torch.float64)
-    distributed.all_reduce(total)
-    return float(total)
+    return global_sums([value])[0]
 
 
-def step_engine(engine: deepspeed.DeepSpeedEngine, loss_sum: torch.Tensor, global_count: float) -> None:
-    """Descend along the gradient of `loss_sum` (summed over ranks) divided by `global_count`.
+def global_sums(values: Sequence[float]) -> list[float]:
+    """Sum several numbers over all ranks."""
+    totals = torch.tensor([float(value) for value in values], dtype=torch.float64)
+    distributed.all_reduce(totals)
+    return totals.tolist()
 
-    DeepSpeed averages gradients over ranks, hence the factor.
+
+def agreed_plan(micro_batches: Sequence[Sequence[bool]]) -> list[list[bool]]:
+    """Return the forward passes that every rank makes in this step, so that all run the same collectives.
+
+    Args:
+        micro_batches: for each micro-batch of this rank, for each of its buckets, whether it has an image.
+
+    Under ZeRO 3 each forward pass gathers parameters: a rank with fewer passes, or without an image where
+    another has one, would leave the others waiting for ever. It runs the missing ones with a filler.
     """
-    engine.backward(loss_sum * (world_size() / global_count))
+    shape = torch.tensor([len(micro_batches), max(map(len, micro_batches), default=0)])
+    distributed.all_reduce(shape, distributed.ReduceOp.MAX)
+    needed = torch.zeros(*shape.tolist(), dtype=torch.int8)  # 0: no pass, 1: a text, 2: an image
+    for number, buckets in enumerate(micro_batches):
+        needed[number, : len(buckets)] = torch.tensor(buckets, dtype=torch.int8) + 1
+    distributed.all_reduce(needed, distributed.ReduceOp.MAX)
+    return [[kind == 2 for kind in row if kind] for row in needed.tolist()]
+
+
+def plan_passes(sequences: Sequence[TokenSequence], config: EngineConfig) -> list[list[Bucket]]:
+    """Return the micro-batches of this rank's sequences, completed to what all ranks run; a collective."""
+    own = plan_micro_batches(sequences, config)
+
+    def has_image(number: int) -> bool:
+        return sequences[number].patches is not None
+
+    agreed = agreed_plan([[any(map(has_image, bucket)) for bucket in buckets] for buckets in own])
+    return add_fillers(own, has_image, agreed)
+
+
+def step_engine(
+    engine: deepspeed.DeepSpeedEngine, losses: Iterable[torch.Tensor], global_count: float
+) -> float:
+    """Descend along the gradient of the sum of `losses` over ranks, divided by `global_count`.
+
+    Args:
+        losses: one scalar a micro-batch, each computed when it is asked for, so that only one graph lives
+            at a time. Equally many on every rank.
+
+    Returns:
+        That quotient, the same on every rank. DeepSpeed averages gradients over ranks, hence the factor.
+    """
+    total = 0.0
+    with one_reduction(engine):
+        for loss in losses:
+            engine.backward(loss * (world_size() / global_count))
+            total += float(loss.detach())
     engine.step()
+    return global_sum(total) / global_count
+
+
+@contextmanager
+def one_reduction(engine: deepspeed.DeepSpeedEngine) -> Iterator[None]:
+    """Reduce gradients over ranks once, after all backward passes inside the block."""
+    if engine.zero_optimization_stage() > 0:
+        with engine.coalesce_grad_reduction():
+            yield
+        return
+    with engine.no_sync():  # ZeRO 0, which has no coalescing
+        yield
+    engine.allreduce_gradients()
 
 
 @contextmanager

@@ -1,16 +1,12 @@
-"""From samples to model inputs: prompts through the chat template, images through the PIL processor.
+"""From samples to token sequences: prompts through the chat template, images through the PIL processor.
 
-Sequences are padded on the left, as the embedding contract says, so that the last position of every row is
-the one that is embedded, summarised from, or decoded from.
+Text is cut to its limit before it is put beside an image, so that a cut never goes through an image.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from stages.backbone import IMAGE_TOKEN, REPEAT_TEXT, TRANSCRIBE_IMAGE, Backbone
 
@@ -19,40 +15,22 @@ _CONTENT = "\x00content\x00"
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSequence:
-    """One row before padding: token ids, where its labels start, and its image if it has one."""
+    """One sequence before it is batched: token ids, where its labels start, and its image if it has one."""
 
     ids: list[int]
     label_start: int
     """Index of the first token to be predicted; `len(ids)` where nothing is generated."""
+    positions: np.ndarray
+    """[3, len(ids)]: time, row, column (M-RoPE)."""
     patches: np.ndarray | None = None
     """[patches, channels * patch_size ** 2] float32."""
     grid: tuple[int, int, int] | None = None
     """(frames, rows, columns) of patches."""
+    visual_tokens: int = 0
+    """How many of `ids` stand for the image: its patches after the merger."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Padded rows. `rows` x `length` unless said otherwise."""
-
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    position_ids: torch.Tensor
-    """[3, rows, length]: time, row, column (M-RoPE)."""
-    labels: torch.Tensor
-    """The token to predict *at* each position, -100 where there is none; already shifted by one."""
-    pixel_values: torch.Tensor | None
-    image_grid_thw: torch.Tensor | None
-
-    def model_inputs(self) -> dict[str, torch.Tensor]:
-        """Keyword arguments of `Qwen2_5_VLModel.forward`."""
-        inputs = {
-            "input_ids": self.input_ids,
-            "attention_mask": self.attention_mask,
-            "position_ids": self.position_ids,
-        }
-        if self.pixel_values is not None:
-            inputs |= {"pixel_values": self.pixel_values, "image_grid_thw": self.image_grid_thw}
-        return inputs
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 class SequenceBuilder:
@@ -84,12 +62,17 @@ class SequenceBuilder:
         """A text, the prompt to repeat it, and the text again."""
         return self._of_text(text, REPEAT_TEXT, answer=text)
 
+    def filler(self, *, with_image: bool) -> TokenSequence:
+        """The smallest sequence there is, with nothing to learn: for a rank that has no such input."""
+        side = self._contract.pixel_multiple
+        return self.summarize_image(Image.new("L", (side, side))) if with_image else self.summarize_text("")
+
     def _of_image(self, image: Image.Image, prompt: str, *, answer: str | None) -> TokenSequence:
         patches, grid = self._patches(image)
         before, after = self._frame(prompt, with_image=True)
         tokens = grid[1] * grid[2] // self._merge_size**2
         ids = before + [self._image_token] * tokens + after
-        return self._with_answer(ids, answer, patches=patches, grid=grid)
+        return self._with_answer(ids, answer, patches=patches, grid=grid, visual_tokens=tokens)
 
     def _of_text(self, text: str, prompt: str, *, answer: str | None) -> TokenSequence:
         before, after = self._frame(prompt, with_image=False)
@@ -97,10 +80,9 @@ class SequenceBuilder:
         return self._with_answer(ids, answer)
 
     def _with_answer(self, ids: list[int], answer: str | None, **image) -> TokenSequence:
-        if answer is None:
-            return TokenSequence(ids=ids, label_start=len(ids), **image)
-        answer_ids = [*self._text_ids(answer), self._end_token]
-        return TokenSequence(ids=ids + answer_ids, label_start=len(ids), **image)
+        answer_ids = [] if answer is None else [*self._text_ids(answer), self._end_token]
+        positions = self._positions(ids + answer_ids, image.get("grid"))
+        return TokenSequence(ids=ids + answer_ids, label_start=len(ids), positions=positions, **image)
 
     def _text_ids(self, text: str) -> list[int]:
         ids = self.tokenizer.encode(text, add_special_tokens=False)
@@ -125,37 +107,13 @@ class SequenceBuilder:
         features = self._image_processor(images=[image.convert("RGB")], return_tensors="np")
         return features["pixel_values"], tuple(int(side) for side in features["image_grid_thw"][0])
 
-    def collate(self, sequences: Sequence[TokenSequence]) -> Batch:
-        """Pad sequences on the left to the longest; see `Batch`."""
-        length = max(len(sequence.ids) for sequence in sequences)
-        rows = len(sequences)
-        input_ids = np.full((rows, length), self.pad_token, dtype=np.int64)
-        labels = np.full((rows, length), -100, dtype=np.int64)
-        mask = np.zeros((rows, length), dtype=np.int64)
-        positions = np.zeros((3, rows, length), dtype=np.int64)
-        for row, sequence in enumerate(sequences):
-            start = length - len(sequence.ids)
-            input_ids[row, start:] = sequence.ids
-            mask[row, start:] = 1
-            positions[:, row, start:] = self._positions(sequence)
-            labels[row, start + sequence.label_start - 1 : -1] = sequence.ids[sequence.label_start :]
-        images = [sequence for sequence in sequences if sequence.patches is not None]
-        return Batch(
-            input_ids=torch.from_numpy(input_ids),
-            attention_mask=torch.from_numpy(mask),
-            position_ids=torch.from_numpy(positions),
-            labels=torch.from_numpy(labels),
-            pixel_values=torch.from_numpy(np.concatenate([s.patches for s in images])) if images else None,
-            image_grid_thw=torch.tensor([s.grid for s in images]) if images else None,
-        )
-
-    def _positions(self, sequence: TokenSequence) -> np.ndarray:
+    def _positions(self, ids: list[int], grid: tuple[int, int, int] | None) -> np.ndarray:
         """M-RoPE positions [3, length], as `Qwen2_5_VLModel.get_rope_index` gives them for one image."""
-        length = len(sequence.ids)
-        if sequence.grid is None:
+        length = len(ids)
+        if grid is None:
             return np.broadcast_to(np.arange(length), (3, length))
-        rows, columns = (side // self._merge_size for side in sequence.grid[1:])
-        begin = sequence.ids.index(self._image_token)
+        rows, columns = (side // self._merge_size for side in grid[1:])
+        begin = ids.index(self._image_token)
         end = begin + rows * columns
         positions = np.empty((3, length), dtype=np.int64)
         positions[:, :begin] = np.arange(begin)
@@ -164,26 +122,3 @@ class SequenceBuilder:
         positions[2, begin:end] = begin + np.tile(np.arange(columns), rows)
         positions[:, end:] = begin + max(rows, columns) + np.arange(length - end)
         return positions
-
-
-def embed(backbone: Backbone, batch: Batch) -> torch.Tensor:
-    """Return a backbone's embedding of every row; see `embed_with`."""
-    return embed_with(backbone.model.model, batch)
-
-
-def embed_with(base_model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Return one L2-normalised vector a row [rows, hidden]: last token, after the final norm.
-
-    `base_model` is the one below the generation class: no logits are computed.
-    """
-    hidden = base_model(**batch.model_inputs(), use_cache=False).last_hidden_state
-    return torch.nn.functional.normalize(hidden[:, -1].float(), dim=-1)
-
-
-def label_logits(
-    model: Qwen2_5_VLForConditionalGeneration, batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits [labels, vocabulary] (float32) and labels [labels], at label positions, in row order."""
-    hidden = model.model(**batch.model_inputs(), use_cache=False).last_hidden_state
-    places = batch.labels != -100
-    return model.lm_head(hidden[places]).float(), batch.labels[places]

@@ -13,7 +13,9 @@ from stages.backbone import (
     load_backbone,
 )
 from stages.recipes import TinyShape, get_recipe
-from stages.train.sequences import SequenceBuilder, embed
+from stages.train.batches import collate
+from stages.train.forward import embed
+from stages.train.sequences import SequenceBuilder
 
 
 def test_the_tiny_recipe_has_one_to_six_million_parameters():
@@ -69,7 +71,8 @@ def test_loading_refuses_missing_weights(backbone, tmp_path):
 
 def test_positions_are_those_of_transformers(backbone, samples):
     builder = SequenceBuilder(backbone)
-    batch = builder.collate([builder.transcribe_image(s.image(), s.text) for s in samples])
+    sequences = [builder.transcribe_image(s.image(), s.text) for s in samples]
+    batch = collate(sequences, pad_token=builder.pad_token)
     kinds = (batch.input_ids == backbone.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)).int()
     theirs, _ = backbone.model.model.get_rope_index(
         batch.input_ids, kinds, image_grid_thw=batch.image_grid_thw, attention_mask=batch.attention_mask
@@ -82,7 +85,7 @@ def test_positions_are_those_of_transformers(backbone, samples):
 def test_the_vector_is_the_last_token_after_the_final_norm(backbone, samples):
     builder = SequenceBuilder(backbone)
     sequence = builder.summarize_text(samples[0].text)
-    batch = builder.collate([sequence])
+    batch = collate([sequence], pad_token=builder.pad_token)
     output = backbone.model(**batch.model_inputs(), output_hidden_states=True)
     before_norm = {}
     handle = backbone.model.model.language_model.norm.register_forward_pre_hook(
@@ -103,8 +106,8 @@ def test_the_vector_is_the_last_token_after_the_final_norm(backbone, samples):
 def test_a_vector_does_not_depend_on_its_batch(backbone, samples):
     builder = SequenceBuilder(backbone)
     rows = [builder.summarize_image(s.image()) for s in samples]
-    together = embed(backbone, builder.collate(rows))
-    alone = torch.cat([embed(backbone, builder.collate([row])) for row in rows])
+    together = embed(backbone, collate(rows, pad_token=builder.pad_token))
+    alone = torch.cat([embed(backbone, collate([row], pad_token=builder.pad_token)) for row in rows])
     assert torch.allclose(together, alone, atol=1e-5)
 
 

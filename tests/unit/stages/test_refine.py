@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import numpy as np
@@ -8,11 +9,15 @@ from torch import distributed
 
 from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
-from stages.recipes import EngineConfig, get_recipe
+from stages.recipes import get_recipe
+from stages.refine.adapter import RefinementError, add_adapter
 from stages.refine.contrastive import info_nce
-from stages.refine.loop import RefinementError, add_adapter, refine
+from stages.refine.loop import refine
+from stages.refine.pairs import Pair, answers, by_rank, draw_pairs
+from stages.train.batches import collate
 from stages.train.engine import start_process_group
-from stages.train.sequences import SequenceBuilder, embed
+from stages.train.forward import embed
+from stages.train.sequences import SequenceBuilder
 
 CONFIG = dataclasses.replace(
     get_recipe("tiny").refine, steps=3, batch_size=6, lora_rank=4, lora_alpha=8, learning_rate=1e-2
@@ -32,7 +37,7 @@ def test_info_nce_equals_a_hand_computation():
     logits = queries.double().numpy() @ candidates.double().numpy().T / 0.05
     logits[0, 1] = -np.inf
     expected = sum(logsumexp(logits[row]) - logits[row, column] for row, column in enumerate(own.tolist()))
-    got = info_nce(queries, candidates, own=own, same=same, temperature=0.05)
+    got = info_nce(queries, candidates, own=own, same=same, temperature=torch.tensor([0.05]))
     assert float(got) == pytest.approx(expected, rel=1e-5)
 
 
@@ -56,47 +61,91 @@ def process_group():
     distributed.destroy_process_group()
 
 
+def refined_with(backbone, split_folder, config=CONFIG, queries=None, **options):
+    options = {"seed": 0, "arm": "text-only", "on_step": lambda step: None} | options
+    queries = read_queries(split_folder) if queries is None else queries
+    return refine(lambda: copy.deepcopy(backbone), ShardSource(split_folder), queries, config, **options)
+
+
 @pytest.mark.parametrize("arm", ["text-only", "multimodal-20"])
 def test_refining_changes_the_decoder_only_and_is_repeatable(
     process_group, backbone, split_folder, samples, arm
 ):
-    before = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
-    losses: list[float] = []
-    refined = refine(
-        backbone,
-        ShardSource(split_folder),
-        read_queries(split_folder),
-        CONFIG,
-        seed=0,
-        arm=arm,
-        on_step=lambda step: losses.append(step.loss),
-    )
-    changed = {n for n, p in refined.model.named_parameters() if not torch.equal(p, before[n])}
-    assert changed == set(refined.contract.adapter_keys)
+    steps = []
+    refined = refined_with(backbone, split_folder, arm=arm, on_step=steps.append)
+    before = dict(backbone.model.named_parameters())
+    after = dict(refined.backbone.model.named_parameters())
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed == set(refined.backbone.contract.adapter_keys)
     assert all(".language_model.layers." in name for name in changed)
-    assert len(losses) == CONFIG.steps and losses[-1] < losses[0] + 1
-    builder = SequenceBuilder(refined)
+    assert [step.number for step in steps] == [1, 2, 3] and steps[-1].loss < steps[0].loss + 1
+    again = dict(refined_with(backbone, split_folder, arm=arm).backbone.model.named_parameters())
+    assert all(torch.equal(after[name], again[name]) for name in after)
+    builder = SequenceBuilder(refined.backbone)
+    batch = collate([builder.summarize_image(samples[0].image())], pad_token=builder.pad_token)
     with torch.no_grad():
-        vector = embed(refined, builder.collate([builder.summarize_image(samples[0].image())]))
-    assert torch.isfinite(vector).all()
+        assert torch.isfinite(embed(refined.backbone, batch)).all()
 
 
-def test_zero_3_is_refused(backbone, split_folder):
-    config = dataclasses.replace(CONFIG, engine=EngineConfig(zero_stage=3))
-    with pytest.raises(RefinementError, match="zero_stage"):
-        source = ShardSource(split_folder)
-        refine(backbone, source, [], config, seed=0, arm="text-only", on_step=lambda step: None)
+def test_a_learned_temperature_moves_and_a_fixed_one_stays(process_group, backbone, split_folder):
+    fixed = refined_with(backbone, split_folder)
+    learned = refined_with(backbone, split_folder, dataclasses.replace(CONFIG, learn_temperature=True))
+    assert fixed.temperature == pytest.approx(CONFIG.temperature)
+    assert learned.temperature != pytest.approx(CONFIG.temperature, rel=1e-3)
 
 
 def test_too_few_queries_are_refused(process_group, backbone, split_folder, samples):
     query = Query(identity="q", text="one query", relevant=(samples[0].key,))
     with pytest.raises(RefinementError, match="too few"):
-        refine(
-            backbone,
-            ShardSource(split_folder),
-            [query],
-            CONFIG,
-            seed=0,
-            arm="text-only",
-            on_step=lambda step: None,
-        )
+        refined_with(backbone, split_folder, queries=[query])
+
+
+def test_a_batch_of_one_document_has_no_negatives(process_group, backbone, split_folder):
+    config = dataclasses.replace(CONFIG, same_document_negatives=False)
+    with pytest.raises(RefinementError, match="same_document_negatives"):
+        refined_with(backbone, split_folder, config)
+
+
+# Documents, texts and images by one letter each.
+FACTS = {"p": "a1x", "copy": "b1y", "scan": "b2x", "same": "a3z", "other": "c4w"}
+
+
+class Entries:
+    """A source of index entries only."""
+
+    def entry(self, position):
+        document, text, image = list(FACTS.values())[position]
+        return {"document_digest": document, "text_digest": text, "image_digest": image}
+
+
+@pytest.mark.parametrize("same_document_negatives", [False, True])
+def test_answers_are_masked_and_nothing_else(same_document_negatives):
+    positions = {key: number for number, key in enumerate(FACTS)}
+    anchor = Pair(
+        query=Query(identity="q", text="q", relevant=("p", "late")), key="p", negatives=(), as_image=False
+    )
+    far = Pair(
+        query=Query(identity="r", text="r", relevant=("other",)),
+        key="other",
+        negatives=("copy", "scan", "same", "p"),
+        as_image=False,
+    )
+    found = answers([[anchor], [far]], Entries(), positions, same_document_negatives=same_document_negatives)
+    # Columns: p | other, copy (same text), scan (same image), same (same document), p again.
+    assert found[0].tolist() == [True, False, True, True, not same_document_negatives, True]
+    assert found[1].tolist() == [False, True, False, False, False, False]
+
+
+def test_pairs_are_a_pure_function_and_deal_out_without_loss():
+    queries = [Query(identity=f"q{n}", text="t", relevant=(f"k{n}", f"m{n}")) for n in range(7)]
+    positions = {f"k{n}": n for n in range(7)} | {f"m{n}": n for n in range(3)}
+    drawn = draw_pairs(queries, positions, {"q2": ("k5", "k6")}, image_rows=2, seed=3, step=4)
+    assert drawn == draw_pairs(queries, positions, {"q2": ("k5", "k6")}, image_rows=2, seed=3, step=4)
+    assert sorted(pair.query.identity for pair in drawn) == sorted(query.identity for query in queries)
+    assert all(pair.key in pair.query.relevant and pair.key in positions for pair in drawn)
+    assert [pair.as_image for pair in drawn] == [True] * 2 + [False] * 5
+    [mined] = [pair for pair in drawn if pair.negatives]
+    assert mined.query.identity == "q2"
+    dealt = by_rank(drawn, 3)
+    assert [len(pairs) for pairs in dealt] == [3, 2, 2]
+    assert sorted(pair.key for pairs in dealt for pair in pairs) == sorted(pair.key for pair in drawn)

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +8,9 @@ from data_prep.shards import ShardSource
 from stages.evaluate.generation import character_error_rate, choose, greedy_transcriptions, teacher_forced
 from stages.evaluate.retrieval import build_task, encode, measure_retrieval, score_baselines
 from stages.recipes import get_recipe
-from stages.train.sequences import SequenceBuilder, embed
+from stages.train.batches import collate
+from stages.train.forward import embed
+from stages.train.sequences import SequenceBuilder
 
 CONFIG = dataclasses.replace(
     get_recipe("tiny").evaluate, max_corpus=8, max_queries=8, neighbours=2, batch_size=3
@@ -25,7 +28,8 @@ def test_nats_are_the_sum_of_token_losses_whatever_the_batches(backbone, samples
     alone = [teacher_forced(backbone, [sample], batch_size=1)[0][0] for sample in samples]
     assert together == pytest.approx(alone, rel=1e-4)
     builder = SequenceBuilder(backbone)
-    batch = builder.collate([builder.transcribe_image(samples[0].image(), samples[0].text)])
+    sequence = builder.transcribe_image(samples[0].image(), samples[0].text)
+    batch = collate([sequence], pad_token=builder.pad_token)
     labels = torch.full_like(batch.input_ids, -100)
     labels[:, 1:] = batch.labels[:, :-1]
     mean = backbone.model(**batch.model_inputs(), labels=labels).loss
@@ -41,10 +45,14 @@ def test_greedy_decoding_equals_a_loop_without_cache(backbone, samples):
     ids: list[int] = []
     for _ in range(len(backbone.tokenizer.encode(sample.text, add_special_tokens=False)) + 8):
         sequence = builder.transcribe_image(sample.image(), None)
+        following = sequence.positions[:, -1:] + np.arange(1, len(ids) + 1)
         longer = dataclasses.replace(
-            sequence, ids=sequence.ids + ids, label_start=len(sequence.ids) + len(ids)
+            sequence,
+            ids=sequence.ids + ids,
+            label_start=len(sequence.ids) + len(ids),
+            positions=np.hstack([sequence.positions, following]),
         )
-        logits = backbone.model(**builder.collate([longer]).model_inputs()).logits[0, -1]
+        logits = backbone.model(**collate([longer], pad_token=builder.pad_token).model_inputs()).logits[0, -1]
         ids.append(int(logits.argmax()))
         if ids[-1] == backbone.tokenizer.eos_token_id:
             break
@@ -73,7 +81,7 @@ def test_retrieval_result_has_every_direction(backbone, split_folder):
 def test_encoding_in_batches_gives_the_contract_vector(backbone, samples):
     builder = SequenceBuilder(backbone)
     rows = [builder.summarize_image(sample.image()) for sample in samples]
-    expected = embed(backbone, builder.collate(rows)).numpy()
+    expected = embed(backbone, collate(rows, pad_token=builder.pad_token)).numpy()
     assert encode(backbone, rows, batch_size=3).vectors == pytest.approx(expected, abs=1e-5)
 
 

@@ -1,0 +1,238 @@
+"""Batches under a token budget: which sequences go together, and their tensors.
+
+A *micro-batch* is what one backward pass holds, within two budgets: decoder positions and visual tokens. It
+consists of *buckets*, each one forward pass: rows of similar length padded on the left or, with packing, one
+row of several sequences that do not see each other. Neither changes the objective: losses are summed, and
+divided by a count over the whole global batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from typing import Literal
+
+import numpy as np
+import torch
+
+from data_prep.packing import packed_rows
+from stages.recipes import EngineConfig
+from stages.train.sequences import SequenceBuilder, TokenSequence
+
+MOST_PADDING = 0.05
+"""Share of a padded bucket's positions that may be padding."""
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Tensors of one bucket: `rows` x `length`, several sequences in a row if it is packed."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor | None
+    """None if packed: the decoder finds the boundaries where the text positions start again."""
+    position_ids: torch.Tensor
+    """[3, rows, length]: time, row, column (M-RoPE); [4, 1, length] if packed, with text positions first."""
+    labels: torch.Tensor
+    """The token to predict *at* each position, -100 where there is none; already shifted by one."""
+    ends: torch.Tensor
+    """[sequences] flat index (row * length + column) of each sequence's last position."""
+    pixel_values: torch.Tensor | None
+    image_grid_thw: torch.Tensor | None
+
+    def model_inputs(self) -> dict[str, torch.Tensor | None]:
+        """Keyword arguments of `Qwen2_5_VLModel.forward`."""
+        inputs = {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+        }
+        if self.pixel_values is not None:
+            inputs |= {"pixel_values": self.pixel_values, "image_grid_thw": self.image_grid_thw}
+        return inputs
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move every tensor."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(
+            self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None}
+        )
+
+
+def oversized(sequence: TokenSequence, config: EngineConfig) -> str | None:
+    """Why a sequence cannot be trained on, with its sizes; None if it fits the budgets."""
+    for name, size, budget in (
+        ("positions", len(sequence), config.text_tokens),
+        ("visual tokens", sequence.visual_tokens, config.visual_tokens),
+    ):
+        if size > budget:
+            return f"{size:,} {name} are over the budget of {budget:,}"
+    return None
+
+
+def plan_micro_batches(sequences: Sequence[TokenSequence], config: EngineConfig) -> list[list[list[int]]]:
+    """Return micro-batches of buckets of sequence numbers; each number once, sequences with images first.
+
+    Raises ValueError for a sequence that is over a budget.
+    """
+    for number, sequence in enumerate(sequences):
+        if reason := oversized(sequence, config):
+            raise ValueError(f"sequence {number}: {reason}")
+    buckets = packed_buckets(sequences, config) if config.packing else padded_buckets(sequences, config)
+    micro_batches: list[list[list[int]]] = []
+    text = visual = 0
+    for bucket in buckets:
+        bucket_text, bucket_visual = _size([sequences[number] for number in bucket], packed=config.packing)
+        text, visual = text + bucket_text, visual + bucket_visual
+        if not micro_batches or text > config.text_tokens or visual > config.visual_tokens:
+            micro_batches.append([])
+            text, visual = bucket_text, bucket_visual
+        micro_batches[-1].append(bucket)
+    return micro_batches
+
+
+def padded_buckets(sequences: Sequence[TokenSequence], config: EngineConfig) -> list[list[int]]:
+    """Buckets of similar length: within the budgets, and hardly any padding."""
+    order = sorted(
+        range(len(sequences)),
+        key=lambda number: (sequences[number].patches is None, len(sequences[number]), number),
+    )
+    buckets: list[list[int]] = []
+    tokens = visual = 0
+    for number in order:
+        sequence = sequences[number]
+        tokens, visual = tokens + len(sequence), visual + sequence.visual_tokens
+        # Lengths rise: the newest row is the longest.
+        padded = (len(buckets[-1]) + 1) * len(sequence) if buckets else 0
+        if (
+            not buckets
+            or (sequence.patches is None) != (sequences[buckets[-1][0]].patches is None)
+            or padded > config.text_tokens
+            or visual > config.visual_tokens
+            or tokens < (1 - MOST_PADDING) * padded
+        ):
+            buckets.append([])
+            tokens, visual = len(sequence), sequence.visual_tokens
+        buckets[-1].append(number)
+    return buckets
+
+
+def packed_buckets(sequences: Sequence[TokenSequence], config: EngineConfig) -> list[list[int]]:
+    """One row a bucket, filled with sequences up to the budgets."""
+    rows = packed_rows(
+        [len(sequence) for sequence in sequences],
+        [sequence.visual_tokens for sequence in sequences],
+        text_budget=config.text_tokens,
+        visual_budget=config.visual_tokens,
+    )
+    return sorted(rows, key=lambda row: all(sequences[number].patches is None for number in row))
+
+
+def _size(rows: Sequence[TokenSequence], *, packed: bool) -> tuple[int, int]:
+    """Decoder positions with padding, and visual tokens."""
+    lengths = [len(row) for row in rows]
+    text = sum(lengths) if packed else max(lengths) * len(lengths)
+    return text, sum(row.visual_tokens for row in rows)
+
+
+def collate(sequences: Sequence[TokenSequence], *, pad_token: int, packed: bool = False) -> Batch:
+    """Tensors of one bucket: one sequence a row padded on the left, or all in one row."""
+    return _packed(sequences) if packed else _padded(sequences, pad_token)
+
+
+def _padded(sequences: Sequence[TokenSequence], pad_token: int) -> Batch:
+    """Padding on the left, as the embedding contract says: every sequence ends in the last column."""
+    rows, length = len(sequences), max(map(len, sequences))
+    input_ids = np.full((rows, length), pad_token, dtype=np.int64)
+    labels = np.full((rows, length), IGNORED_LABEL, dtype=np.int64)
+    mask = np.zeros((rows, length), dtype=np.int64)
+    positions = np.zeros((3, rows, length), dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        start = length - len(sequence)
+        input_ids[row, start:] = sequence.ids
+        mask[row, start:] = 1
+        positions[:, row, start:] = sequence.positions
+        labels[row, start + sequence.label_start - 1 : -1] = sequence.ids[sequence.label_start :]
+    return Batch(
+        input_ids=torch.from_numpy(input_ids),
+        attention_mask=torch.from_numpy(mask),
+        position_ids=torch.from_numpy(positions),
+        labels=torch.from_numpy(labels),
+        ends=torch.arange(1, rows + 1) * length - 1,
+        **_images(sequences),
+    )
+
+
+def _packed(sequences: Sequence[TokenSequence]) -> Batch:
+    lengths = [len(sequence) for sequence in sequences]
+    ends = list(accumulate(lengths))
+    labels = np.full((1, ends[-1]), IGNORED_LABEL, dtype=np.int64)
+    for end, sequence in zip(ends, sequences, strict=True):
+        start = end - len(sequence)
+        labels[0, start + sequence.label_start - 1 : end - 1] = sequence.ids[sequence.label_start :]
+    text_positions = np.concatenate([np.arange(length) for length in lengths])
+    positions = np.concatenate([sequence.positions for sequence in sequences], axis=1)
+    return Batch(
+        input_ids=torch.tensor([[token for sequence in sequences for token in sequence.ids]]),
+        attention_mask=None,
+        position_ids=torch.from_numpy(np.vstack([text_positions[None], positions])[:, None]),
+        labels=torch.from_numpy(labels),
+        ends=torch.tensor(ends) - 1,
+        **_images(sequences),
+    )
+
+
+def _images(sequences: Sequence[TokenSequence]) -> dict[str, torch.Tensor | None]:
+    images = [sequence for sequence in sequences if sequence.patches is not None]
+    if not images:
+        return {"pixel_values": None, "image_grid_thw": None}
+    return {
+        "pixel_values": torch.from_numpy(np.concatenate([image.patches for image in images])),
+        "image_grid_thw": torch.tensor([image.grid for image in images]),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """One forward pass of this rank: which of its sequences, and whether a filler follows them."""
+
+    numbers: list[int]
+    filler: Literal["none", "text", "image"]
+
+
+def add_fillers(
+    micro_batches: Sequence[Sequence[Sequence[int]]],
+    has_image: Callable[[int], bool],
+    agreed: Sequence[Sequence[bool]],
+) -> list[list[Bucket]]:
+    """Return this rank's forward passes, as many and of the same kind as all ranks agreed on.
+
+    Args:
+        micro_batches: this rank's own plan; see `plan_micro_batches`.
+        has_image: of a sequence number.
+        agreed: for each micro-batch, for each pass, whether it has an image on some rank; see
+            `stages.train.engine.agreed_plan`.
+    """
+    completed = []
+    for number, passes in enumerate(agreed):
+        own = micro_batches[number] if number < len(micro_batches) else []
+        completed.append([_with_filler(own, index, image, has_image) for index, image in enumerate(passes)])
+    return completed
+
+
+def _with_filler(
+    own: Sequence[Sequence[int]], index: int, image: bool, has_image: Callable[[int], bool]
+) -> Bucket:
+    numbers = list(own[index]) if index < len(own) else []
+    if image and not any(has_image(number) for number in numbers):
+        return Bucket(numbers=numbers, filler="image")
+    return Bucket(numbers=numbers, filler="none" if numbers else "text")
+
+
+def bucket_batch(
+    bucket: Bucket, sequences: Sequence[TokenSequence], builder: SequenceBuilder, *, packed: bool
+) -> Batch:
+    """Tensors of one forward pass: its sequences in order, then its filler."""
+    rows = [sequences[number] for number in bucket.numbers]
+    if bucket.filler != "none":
+        rows.append(builder.filler(with_image=bucket.filler == "image"))
+    return collate(rows, pad_token=builder.pad_token, packed=packed)

@@ -1,0 +1,63 @@
+"""What is read from the decoder's hidden states: embeddings, and logits where there are labels."""
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from stages.backbone import Backbone
+from stages.train.batches import IGNORED_LABEL, Batch
+
+LABELS_AT_ONCE = 4096
+"""Logits of a large vocabulary are the largest tensor there is: no more rows of them at a time."""
+
+
+def embed(backbone: Backbone, batch: Batch) -> torch.Tensor:
+    """Return a backbone's embedding of every sequence; see `embed_with`."""
+    return embed_with(backbone.model.model, batch)
+
+
+def embed_with(base_model: torch.nn.Module, batch: Batch, **inputs) -> torch.Tensor:
+    """Return one L2-normalised vector a sequence [sequences, hidden]: last token, after the final norm.
+
+    `base_model` is the one below the generation class: no logits are computed. `inputs` replace the batch's.
+    """
+    return torch.nn.functional.normalize(last_hidden(base_model, batch, **inputs).float(), dim=-1)
+
+
+def last_hidden(base_model: torch.nn.Module, batch: Batch, **inputs) -> torch.Tensor:
+    """Return the hidden state of every sequence's last position [sequences, hidden]."""
+    hidden = base_model(**(batch.model_inputs() | inputs), use_cache=False).last_hidden_state
+    return hidden.flatten(0, 1)[batch.ends]
+
+
+def label_logits(
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits [labels, vocabulary] (float32) and labels [labels], at label positions, in row order."""
+    hidden, labels = label_states(model, batch)
+    return model.lm_head(hidden).float(), labels
+
+
+def label_losses(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> torch.Tensor:
+    """Return the negative log-likelihood in nats of every label token [labels], in row order.
+
+    Logits are made for label positions only, a few thousand at a time, and again in the backward pass.
+    """
+    hidden, labels = label_states(model, batch)
+    if len(labels) <= LABELS_AT_ONCE:
+        return _losses(model.lm_head, hidden, labels)
+    pieces = zip(hidden.split(LABELS_AT_ONCE), labels.split(LABELS_AT_ONCE), strict=True)
+    return torch.cat([checkpoint(_losses, model.lm_head, *piece, use_reentrant=False) for piece in pieces])
+
+
+def label_states(
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the hidden states [labels, hidden] that predict labels, and the labels [labels]."""
+    hidden = model.model(**batch.model_inputs(), use_cache=False).last_hidden_state
+    places = batch.labels != IGNORED_LABEL
+    return hidden[places], batch.labels[places]
+
+
+def _losses(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(head(hidden).float(), labels, reduction="none")

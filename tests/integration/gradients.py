@@ -1,0 +1,175 @@
+"""Saves the gradients of one contrastive and one generative step under every setting; started by
+test_gradients.py with one and two processes.
+
+python -m tests.integration.gradients JOB.json
+"""
+
+import dataclasses
+import itertools
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+from deepspeed.utils import safe_get_full_grad
+from safetensors.torch import save_file
+
+from data_prep.shards import ShardSource
+from infra.process import watch_parent
+from stages.backbone import load_backbone
+from stages.pretrain.objectives import GenerativeBucket, GenerativeLoss
+from stages.recipes import EngineConfig, get_recipe
+from stages.refine.adapter import add_adapter
+from stages.refine.contrastive import Rows
+from stages.refine.gradcache import Embedder, chunks_of, contrastive_step
+from stages.train.batches import bucket_batch
+from stages.train.engine import (
+    Optimization,
+    build_engine,
+    global_sum,
+    plan_passes,
+    rank,
+    start_process_group,
+    step_engine,
+    world_size,
+)
+from stages.train.sequences import SequenceBuilder, TokenSequence
+
+CHUNKS = {"one": 90, "three": 200, "all": 16_384}  # token budgets: about one, three, all rows at a time
+LOSSES = {
+    "plain": {"symmetric": False, "dimensions": (), "learn_temperature": False, "negatives": 0},
+    "everything": {"symmetric": True, "dimensions": (8, 4), "learn_temperature": True, "negatives": 2},
+}
+TEMPERATURE = 0.05
+OPTIMIZATION = Optimization(
+    learning_rate=1e-3, schedule=lambda step: 1.0, weight_decay=0.0, max_gradient_norm=0.0
+)
+
+
+def rows_of(builder: SequenceBuilder, samples: list, ranks: int, negatives: int) -> list[list[TokenSequence]]:
+    """Rows of each rank. Only rank 0 of two has images: rows 0, 2, ... are its own."""
+    dealt = []
+    for number in range(ranks):
+        own = range(number, len(samples), ranks)
+        anchors = [builder.summarize_text(" ".join(samples[i].text.split()[:2])) for i in own]
+        positives = [
+            builder.summarize_image(samples[i].image())
+            if i % 2 == 0
+            else builder.summarize_text(samples[i].text)
+            for i in own
+        ]
+        mined = [
+            builder.summarize_text(samples[(i + 3 + n) % len(samples)].text + "!")
+            for i in own
+            for n in range(negatives)
+        ]
+        dealt.append(anchors + positives + mined)
+    return dealt
+
+
+def answers_of(anchors: int, ranks: int, negatives: int) -> torch.Tensor:
+    """Anchor a is also answered by the positive of a + 1, in the column order of the ranks."""
+    order = [i for number in range(ranks) for i in range(number, anchors, ranks)]
+    columns = []
+    for number in range(ranks):
+        own = range(number, anchors, ranks)
+        columns += [("positive", i) for i in own] + [("negative", i) for i in own for _ in range(negatives)]
+    return torch.tensor([[c == ("positive", (a + 1) % anchors) for c in columns] for a in order])
+
+
+def main(job_path: Path) -> None:
+    watch_parent()
+    job = json.loads(job_path.read_text())
+    start_process_group(job["processes"])
+    samples = list(map(ShardSource(job["split"]).__getitem__, range(job["samples"])))
+    for zero_stage in job["zero_stages"]:
+        for (chunk, budget), (name, loss) in itertools.product(CHUNKS.items(), LOSSES.items()):
+            config = EngineConfig(zero_stage=zero_stage, text_tokens=budget)
+            gradient = contrastive_gradient(job, samples, config, **loss)
+            _save(job, f"contrastive-{name}-zero{zero_stage}-{chunk}", gradient)
+        for chunk, packing in (("one", False), ("three", False), ("all", False), ("three", True)):
+            config = EngineConfig(zero_stage=zero_stage, text_tokens=CHUNKS[chunk], packing=packing)
+            name = f"generative-mixed-zero{zero_stage}-{chunk}{'-packed' if packing else ''}"
+            _save(job, name, generative_gradient(job, samples, config))
+
+
+def contrastive_gradient(job: dict, samples: list, config: EngineConfig, **loss) -> dict[str, torch.Tensor]:
+    backbone = load_backbone(job["model"], get_recipe("tiny").backbone)
+    builder = SequenceBuilder(backbone)
+    model = add_adapter(backbone, dataclasses.replace(get_recipe("tiny").refine, lora_rank=4))
+    torch.manual_seed(1)
+    for name, parameter in sorted(model.named_parameters()):
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    root = Embedder(model, temperature=TEMPERATURE, learn_temperature=loss["learn_temperature"]).train()
+    engine = build_engine(root, config, OPTIMIZATION)
+    ranks, negatives = world_size(), loss["negatives"]
+    counts = [len(range(number, len(samples), ranks)) for number in range(ranks)]
+    rows = Rows(
+        anchors=counts,
+        candidates=[count * (1 + negatives) for count in counts],
+        answers=answers_of(len(samples), ranks, negatives),
+    )
+    chunks = chunks_of(rows_of(builder, samples, ranks, negatives)[rank()], builder, config)
+    with recorded(engine) as gradient:
+        contrastive_step(engine, chunks, rows, symmetric=loss["symmetric"], dimensions=loss["dimensions"])
+    engine.destroy()
+    return gradient
+
+
+def generative_gradient(job: dict, samples: list, config: EngineConfig) -> dict[str, torch.Tensor]:
+    """Rank 0 of two transcribes images, rank 1 repeats texts: one never sees an image."""
+    backbone = load_backbone(job["model"], get_recipe("tiny").backbone)
+    builder = SequenceBuilder(backbone)
+    sequences = [
+        builder.transcribe_image(sample.image(), sample.text)
+        if number % 2 == 0
+        else builder.repeat_text(sample.text)
+        for number, sample in enumerate(samples)
+    ][rank() :: world_size()]
+    engine = build_engine(GenerativeLoss(backbone.model).train(), config, OPTIMIZATION)
+    passes = [
+        [
+            GenerativeBucket(
+                batch=bucket_batch(bucket, sequences, builder, packed=config.packing), targets=None
+            )
+            for bucket in micro_batch
+        ]
+        for micro_batch in plan_passes(sequences, config)
+    ]
+    labels = global_sum(sum(len(sequence) - sequence.label_start for sequence in sequences))
+    with recorded(engine) as gradient:
+        step_engine(engine, (engine(buckets) for buckets in passes), labels)
+    engine.destroy()
+    return gradient
+
+
+class recorded:
+    """Takes the reduced gradient of every trained parameter when the engine is about to step."""
+
+    def __init__(self, engine) -> None:
+        self.engine = engine
+        self.gradient: dict[str, torch.Tensor] = {}
+
+    def __enter__(self) -> dict[str, torch.Tensor]:
+        self.patch = mock.patch.object(self.engine, "step", self._record)
+        self.patch.start()
+        return self.gradient
+
+    def __exit__(self, *failure) -> None:
+        self.patch.stop()
+
+    def _record(self) -> None:
+        for name, parameter in self.engine.module.named_parameters():
+            if parameter.requires_grad:
+                self.gradient[name] = safe_get_full_grad(parameter).detach().clone()
+
+
+def _save(job: dict, name: str, gradient: dict[str, torch.Tensor]) -> None:
+    if rank() == 0:
+        save_file(gradient, Path(job["output"]) / f"{name}.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,117 @@
+"""Token budgets change neither what is trained on nor its gradient."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.pretrain.objectives import GenerativeBucket, GenerativeLoss, build_sequence, summary_targets
+from stages.recipes import EngineConfig
+from stages.train import forward
+from stages.train.batches import MOST_PADDING, add_fillers, bucket_batch, oversized, plan_micro_batches
+from stages.train.sequences import SequenceBuilder, TokenSequence
+from stages.train.words import SalientWords
+from tests.unit.stages.conftest import TEXTS
+
+
+def sequence(length: int, visual: int) -> TokenSequence:
+    patches = np.zeros((4 * visual, 3), np.float32) if visual else None
+    return TokenSequence(
+        ids=[7] * length,
+        label_start=length,
+        positions=np.zeros((3, length), np.int64),
+        patches=patches,
+        visual_tokens=visual,
+    )
+
+
+SEQUENCES = st.lists(
+    st.tuples(st.integers(1, 60), st.integers(0, 30)).map(lambda s: sequence(s[0] + s[1], s[1])), max_size=40
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SEQUENCES, st.integers(90, 400), st.integers(30, 200), st.booleans())
+def test_every_sequence_once_and_no_budget_exceeded(sequences, text_tokens, visual_tokens, packing):
+    config = EngineConfig(text_tokens=text_tokens, visual_tokens=visual_tokens, packing=packing)
+    plan = plan_micro_batches(sequences, config)
+    assert sorted(n for buckets in plan for bucket in buckets for n in bucket) == list(range(len(sequences)))
+    for buckets in plan:
+        rows = [[sequences[number] for number in bucket] for bucket in buckets]
+        positions = [
+            sum(map(len, bucket)) if packing else len(bucket) * max(map(len, bucket)) for bucket in rows
+        ]
+        assert sum(positions) <= text_tokens
+        assert sum(row.visual_tokens for bucket in rows for row in bucket) <= visual_tokens
+        for bucket, size in zip(rows, positions, strict=True):
+            assert sum(map(len, bucket)) >= (1 - MOST_PADDING) * size
+            assert packing or len({row.patches is None for row in bucket}) == 1
+
+
+@pytest.mark.parametrize(("text", "visual"), [(101, 0), (90, 51)])
+def test_a_sequence_over_a_budget_is_named_with_its_sizes(text, visual):
+    config = EngineConfig(text_tokens=100, visual_tokens=50)
+    assert oversized(sequence(100, 50), config) is None
+    assert f"{visual or text}" in oversized(sequence(text, visual), config)
+    with pytest.raises(ValueError, match="sequence 1"):
+        plan_micro_batches([sequence(3, 0), sequence(text, visual)], config)
+
+
+def gradient(backbone, samples, objective, config, agreed=None):
+    """Gradient of the summed loss, by parameter name, over all micro-batches."""
+    builder = SequenceBuilder(backbone)
+    words = SalientWords.fit(TEXTS, backbone.tokenizer)
+    sequences = [build_sequence(builder, s, objective) for s in samples]
+    plan = plan_micro_batches(sequences, config)
+    agreed = agreed or [[sequences[bucket[0]].patches is not None for bucket in one] for one in plan]
+    root = GenerativeLoss(backbone.model)
+    backbone.model.zero_grad()
+    for micro_batch in add_fillers(plan, lambda number: sequences[number].patches is not None, agreed):
+        buckets = []
+        for bucket in micro_batch:
+            batch = bucket_batch(bucket, sequences, builder, packed=config.packing)
+            targets = None
+            if objective.startswith("summarize"):
+                weights = [words.targets(samples[number].text) for number in bucket.numbers]
+                vocabulary = len(backbone.tokenizer)
+                targets = summary_targets(weights, rows=len(batch.ends), vocabulary=vocabulary)
+            buckets.append(GenerativeBucket(batch=batch, targets=targets))
+        root(buckets).backward()
+    return {n: p.grad.clone() for n, p in backbone.model.named_parameters() if p.grad is not None}
+
+
+def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    distance = sum(float((a[name].double() - b[name].double()).square().sum()) for name in a)
+    return (distance / sum(float(tensor.double().square().sum()) for tensor in a.values())) ** 0.5
+
+
+@pytest.mark.parametrize(
+    "objective", ["transcribe_image", "summarize_image", "summarize_text", "repeat_text"]
+)
+@pytest.mark.parametrize("packing", [False, True])
+def test_budgets_and_packing_do_not_change_the_gradient(backbone, samples, objective, packing):
+    expected = {}
+    for sample in samples:  # one sequence at a time: no padding, no packing
+        for name, tensor in gradient(backbone, [sample], objective, EngineConfig()).items():
+            expected[name] = expected.get(name, 0) + tensor
+    for text_tokens in (120, 16_384):
+        config = EngineConfig(text_tokens=text_tokens, packing=packing)
+        actual = gradient(backbone, samples, objective, config)
+        assert relative_difference(expected, actual) < 1e-5
+
+
+def test_fillers_add_passes_and_no_gradient(backbone, samples):
+    expected = gradient(backbone, samples[:3], "repeat_text", EngineConfig())
+    agreed = [[True, True, False], [True]]
+    actual = gradient(backbone, samples[:3], "repeat_text", EngineConfig(), agreed)
+    zero = {name: tensor for name, tensor in actual.items() if name not in expected}
+    assert zero and all(not tensor.any() for tensor in zero.values()), "the vision tower ran, without effect"
+    assert relative_difference(expected, {name: actual[name] for name in expected}) < 1e-5
+
+
+def test_logits_in_pieces_give_the_same_losses_and_gradients(backbone, samples, monkeypatch):
+    whole = gradient(backbone, samples, "transcribe_image", EngineConfig())
+    monkeypatch.setattr(forward, "LABELS_AT_ONCE", 5)
+    assert relative_difference(whole, gradient(backbone, samples, "transcribe_image", EngineConfig())) < 1e-6
