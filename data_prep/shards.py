@@ -157,10 +157,9 @@ class ShardSource:
 
     def records(self) -> Iterator[dict]:
         """Every sample's JSON record, in order, without reading images."""
-        for number in np.flatnonzero(self.shard_sizes):
+        for number, samples in enumerate(self.shard_sizes):
             shard = self._shard(number)
-            for row in range(self.shard_sizes[number]):
-                yield shard.record(row)
+            yield from map(shard.record, range(samples))
 
     def texts(self) -> Iterator[str]:
         """Every sample's text, in order, without reading images."""

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -123,10 +124,19 @@ def test_open_tars_are_few_and_are_closed(tmp_path):
     assert open_files(tmp_path) == 0
 
 
-def test_threads_share_a_source(tmp_path):
+def test_a_new_source_reads_what_is_there_now(split):
+    assert read_all(ShardSource(split)) == SAMPLES
+    shutil.rmtree(split)
+    split.mkdir()
+    write_split(split, SAMPLES[::-1], QUERIES, per_shard=3)
+    assert read_all(ShardSource(split)) == SAMPLES[::-1]
+
+
+@pytest.mark.parametrize("per_shard", [2, 200])
+def test_threads_share_a_source(tmp_path, per_shard):
     """Also when a shard leaves the cache while another thread reads it."""
     samples = [replace(SAMPLES[0], key=f"key-{n:03d}", text=f"text {n}") for n in range(200)]
-    write_split(tmp_path, samples, QUERIES, per_shard=2)
+    write_split(tmp_path, samples, QUERIES, per_shard=per_shard)
     source = ShardSource(tmp_path)
     positions = [n * 37 % 200 for n in range(1000)]
     with ThreadPoolExecutor(8) as threads:
