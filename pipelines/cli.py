@@ -1,17 +1,19 @@
-"""The `lco` command: `lco run`, `lco up`, `lco bootstrap`. Imports nothing slow before it must."""
+"""The `lco` command: `lco run`, `plan`, `up` and `bootstrap`. Imports nothing slow before it must."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from infra.settings import Settings
 from pipelines.parameters import RecipeName, check_parameters, chosen_recipe, require_base_model
+from pipelines.plan import Plan, plan
 from pipelines.run import exit_status, run
+from stages.recipes import BOOTSTRAPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +45,21 @@ class Up:
     """Port of the MLflow server. Default: LCO_MLFLOW_PORT, else 5000."""
 
 
+BootstrapName = Literal[tuple(BOOTSTRAPS)]  # type: ignore[valid-type]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bootstrap:
-    """Train the base model of the tiny recipe from nothing, as it is committed in the repository."""
+    """Train a recipe's base model from nothing; the tiny recipe's is in the repository."""
 
+    recipe: BootstrapName = "tiny"
+    """Whose base; the other recipes start from published models."""
     documents: Path
     """Folder of documents in the base language; data_prep/sample_documents/build.py makes the one used."""
     output: Path
     """Folder to write the model to."""
-    steps: int = 5_000
-    """Training steps, 32 examples each."""
+    steps: int | None = None
+    """Training steps. Default: the recipe's."""
 
 
 EXAMPLES = """\
@@ -61,6 +68,8 @@ Does continual generative pretraining raise page retrieval on these documents?
   lco run                                          the sample documents, recipe tiny
   lco run --documents ~/pdfs --output ~/lco        your own folder of PDFs
   lco run --doses 0 3200 9600 --seeds 0 1 2        other doses and seeds
+  lco plan --recipe paper-3b --gpus 8              memory, time and GPU-hours before a launch
+  lco plan --recipe tiny --device cpu --peak-tflops 0.05
   lco up                                           Prefect and MLflow pages, then:
   prefect deployment run lco/full-pipeline --watch
   lco bootstrap --documents corpus --output base   a base model from random weights
@@ -68,6 +77,7 @@ Does continual generative pretraining raise page retrieval on these documents?
 
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Up, tyro.conf.subcommand("up")]
     | Annotated[Bootstrap, tyro.conf.subcommand("bootstrap")]
 )
@@ -81,6 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
     with exit_status() as status:
         if isinstance(command, Run):
             status.code = _run(command)
+        elif isinstance(command, Plan):
+            status.code = plan(command)
         elif isinstance(command, Up):
             status.code = _up(command)
         else:

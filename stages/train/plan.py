@@ -204,13 +204,14 @@ def misfit(plan: StagePlan, device: Device) -> str | None:
     """Why a stage does not fit into the device's memory, and what to change; None if it fits."""
     if device.memory is None or plan.memory.total <= device.memory:
         return None
-    engine = f"{plan.stage}.engine"
-    advice = f"lower {engine}.text_tokens or visual_tokens"
+    engine, memory = f"{plan.stage}.engine", plan.memory
+    advice = []
+    if memory.total - memory.activations - memory.logits < device.memory:
+        advice.append(f"lower {engine}.text_tokens or visual_tokens")
     if plan.engine.zero_stage < 3:
-        advice += f" or raise {engine}.zero_stage"
-    if plan.processes == 1:
-        advice += f" on more than one GPU ({engine}.processes)"
+        advice.append(f"raise {engine}.zero_stage")
+    advice.append("take more GPUs" if plan.stage == "pretrain" else f"raise {engine}.processes")
     return (
-        f"{plan.stage} does not fit: needs {plan.memory.total / GIB:.1f} GiB a GPU, {device.name} has "
-        f"{device.memory / GIB:.1f} GiB; {advice}"
+        f"{plan.stage} does not fit: needs {memory.total / GIB:.1f} GiB a GPU, {device.name} has "
+        f"{device.memory / GIB:.1f} GiB; " + ", or ".join(advice)
     )

@@ -171,13 +171,15 @@ def test_what_does_not_fit_is_said_with_what_to_change(paper):
     recipe, model = paper
     pretrain, refine = both(recipe, model)
     assert misfit(pretrain, H100) is None and misfit(refine, H100) is None
-    small = DEVICES["l4"]
-    [plan, _] = both(recipe, model, device=small)
-    message = misfit(plan, small)
-    assert message.startswith(
-        f"pretrain does not fit: needs {plan.memory.total / GIB:.1f} GiB a GPU, l4 has 22.0"
-    )
+    small = DEVICES["l40s"]
+    pretrain, refine = both(recipe, model, device=small)
+    message = misfit(pretrain, small)
+    needed = pretrain.memory.total / GIB
+    assert message.startswith(f"pretrain does not fit: needs {needed:.1f} GiB a GPU, l40s has 44.0 GiB; ")
     assert "lower pretrain.engine.text_tokens" in message and "raise pretrain.engine.zero_stage" in message
+    smaller = DEVICES["l4"]  # the weights alone are too many: fewer tokens would not help
+    assert "text_tokens" not in misfit(pretrain, smaller)
+    assert "raise refine.engine.processes" in misfit(refine, smaller)
     edge = dataclasses.replace(H100, memory=pretrain.memory.total)
     assert misfit(pretrain, edge) is None
     assert misfit(pretrain, dataclasses.replace(edge, memory=edge.memory - 1)) is not None

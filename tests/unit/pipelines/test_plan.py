@@ -1,0 +1,103 @@
+"""`lco plan` as a person uses it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.parameters import BadParameter
+from pipelines.plan import Plan, plan
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def lco_plan(*arguments: str) -> subprocess.CompletedProcess:
+    """In a process of its own: it loads torch."""
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "plan", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def cells(output: str, title: str) -> list[str]:
+    """The two cells of the row that begins with `title`."""
+    [row] = [line for line in output.splitlines() if line.startswith(f"│ {title}")]
+    return [cell.strip() for cell in row.strip("│").split("│")][1:]
+
+
+def test_the_plan_of_the_papers_recipe():
+    result = lco_plan("--recipe", "paper-3b", "--gpus", "8", "--device", "h100", "--price", "2.5")
+    assert result.returncode == 0, result.stderr
+    out = result.stdout
+    assert cells(out, "trained parameters") == ["3,754,622,976", "119,734,272"]
+    assert cells(out, "frozen parameters") == ["0", "3,754,622,976"]
+    assert cells(out, "weights")[0] == f"{2 * 3_754_622_976 / 2**30:.2f}"
+    assert cells(out, "optimiser")[0] == f"{12 * 3_754_622_976 / 8 / 2**30:.2f}"
+    assert cells(out, "trainings (at once)") == ["1 (1)", "24 (8)"]
+    assert cells(out, "steps") == ["1,024", "700"]
+    totals = cells(out, "one GPU's memory, GiB")
+    assert all(re.fullmatch(r"\d+\.\d\d of 79\.0", cell) for cell in totals)
+    parts = ("weights", "gradients", "optimiser", "activations", "logits", "communication", "allowance")
+    for column, total in enumerate(totals):
+        whole = sum(float(cells(out, part)[column]) for part in parts)
+        assert float(total.split()[0]) == pytest.approx(whole, abs=0.04)
+    [gpu_hours] = re.findall(r"on 8 x h100, ([\d,]+) GPU-hours", out)
+    [cost] = re.findall(r"Cost at 2\.50 a GPU-hour: ([\d,.]+)", out)
+    assert float(cost.replace(",", "")) == pytest.approx(2.5 * float(gpu_hours.replace(",", "")), rel=1e-3)
+    assert "Assumed: 35% of the peak is reached (--mfu)" in out
+    assert "1,280 visual and 1,024 text tokens, the most that the recipe lets pass" in out
+    assert "does not fit" not in out
+
+
+def test_the_plan_of_the_tiny_recipe_on_a_cpu():
+    arguments = ("--recipe", "tiny", "--gpus", "2", "--device", "cpu", "--peak-tflops", "0.1")
+    full = lco_plan(*arguments, "--mfu", "1.0")
+    assert full.returncode == 0, full.stderr
+    assert cells(full.stdout, "trained parameters") == ["1,331,776", "36,864"]
+    assert cells(full.stdout, "precision, ZeRO stage") == ["float32, 1"] * 2
+    tera, seconds = (float(cells(full.stdout, title)[0]) for title in ("TFLOP a step", "seconds a step"))
+    assert seconds == pytest.approx(tera / (2 * 0.1), rel=0.01)
+    assert "Cost" not in full.stdout and " of " not in cells(full.stdout, "one GPU's memory, MiB")[0]
+
+
+def test_what_does_not_fit_ends_with_status_1():
+    result = lco_plan("--recipe", "paper-3b", "--gpus", "8", "--memory-gib", "40", "--text-tokens", "100")
+    assert result.returncode == 1
+    [line] = [line for line in result.stdout.splitlines() if "does not fit" in line]
+    assert re.match(
+        r"pretrain does not fit: needs \d+\.\d GiB a GPU, h100 has 40\.0 GiB; lower pretrain", line
+    )
+    assert "Pages of 1,280 visual and 100 text tokens\n" in result.stdout
+
+
+def test_help_shows_examples():
+    result = lco_plan("--help")
+    assert result.returncode == 0
+    assert "lco plan --recipe paper-3b --gpus 8 --device h100 --price 2.50" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gpus": 0}, "gpus 0"),
+        ({"mfu": 0.0}, "mfu 0.0"),
+        ({"mfu": 35.0}, "mfu 35.0"),
+        ({"price": -1.0}, "price -1.0"),
+        ({"text_tokens": -1}, "text_tokens -1"),
+        ({"peak_tflops": 0.0}, "peak_tflops 0.0"),
+        ({"memory_gib": 0.0}, "memory_gib 0.0"),
+        ({"device": "cpu"}, "--peak-tflops"),
+    ],
+)
+def test_what_cannot_be_planned_is_named_before_torch_is_loaded(changes, message, monkeypatch):
+    monkeypatch.setattr("pipelines.plan._model", lambda recipe: pytest.fail("torch would be loaded"))
+    with pytest.raises(BadParameter, match=message) as error:
+        plan(Plan(**changes))
+    assert "\n" not in str(error.value)
