@@ -148,7 +148,8 @@ class EvaluateConfig:
     confidence: float = 0.95
     neighbours: int = 10
     geometry_samples: int = 300
-    examples: int = 8
+    examples: int = 100
+    """Queries that keep their best samples; the report chooses from them."""
     seed: int = 0
 
 

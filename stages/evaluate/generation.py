@@ -12,7 +12,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -54,12 +54,9 @@ def main(job_path: Path) -> None:
                 label=f"transcribing with dose {cell['dose']}",
                 done=number * len(CORPORA) + offset,
                 total=len(cells) * len(CORPORA),
-                metrics={f"{corpus}_{name}": measured[corpus][name] for name in HEADLINES},
+                metrics={},
             )
         _commit(job, cell, {"dose": cell["dose"], "corpora": measured})
-
-
-HEADLINES = ("nats_per_byte", "token_accuracy", "character_error_rate")
 
 
 def _commit(job: Job, cell: dict, result: dict) -> None:
@@ -83,19 +80,22 @@ def choose(source: ShardSource, count: int) -> list[Sample]:
 
 def measure_generation(backbone: Backbone, samples: Sequence[Sample], config: EvaluateConfig) -> dict:
     """Return one corpus's entry of generation.json."""
-    nats, correct, tokens = teacher_forced(backbone, samples, config.batch_size)
+    read = teacher_forced(backbone, samples, config.batch_size)
     byte_counts = [len(sample.text.encode()) for sample in samples]
     decoded_samples = samples[: config.decoded_samples]
     decoded = greedy_transcriptions(backbone, decoded_samples, config.batch_size)
+    edits = character_edits([s.text for s in decoded_samples], decoded)
     return {
-        "nats_per_byte": sum(nats) / sum(byte_counts),
-        "token_accuracy": correct / tokens,
-        "character_error_rate": character_error_rate([s.text for s in decoded_samples], decoded),
-        "blocks": len(samples),
-        "decoded_blocks": len(decoded),
+        "nats_per_byte": sum(one.nats for one in read) / sum(byte_counts),
+        "token_accuracy": sum(one.correct for one in read) / sum(one.tokens for one in read),
+        "character_error_rate": sum(wrong for wrong, _ in edits) / sum(length for _, length in edits),
         "per_block": [
-            {"key": sample.key, "nats": value, "bytes": count}
-            for sample, value, count in zip(samples, nats, byte_counts, strict=True)
+            {"key": sample.key, "bytes": count, **asdict(one)}
+            for sample, count, one in zip(samples, byte_counts, read, strict=True)
+        ],
+        "per_decoded_block": [
+            {"key": sample.key, "edits": wrong, "characters": length}
+            for sample, (wrong, length) in zip(decoded_samples, edits, strict=True)
         ],
         "examples": [
             {"key": sample.key, "text": sample.text, "decoded": text}
@@ -104,25 +104,32 @@ def measure_generation(backbone: Backbone, samples: Sequence[Sample], config: Ev
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class TeacherForced:
+    """One text, predicted token by token from its image: negative log-likelihood, and how many were right."""
+
+    nats: float
+    tokens: int
+    correct: int
+
+
 @torch.no_grad()
-def teacher_forced(
-    backbone: Backbone, samples: Sequence[Sample], batch_size: int
-) -> tuple[list[float], int, int]:
-    """Return each sample's negative log-likelihood in nats, and how many of all tokens were predicted."""
+def teacher_forced(backbone: Backbone, samples: Sequence[Sample], batch_size: int) -> list[TeacherForced]:
+    """Return how well each sample's text is predicted."""
     builder = SequenceBuilder(backbone)
-    nats: dict[str, float] = {}
-    correct = tokens = 0
+    read: dict[str, TeacherForced] = {}
     for rows in _by_length(samples, batch_size):
         sequences = [builder.transcribe_image(sample.image(), sample.text) for sample in rows]
         batch = collate(sequences, pad_token=builder.pad_token)
         logits, labels = label_logits(backbone.model, batch)
         losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
+        right = (logits.argmax(dim=-1) == labels).double()
         row_of_label = (batch.labels != -100).nonzero()[:, 0]
-        per_row = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, row_of_label, losses)
-        nats |= {sample.key: float(value) for sample, value in zip(rows, per_row, strict=True)}
-        correct += int((logits.argmax(dim=-1) == labels).sum())
-        tokens += len(labels)
-    return [nats[sample.key] for sample in samples], correct, tokens
+        values = torch.stack([losses, torch.ones_like(losses), right], dim=1)
+        per_row = torch.zeros(len(rows), 3, dtype=torch.float64).index_add_(0, row_of_label, values)
+        for sample, (nats, tokens, correct) in zip(rows, per_row.tolist(), strict=True):
+            read[sample.key] = TeacherForced(nats=nats, tokens=int(tokens), correct=int(correct))
+    return [read[sample.key] for sample in samples]
 
 
 @torch.no_grad()
@@ -153,14 +160,13 @@ def greedy_transcriptions(backbone: Backbone, samples: Sequence[Sample], batch_s
     return [written[sample.key] for sample in samples]
 
 
-def character_error_rate(references: Sequence[str], written: Sequence[str]) -> float:
-    """Edit distance over reference length, both NFC, summed over all texts; above 1 for a rambling model."""
+def character_edits(references: Sequence[str], written: Sequence[str]) -> list[tuple[int, int]]:
+    """Edit distance and length of each reference, both NFC; a rambling model needs more edits than length."""
     pairs = [
         (unicodedata.normalize("NFC", reference), unicodedata.normalize("NFC", text))
         for reference, text in zip(references, written, strict=True)
     ]
-    edits = sum(Levenshtein.distance(reference, text) for reference, text in pairs)
-    return edits / sum(len(reference) for reference, _ in pairs)
+    return [(Levenshtein.distance(reference, text), len(reference)) for reference, text in pairs]
 
 
 def _by_length(samples: Sequence[Sample], batch_size: int) -> list[list[Sample]]:

@@ -7,6 +7,7 @@ which reports them for the representations before contrastive learning. Computed
 import numpy as np
 
 _ROWS_AT_ONCE = 512
+_SAME = 1e-6  # vectors are float32
 
 
 def anisotropy(vectors: np.ndarray) -> float:
@@ -45,6 +46,14 @@ def mutual_knn(image: np.ndarray, text: np.ndarray, k: int = 10) -> float:
     near_images, near_texts = _neighbours(_unit_rows(image), k), _neighbours(_unit_rows(text), k)
     shared = (near_images[:, :, None] == near_texts[:, None, :]).any(axis=2)
     return float(shared.mean())
+
+
+def all_identical(vectors: np.ndarray) -> bool:
+    """Whether all rows of ``vectors`` ``[N, d]`` point the same way: they have no neighbours to compare.
+
+    So it is before the first layer, where the last position holds one special token's embedding.
+    """
+    return bool(np.ptp(_unit_rows(vectors), axis=0).max() < _SAME)
 
 
 def chance_mutual_knn(count: int, k: int = 10) -> float:

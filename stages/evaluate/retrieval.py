@@ -22,7 +22,7 @@ from data_prep.queries import Query
 from data_prep.shards import Sample, ShardSource, read_queries
 from infra.process import watch_parent
 from stages.backbone import Backbone, load_backbone
-from stages.evaluate.geometry import anisotropy, chance_mutual_knn, mutual_knn
+from stages.evaluate.geometry import all_identical, anisotropy, chance_mutual_knn, mutual_knn
 from stages.evaluate.score import RetrievalScores, bm25_scores, random_scores, score_retrieval
 from stages.recipes import EvaluateConfig
 from stages.train.batches import collate
@@ -67,14 +67,13 @@ def main(job_path: Path) -> None:
     for number, cell in enumerate(cells, start=1):
         backbone = load_backbone(cell["model"], job.recipe.backbone)
         result = measure_retrieval(backbone, task, config)
-        headline = result["directions"]["query_to_image"]["ndcg@10"]["mean"]
         job.metrics.write(
             cell=cell["fingerprint"],
             step=cell["dose"],
             label=f"searching with dose {cell['dose']}, {cell['arm'] or 'before CL'}",
             done=number,
             total=len(cells),
-            metrics={"query_to_image_ndcg@10": headline},
+            metrics={},
         )
         place = {name: cell[name] for name in ("dose", "seed", "arm")}
         _commit(job, cell, place | result | {"baselines": baselines})
@@ -136,12 +135,15 @@ def measure_retrieval(backbone: Backbone, task: SearchTask, config: EvaluateConf
     to_texts[:, task.with_text] = queries.vectors @ texts.vectors.T
     own_image = [{key} for key in text_ids]
     document_of = {sample.key: sample.document for sample in task.corpus}
+    found_images = _score(to_images, task.corpus_ids, task.relevant, config)
     return {
         "corpus_size": len(task.corpus),
+        "corpus_pages": len({(sample.document, sample.page) for sample in task.corpus}),
+        "corpus_documents": len(set(document_of.values())),
         "query_ids": [query.identity for query in task.queries],
         "query_documents": [document_of[sorted(keys)[0]] for keys in task.relevant],
         "directions": {
-            "query_to_image": _score(to_images, task.corpus_ids, task.relevant, config).to_json(),
+            "query_to_image": found_images.to_json(),
             "query_to_text": _score(to_texts, task.corpus_ids, task.relevant, config).to_json(),
             "text_to_image": _score(
                 texts.vectors @ images.vectors.T, task.corpus_ids, own_image, config
@@ -150,7 +152,7 @@ def measure_retrieval(backbone: Backbone, task: SearchTask, config: EvaluateConf
         },
         "geometry": measure_geometry(images, texts, task, config),
         "chance_mutual_knn": _chance(len(with_text), config),
-        "examples": _examples(to_images, task, config),
+        "examples": _examples(to_images, found_images.per_query["mrr"], task, config),
     }
 
 
@@ -183,22 +185,29 @@ def encode(backbone: Backbone, sequences: Sequence[TokenSequence], batch_size: i
 
 
 def measure_geometry(images: Encoded, texts: Encoded, task: SearchTask, config: EvaluateConfig) -> list[dict]:
-    """Anisotropy and image-text mutual-kNN of every layer, on samples that have both."""
+    """Anisotropy and image-text mutual-kNN of every layer, on samples that have both.
+
+    None where all vectors of a side are identical: their cosine is 1 and their neighbours are ties.
+    """
     count = min(config.geometry_samples, len(task.with_text))
     if count <= config.neighbours + 1:
         return []
     rows = task.with_text[:count]
-    return [
-        {
-            "layer": layer,
-            "anisotropy_image": anisotropy(images.layers[layer][rows]),
-            "anisotropy_text": anisotropy(texts.layers[layer][:count]),
-            "mutual_knn": mutual_knn(
-                images.layers[layer][rows], texts.layers[layer][:count], k=config.neighbours
-            ),
-        }
-        for layer in range(len(images.layers))
-    ]
+    measured = []
+    for layer in range(len(images.layers)):
+        image, text = images.layers[layer][rows], texts.layers[layer][:count]
+        same_images, same_texts = all_identical(image), all_identical(text)
+        measured.append(
+            {
+                "layer": layer,
+                "anisotropy_image": None if same_images else anisotropy(image),
+                "anisotropy_text": None if same_texts else anisotropy(text),
+                "mutual_knn": None
+                if same_images or same_texts
+                else mutual_knn(image, text, k=config.neighbours),
+            }
+        )
+    return measured
 
 
 def _chance(samples: int, config: EvaluateConfig) -> float | None:
@@ -206,11 +215,15 @@ def _chance(samples: int, config: EvaluateConfig) -> float | None:
     return chance_mutual_knn(count, config.neighbours) if count > config.neighbours + 1 else None
 
 
-def _examples(scores: np.ndarray, task: SearchTask, config: EvaluateConfig) -> list[dict]:
+def _examples(
+    scores: np.ndarray, reciprocal_ranks: Sequence[float], task: SearchTask, config: EvaluateConfig
+) -> list[dict]:
+    """The first queries with their best samples and the rank, from 1, of the first right one."""
     return [
         {
             "query": task.queries[row].text,
             "relevant": sorted(task.relevant[row]),
+            "rank": round(1 / reciprocal_ranks[row]),
             "top": [
                 {"key": task.corpus_ids[column], "score": float(scores[row, column])}
                 for column in np.argsort(-scores[row], kind="stable")[:SHOWN_RESULTS]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 
-from stages.evaluate.geometry import anisotropy, chance_mutual_knn, mutual_knn
+from stages.evaluate.geometry import all_identical, anisotropy, chance_mutual_knn, mutual_knn
 
 
 @given(seed=st.integers(0, 1000), count=st.integers(2, 40), width=st.integers(1, 8), shift=st.floats(-3, 3))
@@ -43,6 +43,12 @@ def test_mutual_knn_of_equal_and_of_unrelated_spaces():
     image = rng.standard_normal((400, 8))
     assert mutual_knn(image, 3 * image) == 1.0
     assert mutual_knn(image, rng.standard_normal((400, 5))) == pytest.approx(chance_mutual_knn(400), abs=0.01)
+
+
+def test_identical_vectors_are_noticed():
+    one = np.random.default_rng(2).standard_normal((1, 6)).astype(np.float32)
+    assert all_identical(np.repeat(one, 20, axis=0)) and all_identical(one * np.arange(1, 9)[:, None])
+    assert not all_identical(np.concatenate([np.repeat(one, 20, axis=0), one + 1e-3]))
 
 
 def test_bad_input_is_named():

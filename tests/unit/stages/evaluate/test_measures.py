@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data_prep.shards import ShardSource
-from stages.evaluate.generation import character_error_rate, choose, greedy_transcriptions, teacher_forced
+from stages.evaluate.generation import character_edits, choose, greedy_transcriptions, teacher_forced
 from stages.evaluate.retrieval import build_task, encode, measure_retrieval, score_baselines
 from stages.recipes import get_recipe
 from stages.train.batches import collate
@@ -17,24 +17,27 @@ CONFIG = dataclasses.replace(
 )
 
 
-def test_character_error_rate_by_hand():
-    assert character_error_rate(["abcd", "xy"], ["abxd", "xyz"]) == pytest.approx(2 / 6)
-    assert character_error_rate(["é"], ["e\u0301"]) == 0.0
+def test_character_edits_by_hand():
+    assert character_edits(["abcd", "xy"], ["abxd", "xyz"]) == [(1, 4), (1, 2)]
+    assert character_edits(["é"], ["e\u0301"]) == [(0, 1)]
 
 
 @torch.no_grad()
 def test_nats_are_the_sum_of_token_losses_whatever_the_batches(backbone, samples):
-    together, correct, tokens = teacher_forced(backbone, samples, batch_size=3)
-    alone = [teacher_forced(backbone, [sample], batch_size=1)[0][0] for sample in samples]
-    assert together == pytest.approx(alone, rel=1e-4)
+    together = teacher_forced(backbone, samples, batch_size=3)
+    alone = [teacher_forced(backbone, [sample], batch_size=1)[0] for sample in samples]
+    assert [one.nats for one in together] == pytest.approx([one.nats for one in alone], rel=1e-4)
     builder = SequenceBuilder(backbone)
     sequence = builder.transcribe_image(samples[0].image(), samples[0].text)
     batch = collate([sequence], pad_token=builder.pad_token)
     labels = torch.full_like(batch.input_ids, -100)
     labels[:, 1:] = batch.labels[:, :-1]
-    mean = backbone.model(**batch.model_inputs(), labels=labels).loss
-    assert together[0] == pytest.approx(float(mean) * int((labels != -100).sum()), rel=1e-4)
-    assert 0 <= correct <= tokens
+    output = backbone.model(**batch.model_inputs(), labels=labels)
+    tokens = int((labels != -100).sum())
+    assert together[0].nats == pytest.approx(float(output.loss) * tokens, rel=1e-4)
+    predicted = output.logits[:, :-1].argmax(dim=-1)
+    correct = int((predicted == labels[:, 1:])[labels[:, 1:] != -100].sum())
+    assert (together[0].tokens, together[0].correct) == (tokens, correct)
 
 
 @torch.no_grad()
@@ -75,6 +78,22 @@ def test_retrieval_result_has_every_direction(backbone, split_folder):
     layers = backbone.model.config.text_config.num_hidden_layers
     assert [entry["layer"] for entry in result["geometry"]] == list(range(layers + 1))
     assert set(score_baselines(task, CONFIG)) == {"random", "bm25"}
+    assert result["corpus_documents"] <= result["corpus_pages"] <= result["corpus_size"]
+
+
+def test_before_the_first_layer_all_vectors_are_one_and_are_not_compared(backbone, split_folder):
+    task = build_task(split_folder, CONFIG)
+    before, *layers = measure_retrieval(backbone, task, CONFIG)["geometry"]
+    measures = ("anisotropy_image", "anisotropy_text", "mutual_knn")
+    assert [before[name] for name in measures] == [None, None, None]
+    assert all(layer[name] is not None for layer in layers for name in measures)
+
+
+def test_an_example_has_the_rank_of_its_first_right_sample(backbone, split_folder):
+    examples = measure_retrieval(backbone, build_task(split_folder, CONFIG), CONFIG)["examples"]
+    for example in examples:
+        right = [hit["key"] in example["relevant"] for hit in example["top"]]
+        assert example["rank"] == right.index(True) + 1 if any(right) else example["rank"] > len(right)
 
 
 @torch.no_grad()
