@@ -99,7 +99,7 @@ def train(
             on_oversized(*sample)
         passes = [
             [_bucket(bucket, draw, builder, packed=config.engine.packing) for bucket in micro_batch]
-            for micro_batch in plan_passes(draw.sequences, config.engine)
+            for micro_batch in plan_passes(draw.sequences, config.engine, always_an_image=config.train_vision)
         ]
         counts = _counts(draw, passes).over_ranks()
         if not counts.label_tokens:

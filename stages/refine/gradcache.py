@@ -38,7 +38,7 @@ def chunks_of(
 ) -> list[Chunk]:
     """Chunk this rank's rows under the token budgets; a collective, since all ranks have as many chunks."""
     chunks = []
-    for micro_batch in plan_passes(sequences, config):
+    for micro_batch in plan_passes(sequences, config, always_an_image=False):
         batches = [bucket_batch(bucket, sequences, builder, packed=config.packing) for bucket in micro_batch]
         keep, numbers, first = [], [], 0
         for bucket, batch in zip(micro_batch, batches, strict=True):

@@ -16,14 +16,18 @@ import torch
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
+    safe_get_local_fp32_param,
     safe_set_full_fp32_param,
     safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
 )
 from safetensors.torch import load_file, save_file
 from torch import distributed
+from torch.nn.functional import pad
 
 from infra.store import CorruptOutput, LocalStore
-from stages.train.engine import rank
+from stages.train.engine import rank, world_size
 from stages.train.ledger import Step
 
 logger = logging.getLogger(__name__)
@@ -166,6 +170,17 @@ def _set_state(
             engine.optimizer.state[parameter][key].copy_(values[key])
         return
     values = {key: value.to(parameter.device) for key, value in values.items()}
+    if engine.zero_optimization_stage() == 3:
+        # DeepSpeed's setters of whole tensors forget the padding of the last rank's part.
+        size = safe_get_local_fp32_param(parameter).numel()
+        parts = {
+            key: pad(value.flatten(), (0, size * world_size() - value.numel()))[size * rank() :][:size]
+            for key, value in values.items()
+        }
+        safe_set_local_fp32_param(parameter, parts[""])
+        for key in MOMENTS:
+            safe_set_local_optimizer_state(parameter, parts[key], key)
+        return
     safe_set_full_fp32_param(parameter, values[""])
     for key in MOMENTS:
         safe_set_full_optimizer_state(parameter, values[key], key)

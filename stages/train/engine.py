@@ -149,14 +149,21 @@ def agreed_plan(micro_batches: Sequence[Sequence[bool]]) -> list[list[bool]]:
     return [[kind == 2 for kind in row if kind] for row in needed.tolist()]
 
 
-def plan_passes(sequences: Sequence[TokenSequence], config: EngineConfig) -> list[list[Bucket]]:
-    """Return the micro-batches of this rank's sequences, completed to what all ranks run; a collective."""
+def plan_passes(
+    sequences: Sequence[TokenSequence], config: EngineConfig, *, always_an_image: bool
+) -> list[list[Bucket]]:
+    """Return the micro-batches of this rank's sequences, completed to what all ranks run; a collective.
+
+    `always_an_image`: also where no rank has one. A vision tower that is trained must get a gradient in every
+    step, if only zero: ZeRO 0 and 3 would leave it out of the step, 1 and 2 would decay it.
+    """
     own = plan_micro_batches(sequences, config)
 
     def has_image(number: int) -> bool:
         return sequences[number].patches is not None
 
     agreed = agreed_plan([[any(map(has_image, bucket)) for bucket in buckets] for buckets in own])
+    agreed[0][0] |= always_an_image
     return add_fillers(own, has_image, agreed)
 
 

@@ -136,7 +136,7 @@ def generative_gradient(job: dict, samples: list, config: EngineConfig) -> dict[
             )
             for bucket in micro_batch
         ]
-        for micro_batch in plan_passes(sequences, config)
+        for micro_batch in plan_passes(sequences, config, always_an_image=False)
     ]
     labels = global_sum(sum(len(sequence) - sequence.label_start for sequence in sequences))
     with recorded(engine) as gradient:
