@@ -14,6 +14,7 @@ down does not stop a training: ResilientTracker warns, writes to a file, and the
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -21,6 +22,9 @@ import re
 import shutil
 import threading
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,11 +38,14 @@ logger = logging.getLogger(__name__)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 # MLflow's limits (mlflow.utils.validation).
-METRICS_PER_BATCH = 1000
 ENTRIES_PER_BATCH = 100
+METRICS_PER_BATCH = 1000 - ENTRIES_PER_BATCH  # a request holds 1000 of all kinds
 PARAM_CHARACTERS = 6000
 TAG_CHARACTERS = 8000
 DATASET_DIGEST_CHARACTERS = 36
+
+# Without it, MLflow opens an experiment as one of language-model traces, with an empty overview.
+_TRAINING_PAGES = "workflowType=machine_learning"
 
 FLUSH_POINTS = 500
 FLUSH_SECONDS = 5.0
@@ -59,7 +66,7 @@ class Tracker(Protocol):
 
     def start_run(
         self, name: str, *, parent: str | None = None, tags: Mapping[str, Any] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None, points: Sequence[Point] = (),
     ) -> str: ...  # fmt: skip
 
     def log_points(self, run: str, points: Sequence[Point]) -> None: ...
@@ -71,6 +78,8 @@ class Tracker(Protocol):
     def set_tags(self, run: str, tags: Mapping[str, Any]) -> None: ...
 
     def finish_run(self, run: str, status: Status) -> None: ...
+
+    def page(self, run: str) -> str | None: ...
 
 
 class MLflowTracker:
@@ -106,33 +115,33 @@ class MLflowTracker:
 
     def start_run(
         self, name: str, *, parent: str | None = None, tags: Mapping[str, Any] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None, points: Sequence[Point] = (),
     ) -> str:  # fmt: skip
-        """Create a run, below `parent` if given; return its id."""
-        system = {"mlflow.source.name": "lco", "mlflow.source.type": "LOCAL"}
+        """Create a run, below `parent` if given, with all that is known of it; return its id.
+
+        Two requests where params and metrics fit into one batch.
+        """
+        known = {"mlflow.source.name": "lco", "mlflow.source.type": "LOCAL"}
         if parent:
-            system["mlflow.parentRunId"] = parent
-        run = self._client.create_run(self._experiment, run_name=name, tags=system).info.run_id
-        self._log_params(run, params or {})
-        self.set_tags(run, tags or {})
+            known["mlflow.parentRunId"] = parent
+        known |= {mlflow_name(key): _shorten(value, TAG_CHARACTERS) for key, value in (tags or {}).items()}
+        run = self._client.create_run(self._experiment, run_name=name, tags=known).info.run_id
+        self._log(run, params or {}, points)
         return run
 
-    def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        entries = [
-            Param(mlflow_name(key), _shorten(value, PARAM_CHARACTERS)) for key, value in params.items()
-        ]
-        for batch in _batches(entries, ENTRIES_PER_BATCH):
-            self._client.log_batch(run, params=batch)
-
-    def log_points(self, run: str, points: Sequence[Point]) -> None:
-        """Record metric values, at most 1000 per request."""
-        from mlflow.entities import Metric
+    def _log(self, run: str, params: Mapping[str, Any], points: Sequence[Point]) -> None:
+        from mlflow.entities import Metric, Param
 
         metrics = [Metric(mlflow_name(p.key), float(p.value), p.timestamp, p.step) for p in points]
-        for batch in _batches(metrics, METRICS_PER_BATCH):
-            self._client.log_batch(run, metrics=batch)
+        named = [Param(mlflow_name(key), _shorten(value, PARAM_CHARACTERS)) for key, value in params.items()]
+        for some_params, some_metrics in itertools.zip_longest(
+            _batches(named, ENTRIES_PER_BATCH), _batches(metrics, METRICS_PER_BATCH), fillvalue=[]
+        ):
+            self._client.log_batch(run, params=some_params, metrics=some_metrics)
+
+    def log_points(self, run: str, points: Sequence[Point]) -> None:
+        """Record metric values, at most 900 per request."""
+        self._log(run, {}, points)
 
     def log_dataset(self, run: str, *, name: str, digest: str, source: str, context: str) -> None:
         """Link a dataset by its content digest (its first 36 digits: MLflow's limit) and where it lies.
@@ -169,6 +178,12 @@ class MLflowTracker:
         """Set the final status: MLflow itself leaves killed runs RUNNING."""
         self._client.set_terminated(run, status)
 
+    def page(self, run: str) -> str | None:
+        """The address of the run's page; None without a server."""
+        if not self.uri.startswith("http"):
+            return None
+        return f"{self.uri.rstrip('/')}/#/experiments/{self._experiment}/runs/{run}?{_TRAINING_PAGES}"
+
 
 class FileTracker:
     """Records as JSON lines in `folder/events.jsonl`, with copies of artifacts beside; `replay` reads it."""
@@ -182,11 +197,13 @@ class FileTracker:
 
     def start_run(
         self, name: str, *, parent: str | None = None, tags: Mapping[str, Any] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None, points: Sequence[Point] = (),
     ) -> str:  # fmt: skip
         """Invent a run id, valid in this file and translated by `replay`."""
         run = f"file-{uuid.uuid4().hex}"
         self._append("start_run", run, name=name, parent=parent, tags=_texts(tags), params=_texts(params))
+        if points:
+            self.log_points(run, points)
         return run
 
     def log_points(self, run: str, points: Sequence[Point]) -> None:
@@ -211,6 +228,10 @@ class FileTracker:
     def finish_run(self, run: str, status: Status) -> None:
         """Append the final status."""
         self._append("finish_run", run, status=status)
+
+    def page(self, run: str) -> str | None:
+        """A file has none."""
+        return None
 
     def _append(self, event: str, run: str, **fields: Any) -> None:
         line = json.dumps({"event": event, "run": run, **fields}, ensure_ascii=False) + "\n"
@@ -279,19 +300,16 @@ class ResilientTracker:
 
     def start_run(
         self, name: str, *, parent: str | None = None, tags: Mapping[str, Any] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None,
     ) -> str:  # fmt: skip
-        """Create a run, below `parent` if given; return its id."""
-        return self._call("start_run", name, parent=parent, tags=tags, params=params)
+        """Create a run, below `parent` if given, `metrics` at step 0; return its id."""
+        points = _points(metrics or {}, step=0)
+        return self._call("start_run", name, parent=parent, tags=tags, params=params, points=points)
 
     def log_metrics(self, run: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Record values at `step`; they are sent in batches, every few seconds or hundreds of points."""
-        now = int(time.time() * 1000)
-        points = [
-            Point(key=key, value=float(value), step=step, timestamp=now) for key, value in metrics.items()
-        ]
         with self._lock:
-            self._buffer.setdefault(run, []).extend(points)
+            self._buffer.setdefault(run, []).extend(_points(metrics, step))
             waiting = sum(map(len, self._buffer.values()))
             if waiting >= FLUSH_POINTS or time.monotonic() - self._last_flush > FLUSH_SECONDS:
                 self.flush()
@@ -320,6 +338,10 @@ class ResilientTracker:
         """Send what is buffered and set the final status."""
         self.flush()
         self._call("finish_run", run, status)
+
+    def page(self, run: str) -> str | None:
+        """The address of the run's page; None where no server has it."""
+        return self._call("page", run)
 
     def flush(self) -> None:
         """Send the buffered metrics now."""
@@ -394,6 +416,29 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def runs_page(uri: str, experiment: str) -> str:
+    """The page of an MLflow server that lists the experiment's runs; the experiment is made if missing.
+
+    Without MLflow's client, which takes seconds and 200 MB to load. Raises OSError.
+    """
+    api = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments"
+    try:
+        made = _ask(f"{api}/create", {"name": experiment})
+    except urllib.error.HTTPError:  # it is there
+        made = _ask(f"{api}/get-by-name?{urllib.parse.urlencode({'experiment_name': experiment})}")[
+            "experiment"
+        ]
+    return f"{uri.rstrip('/')}/#/experiments/{made['experiment_id']}/runs?{_TRAINING_PAGES}"
+
+
+def _ask(url: str, content: Mapping[str, Any] | None = None) -> dict:
+    data = None if content is None else json.dumps(content).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+    # No proxy: the address is on loopback, and a proxy from the environment could not reach it.
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as response:
+        return json.load(response)
+
+
 def mlflow_name(key: str) -> str:
     """A metric, param or tag name that MLflow takes: `ndcg@10` becomes `ndcg_at_10`, like its own."""
     return re.sub(r"[^\w./ :-]", "_", key.replace("@", "_at_"))[:250]
@@ -406,6 +451,11 @@ def _shorten(value: Any, limit: int) -> str:
         return text
     mark = f"... ({len(text)} characters, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
     return text[: limit - len(mark)] + mark
+
+
+def _points(metrics: Mapping[str, float], step: int) -> list[Point]:
+    now = int(time.time() * 1000)
+    return [Point(key=key, value=float(value), step=step, timestamp=now) for key, value in metrics.items()]
 
 
 def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:

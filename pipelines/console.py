@@ -217,6 +217,23 @@ class BarReporter:
         self._console.print(text, markup=False, highlight=False)
 
 
+class LoggedReporter:
+    """Another reporter, of which summaries and notes are also written to a log."""
+
+    def __init__(self, reporter: Reporter, log: Callable[[str], None]) -> None:
+        self._reporter = reporter
+        self._log = log
+        self.stage_started, self.progress = reporter.stage_started, reporter.progress
+
+    def stage_finished(self, summary: str) -> None:
+        self._reporter.stage_finished(summary)
+        self._log(summary)
+
+    def note(self, text: str) -> None:
+        self._reporter.note(text)
+        self._log(text)
+
+
 class SilentReporter:
     """Shows nothing: for tests and for callers that bring no console."""
 

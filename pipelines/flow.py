@@ -24,10 +24,10 @@ from prefect.logging import get_run_logger
 from infra.launcher import Launcher, LocalLauncher
 from infra.settings import Settings
 from infra.tracking import open_tracker
-from pipelines.console import LineReporter, clock_time, current_reporter
+from pipelines.console import LineReporter, LoggedReporter, Reporter, clock_time, current_reporter
 from pipelines.parameters import RecipeName, RunParameters, base_model_digest, check_parameters, chosen_recipe
 from pipelines.record import RunRecord, how_to_open_mlflow
-from pipelines.results import dose_table, format_table, inventory_summary, read_json
+from pipelines.results import dose_table, format_table, inventory_summary, read_json, values
 from pipelines.stage_definition import STAGES, Cell, Reference, StageDefinition, model_cells
 from pipelines.stage_runner import PipelineRun, reference, run_stage
 from stages.recipes import Recipe
@@ -84,10 +84,12 @@ def run_pipeline(
         base = prepare_base_documents(run, prepare)
         pretrained = pretrain(run, target, base)
         generation = generation_quality(run, pretrained, target, base)
-        refined = refine(run, pretrained, target)
+        negatives = hard_negatives(run, target) if run.recipe.refine.hard_negatives else None
+        refined = refine(run, pretrained, target, negatives)
         retrieval = page_retrieval(run, pretrained, refined, target)
-        verdict = scaling_law(run, generation, retrieval, target, base)
-        return _publish(run, generation, retrieval, verdict)
+        trained = {"pretrain": pretrained, "refine": refined}
+        verdict = scaling_law(run, trained, generation, retrieval, target, base)
+        return _publish(run, verdict)
 
 
 @contextmanager
@@ -117,7 +119,7 @@ def _pipeline_run(
             logs=logs,
             stages=stages,
             launcher=launcher,
-            reporter=current_reporter() or LineReporter(get_run_logger().info, interval=30.0),
+            reporter=_reporter(),
             record=record,
         )
     except Exception:
@@ -127,6 +129,13 @@ def _pipeline_run(
         record.close("KILLED")
         raise
     record.close("FINISHED")
+
+
+def _reporter() -> Reporter:
+    """What stages did is on Prefect's page in any case; progress only where no terminal shows it."""
+    log = get_run_logger().info
+    terminal = current_reporter()
+    return LineReporter(log, interval=30.0) if terminal is None else LoggedReporter(terminal, log)
 
 
 @stage_task("prepare target documents")
@@ -167,8 +176,20 @@ def generation_quality(
     return run_stage(run, "generation", inputs=inputs, cells=model_cells(pretrained))
 
 
+@stage_task("hard negatives")
+def hard_negatives(run: PipelineRun, target: Prepared) -> Reference:
+    """Negatives for every training query, mined with BM25 and the base model: the same for all doses."""
+    cell = Cell(
+        key={}, job={"model": run.recipe.backbone.location}, inputs={"model": base_model_digest(run.recipe)}
+    )
+    [mined] = run_stage(run, "mine", inputs={"target_train": target["train"]}, cells=[cell])
+    return mined
+
+
 @stage_task("refine (CL)")
-def refine(run: PipelineRun, pretrained: list[Reference], target: Prepared) -> list[Reference]:
+def refine(
+    run: PipelineRun, pretrained: list[Reference], target: Prepared, negatives: Reference | None = None
+) -> list[Reference]:
     """One embedding model per dose, seed and arm (text-only, multimodal)."""
     cells = [
         Cell(key={"dose": cell.key["dose"], "seed": seed, "arm": arm}, job=cell.job, inputs=cell.inputs)
@@ -176,7 +197,8 @@ def refine(run: PipelineRun, pretrained: list[Reference], target: Prepared) -> l
         for seed in run.recipe.refine.seeds
         for arm in run.recipe.refine.arms
     ]
-    return run_stage(run, "refine", inputs={"target_train": target["train"]}, cells=cells)
+    inputs = {"target_train": target["train"]} | ({"negatives": negatives} if negatives else {})
+    return run_stage(run, "refine", inputs=inputs, cells=cells)
 
 
 @stage_task("page retrieval")
@@ -193,6 +215,7 @@ def page_retrieval(
 @stage_task("scaling law")
 def scaling_law(
     run: PipelineRun,
+    trained: Mapping[str, list[Reference]],
     generation: list[Reference],
     retrieval: list[Reference],
     target: Prepared,
@@ -204,13 +227,13 @@ def scaling_law(
         "target_inventory": target["inventory"],
         "base_inventory": base["inventory"],
     }
-    [verdict] = run_stage(run, "law", inputs=inputs, cells=[law_cell(generation, retrieval)])
+    measured = {**trained, "generation": generation, "retrieval": retrieval}
+    [verdict] = run_stage(run, "law", inputs=inputs, cells=[law_cell(measured)])
     return verdict
 
 
-def law_cell(generation: list[Reference], retrieval: list[Reference]) -> Cell:
-    """The law's only cell: it depends on the content of every measurement and on whose it is."""
-    measured = {"generation": generation, "retrieval": retrieval}
+def law_cell(measured: Mapping[str, list[Reference]]) -> Cell:
+    """The law's only cell: it depends on the content of every output, by stage, and on whose it is."""
     without_digest = {
         name: [{key: value for key, value in one.items() if key != "digest"} for one in references]
         for name, references in measured.items()
@@ -265,30 +288,35 @@ def _prepare(run: PipelineRun, which: str, documents: str, prepare: PrepareDocum
     return references
 
 
-def _publish(
-    run: PipelineRun, generation: list[Reference], retrieval: list[Reference], verdict: Reference
-) -> dict[str, Any]:
+def _publish(run: PipelineRun, verdict: Reference) -> dict[str, Any]:
     """Show the result in MLflow, in Prefect and as the newest report of the output folder."""
-    rows = dose_table(generation, retrieval)
     folder = Path(verdict["path"])
     finding = read_json(folder, "verdict.json")
+    rows = dose_table(finding)
     run.record.dose_response(rows)
     run.record.report(folder)
-    run.record.tags(run.record.run, {"verdict": finding["verdict"], "report": str(folder / "report.html")})
     report = _newest_report(run.settings, folder / "report.html")
     result = {
         "verdict": finding["verdict"],
         "reasons": finding["reasons"],
         "decision": finding["decision"],
         "table": rows,
+        "baselines": finding["baselines"],
+        "training": run.record.training(),
         "report": str(report),
-        "mlflow": how_to_open_mlflow(run.settings),
+        "kept_report": str(folder / "report.html"),
+        "mlflow": how_to_open_mlflow(run.record, run.settings),
         "mlflow_store": run.settings.tracking_uri,
         "mlflow_run": run.record.run,
         "logs": str(run.logs),
     }
     create_table_artifact(
-        key="dose-response", table=rows, description="Generative quality and retrieval by dose"
+        key="dose-response",
+        table=values(rows, digits=4),
+        description="Generative quality and retrieval by dose",
+    )
+    get_run_logger().info(
+        "\n".join((f"Verdict: {result['verdict']}", *result["reasons"], result["decision"]))
     )
     create_markdown_artifact(key="run-card", markdown=run_card(result, run.recipe.name))
     return result
@@ -305,17 +333,23 @@ def _newest_report(settings: Settings, report: Path) -> Path:
 
 def run_card(result: Mapping[str, Any], recipe: str) -> str:
     """The result in Markdown, for the Prefect page."""
-    titles, cells = format_table(result["table"])
+    titles, cells = format_table(result["table"], intervals=True)
     table = [titles, ["---"] * len(titles), *cells]
+    baselines = result["baselines"]
     lines = [
         f"# Verdict: {result['verdict']}",
         *(f"- {reason}" for reason in result["reasons"]),
         f"\n**Decision.** {result['decision']}\n",
         *("| " + " | ".join(row) + " |" for row in table),
-        f"\nRecipe `{recipe}`. Report: `{result['report']}`. Logs: `{result['logs']}`.",
+        f"\nnDCG@10 of BM25 on the text layer: {baselines['bm25']:.3f}, of a random ranking: "
+        f"{baselines['random']:.3f}. Brackets: bootstrap intervals.",
     ]
+    if result["training"]:
+        cost = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in result["training"].items())
+        lines.append(f"\nTraining: {', '.join(cost)}.")
+    lines.append(f"\nRecipe `{recipe}`. Report: `{result['kept_report']}`. Logs: `{result['logs']}`.")
     if result["mlflow"].startswith("http"):
-        lines.append(f"MLflow: [{result['mlflow']}]({result['mlflow']}), run `{result['mlflow_run']}`.")
+        lines.append(f"\nMLflow: [run {result['mlflow_run']}]({result['mlflow']}).")
     else:
-        lines.append(f"MLflow run `{result['mlflow_run']}`: `{result['mlflow']}`.")
+        lines.append(f"\nMLflow run `{result['mlflow_run']}`: `{result['mlflow']}`.")
     return "\n".join(lines)

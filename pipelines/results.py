@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from pipelines.console import printable
-from pipelines.stage_definition import Reference
-
-DIRECTIONS = ("query_to_image", "query_to_text", "text_to_image")
-MEASURES = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")
-BEFORE_CL = "before CL"
+from stages.law.evidence import DIRECTIONS, METRICS
 
 DoseRow = dict[str, Any]
-"""{"dose": int, "nats per byte": float, ..., "nDCG@10 <arm>": float}: one row of the dose-response table."""
+"""{"dose": int, "target nats per byte": {"value", "low", "high"}, ..., "nDCG@10 <arm>": {...}}"""
+
+PLACE = ("dose", "seed", "arm", "steps", "temperature")
+"""Fields of training.json that are settings."""
 
 
 def read_json(folder: str | Path, name: str) -> Any:
@@ -31,7 +29,11 @@ def output_metrics(stage: str, folder: str | Path) -> dict[str, float]:
         return _retrieval_metrics(read_json(folder, "retrieval.json"))
     if stage in ("pretrain", "refine"):
         training = read_json(folder, "training.json")
-        return {f"final/{name}": float(value) for name, value in training.items() if _is_number(value)}
+        return {
+            f"summary/{name}": float(value)
+            for name, value in training.items()
+            if name not in PLACE and _is_number(value)
+        }
     return {}
 
 
@@ -51,50 +53,47 @@ def _generation_metrics(generation: dict) -> dict[str, float]:
 def _retrieval_metrics(retrieval: dict) -> dict[str, float]:
     metrics = {}
     for direction in DIRECTIONS:
-        for measure in MEASURES:
+        for measure in METRICS:
             metrics[f"{direction}/{measure}"] = float(retrieval["directions"][direction][measure]["mean"])
     for baseline, numbers in retrieval["baselines"].items():
         metrics[f"baseline/{baseline}/ndcg@10"] = float(numbers["ndcg@10"]["mean"])
     return metrics
 
 
-def dose_table(generation: Iterable[Reference], retrieval: Iterable[Reference]) -> list[DoseRow]:
-    """One row per dose: generative quality, and nDCG@10 of query -> page image, before CL and per arm.
-
-    An arm's value is the mean over its seeds.
-    """
-    ndcg: dict[int, dict[str, list[float]]] = {}
-    for reference in retrieval:
-        result = read_json(reference["path"], "retrieval.json")
-        arm = reference.get("arm") or BEFORE_CL
-        score = result["directions"]["query_to_image"]["ndcg@10"]["mean"]
-        ndcg.setdefault(reference["dose"], {}).setdefault(arm, []).append(score)
-    rows = []
-    for reference in sorted(generation, key=lambda reference: reference["dose"]):
-        corpora = read_json(reference["path"], "generation.json")["corpora"]
-        row = {
-            "dose": reference["dose"],
-            "nats per byte": corpora["target"]["nats_per_byte"],
-            "base nats per byte": corpora["base"]["nats_per_byte"],
-            "character error rate": corpora["target"]["character_error_rate"],
+def dose_table(finding: Mapping[str, Any]) -> list[DoseRow]:
+    """One row per dose from verdict.json: generative quality, and nDCG@10 before CL and per arm."""
+    return [
+        {
+            "dose": row["dose"],
+            "target nats per byte": row["nats_per_byte"],
+            "base nats per byte": row["base_nats_per_byte"],
+            "character error rate": row["character_error_rate"],
+            **{f"nDCG@10 {arm}": scores["ndcg@10"] for arm, scores in row["retrieval"].items()},
         }
-        arms = ndcg.get(reference["dose"], {})
-        row |= {f"nDCG@10 {arm}": fmean(scores) for arm, scores in arms.items()}
-        rows.append(row)
-    return rows
+        for row in finding["table"]
+    ]
 
 
-def format_table(rows: list[DoseRow]) -> tuple[list[str], list[list[str]]]:
+def values(rows: Sequence[DoseRow], digits: int | None = None) -> list[dict[str, float]]:
+    """The rows without intervals."""
+    return [{"dose": row["dose"], **{name: _value(row[name], digits) for name in [*row][1:]}} for row in rows]
+
+
+def _value(estimate: Mapping[str, float], digits: int | None) -> float:
+    return estimate["value"] if digits is None else round(estimate["value"], digits)
+
+
+def format_table(rows: Sequence[DoseRow], *, intervals: bool = False) -> tuple[list[str], list[list[str]]]:
     """Column titles and cells as text, for any printer."""
     titles = list(dict.fromkeys(title for row in rows for title in row))
-    cells = [[_format(row.get(title)) for title in titles] for row in rows]
-    return titles, cells
+    return titles, [[_format(row.get(title), intervals) for title in titles] for row in rows]
 
 
-def _format(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _format(value: Any, intervals: bool) -> str:
+    if not isinstance(value, Mapping):
+        return "-" if value is None else f"{value:,}"
+    text = f"{value['value']:.3f}"
+    return f"{text} [{value['low']:.3f}, {value['high']:.3f}]" if intervals else text
 
 
 def inventory_summary(folder: str | Path) -> tuple[int, int, list[str]]:

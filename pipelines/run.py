@@ -156,6 +156,8 @@ def prefect_server_definition(settings: Settings, *, port: int, ui: bool) -> Ser
             **prefect_environment(settings, {}),
             "PREFECT_API_URL": api,
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            # The newer page asks a tracking service on the internet at every load, whatever is switched off.
+            "PREFECT_SERVER_UI_V2_ENABLED": "false",
             # The page does not follow --port: it would ask port 4200.
             "PREFECT_SERVER_UI_API_URL": api,
         },
@@ -224,7 +226,13 @@ def _show(result: dict[str, Any], console: Console, *, seconds: float) -> None:
         say(f"  - {reason}")
     say(f"Decision: {result['decision']}")
     titles, cells = format_table(result["table"])
-    table = Table(title="Dose and response", title_justify="left")
+    bm25, random = (f"{result['baselines'][name]:.3f}" for name in ("bm25", "random"))
+    table = Table(
+        title="Dose and response",
+        title_justify="left",
+        caption=f"nDCG@10 of BM25 on the text layer: {bm25}, of a random ranking: {random}",
+        caption_justify="left",
+    )
     for title in titles:
         table.add_column(title, justify="right")
     for row in cells:

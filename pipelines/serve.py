@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from pathlib import Path
 
 from prefect.deployments.runner import EntrypointType
@@ -19,6 +20,8 @@ def main(arguments: list[str]) -> None:
 
     Two runs of one output folder would compute the same things twice: one at a time.
     """
+    # Prefect's answer to a signal; it does stop, and the log would end with a warning.
+    warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited")
     output, flow_name = arguments
     module, name = flow_name.split(":")
     flow = getattr(importlib.import_module(module), name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import runpy
+import shlex
 import signal
 import socket
 import subprocess
@@ -148,6 +149,12 @@ def answers(url: str) -> bool:
             return response.status == 200
     except (urllib.error.URLError, OSError):
         return False
+
+
+def command(name: str) -> str:
+    """A program of our environment, as a line for any shell: the user's PATH need not have it."""
+    path = Path(sys.executable).with_name(name)
+    return shlex.quote(str(path)) if path.is_file() else name
 
 
 def port_is_free(port: int) -> bool:

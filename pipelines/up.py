@@ -15,10 +15,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from infra.settings import LOOPBACK, Settings
+from infra.tracking import runs_page
 from pipelines.parameters import BadParameter
 from pipelines.prefect_settings import prefect_environment
 from pipelines.run import prefect_server_definition
-from pipelines.services import Service, ServiceDefinition, require_free_port, running
+from pipelines.services import Service, ServiceDefinition, command, require_free_port, running
 
 DEPLOYMENT = "lco/full-pipeline"
 FLOW = "pipelines.flow:lco"
@@ -54,7 +55,7 @@ def up(
         deployment = stack.enter_context(running(deployment_definition(settings, flow)))
         if not _wait_healthy([*servers, deployment], stop):
             return 0
-        print(_welcome(settings), flush=True)
+        print(_welcome(settings, runs_page(settings.mlflow_url, settings.experiment)), flush=True)
         _watch([*servers, deployment], stop)
         print("Stopping ...", flush=True)
     print("Stopped: Prefect, MLflow and the deployment.", flush=True)
@@ -167,17 +168,17 @@ def _watch(services: list[Service], stop: threading.Event) -> None:
             service.check_running()
 
 
-def _welcome(settings: Settings) -> str:
+def _welcome(settings: Settings, mlflow_page: str) -> str:
     return f"""
 Prefect   {settings.prefect_url}
-MLflow    {settings.mlflow_url}
+MLflow    {mlflow_page}
 Outputs   {settings.output}
 Logs      {settings.output / "logs"}
 
 Start a run from the Prefect page (Deployments, full-pipeline, Run), or from another terminal:
 
   export PREFECT_API_URL={settings.prefect_url}/api
-  prefect deployment run {DEPLOYMENT} --watch
+  {command("prefect")} deployment run {DEPLOYMENT} --watch
 
 Parameters, as JSON:  --param documents=/path/to/pdfs --param doses='[0, 3200]' --param seeds='[0]'
 Ctrl-C stops everything."""

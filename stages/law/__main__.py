@@ -2,8 +2,8 @@
 
     python -m stages.law JOB.json
 
-Reads the committed generation and retrieval cells named in the job, and commits one output: verdict.json,
-report.html, figures/*.png and evidence.json. Needs no torch and no network.
+Reads the committed training, generation and retrieval cells named in the job, and commits one output:
+verdict.json, report.html, figures/*.png and evidence.json. Needs no torch and no network.
 """
 
 import importlib.metadata
@@ -23,12 +23,26 @@ from infra.process import MetricsFile, watch_parent
 from infra.store import Committed, LocalStore
 from stages.law.evidence import read_evidence
 from stages.law.figures import draw_figures
-from stages.law.report import Report, render_report, sample_pages, sample_searches
+from stages.law.report import (
+    Report,
+    geometry_in_words,
+    place_name,
+    render_report,
+    sample_pages,
+    sample_searches,
+    trainings,
+)
 from stages.law.verdict import Verdict, judge
 from stages.train.job import Job, read_job
 
 STEPS = 4
 _THUMBNAIL_PIXELS = (560, 720)
+_FILES = {
+    "pretrain": "training.json",
+    "refine": "training.json",
+    "generation": "generation.json",
+    "retrieval": "retrieval.json",
+}
 _LIBRARIES = (
     "lco-pipeline",
     "torch",
@@ -49,11 +63,12 @@ def main(job_path: Path) -> None:
     report_progress = _progress(job.metrics, cell["fingerprint"])
 
     sources = dict(job.inputs)
-    generation = _read_cells(job.store, cell["cells"]["generation"], "generation.json", sources)
-    retrieval = _read_cells(job.store, cell["cells"]["retrieval"], "retrieval.json", sources)
+    read = {stage: _read_cells(job.store, stage, cells, sources) for stage, cells in cell["cells"].items()}
+    generation, retrieval = read["generation"], read["retrieval"]
     report_progress(1, "reading the evidence", {})
 
-    evidence = read_evidence(generation, retrieval)
+    item = "passage" if job.recipe.documents.unit == "block" else "page"
+    evidence = read_evidence(generation, retrieval, item)
     verdict = judge(evidence, job.recipe.law)
     report_progress(2, "judging", _headline(verdict))
 
@@ -78,7 +93,11 @@ def main(job_path: Path) -> None:
                 name: _read(sources[f"{name}_inventory"].path / "inventory.json")
                 for name in ("target", "base")
             },
-            provenance=_provenance(job, cell, sources),
+            provenance=_provenance(job, cell),
+            documents=Path(job.recipe.target_documents).name,
+            inputs={name: source.manifest.fingerprint for name, source in sources.items()},
+            trainings=trainings({stage: read[stage] for stage in ("pretrain", "refine")}),
+            geometry=geometry_in_words(retrieval, item) if "geometry" in figures else (),
             recipe=asdict(job.recipe),
         )
     )
@@ -92,21 +111,24 @@ def main(job_path: Path) -> None:
     report_progress(STEPS, f"verdict: {verdict.verdict}", {})
 
 
-def _read_cells(store: LocalStore, cells: list[dict], name: str, sources: dict[str, Committed]) -> list[dict]:
-    """Contents of one file of each committed cell; adds the cells to ``sources`` for the manifest."""
+def _read_cells(
+    store: LocalStore, stage: str, cells: list[dict], sources: dict[str, Committed]
+) -> list[dict]:
+    """What each committed cell of a stage measured; adds the cells to ``sources`` for the manifest."""
     contents = []
     for cell in cells:
-        committed = store.open(cell["path"])
-        sources[f"{committed.manifest.stage}-{committed.manifest.fingerprint}"] = committed
-        contents.append(_read(committed.path / name))
+        committed = sources[place_name(stage, cell)] = store.open(cell["path"])
+        contents.append(_read(committed.path / _FILES[stage]))
     return contents
 
 
 def _shown_keys(generation: list[dict], retrieval: list[dict]) -> set[str]:
     """Keys of the samples whose images the report may show."""
     pages = (example for cell in generation for example in cell["corpora"]["target"]["examples"])
-    hits = (hit for cell in retrieval for example in cell["examples"] for hit in example["top"])
-    return {shown["key"] for shown in itertools.chain(pages, hits)}
+    examples = [example for cell in retrieval for example in cell["examples"]]
+    hits = (hit for example in examples for hit in example["top"])
+    answers = {key for example in examples for key in example["relevant"]}
+    return {shown["key"] for shown in itertools.chain(pages, hits)} | answers
 
 
 def _thumbnails(test: Committed, keys: set[str]) -> Callable[[str], bytes]:
@@ -138,7 +160,7 @@ def _headline(verdict: Verdict) -> dict[str, float]:
     }
 
 
-def _provenance(job: Job, cell: dict, sources: dict[str, Committed]) -> dict[str, str]:
+def _provenance(job: Job, cell: dict) -> dict[str, str]:
     versions = (f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES)
     return {
         **job.provenance,
@@ -147,7 +169,6 @@ def _provenance(job: Job, cell: dict, sources: dict[str, Committed]) -> dict[str
         "code": code_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
         "versions": ", ".join((f"Python {platform.python_version()}", *versions)),
-        "inputs": ", ".join(f"{name} {source.manifest.fingerprint}" for name, source in sources.items()),
     }
 
 

@@ -46,8 +46,13 @@ def find(evidence: Evidence, thresholds: LawConfig) -> Findings:
         thresholds=thresholds,
         compared=compared,
         size=_size(evidence, thresholds),
-        conditions={check.name: check for check in _conditions(compared, thresholds)},
+        conditions={check.name: check for check in _conditions(evidence, compared, thresholds)},
     )
+
+
+def steps_up(evidence: Evidence, compared: Comparisons) -> str:
+    """How many steps from dose to dose went up: ``2 of 3 steps up``."""
+    return f"{compared.steps_up} of {len(evidence.doses) - 1} steps up"
 
 
 def _size(evidence: Evidence, thresholds: LawConfig) -> tuple[Check, ...]:
@@ -69,7 +74,7 @@ def _size(evidence: Evidence, thresholds: LawConfig) -> tuple[Check, ...]:
     )
 
 
-def _conditions(compared: Comparisons, thresholds: LawConfig) -> tuple[Check, ...]:
+def _conditions(evidence: Evidence, compared: Comparisons, thresholds: LawConfig) -> tuple[Check, ...]:
     rho, p = compared.spearman, compared.trend_p
     return (
         Check(
@@ -81,16 +86,16 @@ def _conditions(compared: Comparisons, thresholds: LawConfig) -> tuple[Check, ..
         ),
         Check(
             name="effect",
-            question="Does it find pages better after contrastive learning than dose 0 does?",
+            question=f"Does it find {evidence.item}s better after contrastive learning than dose 0 does?",
             required=f"nDCG@10 gain {thresholds.minimum_effect:+g} or more",
             measured=compared.paired.signed(),
             passed=compared.paired.low >= thresholds.minimum_effect,
         ),
         Check(
             name="order",
-            question="Does retrieval rise with reading, dose by dose?",
+            question="Does retrieval rise over the doses?",
             required=f"Spearman ≥ {thresholds.minimum_spearman:g}, trend p ≤ {thresholds.maximum_trend_p:g}",
-            measured=f"{rho.value:.2f}, p = {p:.3f}",
+            measured=f"{rho.value:.2f}, p = {p:.3f}; {steps_up(evidence, compared)}",
             passed=rho.value >= thresholds.minimum_spearman and p <= thresholds.maximum_trend_p,
         ),
         Check(

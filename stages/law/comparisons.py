@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.law.evidence import BEFORE_CL, METRICS, Evidence
+from stages.law.evidence import BEFORE_CL, METRICS, Evidence, Reading
 from stages.law.statistics import (
     Bootstrap,
     Estimate,
@@ -20,7 +20,7 @@ from stages.recipes import LawConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Comparisons:
-    """Differences in nDCG@10 of query -> page image, unless said otherwise; None where not measured.
+    """Differences in nDCG@10 of query -> image, unless said otherwise; None where not measured.
 
     Attributes:
         paired: highest dose minus dose 0, after CL, primary arm: the number the verdict rests on.
@@ -35,6 +35,7 @@ class Comparisons:
         forgetting: nats per byte at the highest dose over dose 0, base language; above 1 is worse.
         times_random: nDCG@10 at the highest dose over that of random ranking.
         spearman, trend_p: order of the doses.
+        steps_up: from how many doses to the next one the mean rose.
     """
 
     paired: Estimate
@@ -50,6 +51,7 @@ class Comparisons:
     times_random: Estimate
     spearman: Estimate
     trend_p: float
+    steps_up: int
 
 
 def compare(evidence: Evidence, thresholds: LawConfig) -> Comparisons:
@@ -63,6 +65,7 @@ def compare(evidence: Evidence, thresholds: LawConfig) -> Comparisons:
         return None if after is None or before is None else paired_difference(after, before, how, documents)
 
     untouched = evidence.scores(top, BEFORE_CL)
+    means = image.mean(axis=(1, 2))
     return Comparisons(
         paired=difference(image[-1], image[0]),
         last_step=difference(image[-1], image[-2]) if len(image) > 2 else None,
@@ -82,7 +85,8 @@ def compare(evidence: Evidence, thresholds: LawConfig) -> Comparisons:
         spearman=spearman(
             np.array([-reading.nats_per_byte for reading in evidence.target]), image, how, documents
         ),
-        trend_p=trend_p(image.mean(axis=(1, 2)), seed=thresholds.random_seed),
+        trend_p=trend_p(means, seed=thresholds.random_seed),
+        steps_up=int((np.diff(means) > 0).sum()),
     )
 
 
@@ -94,12 +98,8 @@ def dose_table(evidence: Evidence, thresholds: LawConfig) -> tuple[dict, ...]:
         rows.append(
             {
                 "dose": dose,
-                "nats_per_byte": ratio_of_sums(target.nats, target.bytes, how),
-                "character_error_rate": target.character_error_rate,
-                "token_accuracy": target.token_accuracy,
-                "base_nats_per_byte": ratio_of_sums(base.nats, base.bytes, how),
-                "base_character_error_rate": base.character_error_rate,
-                "base_token_accuracy": base.token_accuracy,
+                **_generation_row("", target, how),
+                **_generation_row("base_", base, how),
                 "retrieval": {
                     arm: _retrieval_row(evidence, dose, arm, how)
                     for arm in (BEFORE_CL, *evidence.arms)
@@ -108,6 +108,14 @@ def dose_table(evidence: Evidence, thresholds: LawConfig) -> tuple[dict, ...]:
             }
         )
     return tuple(rows)
+
+
+def _generation_row(prefix: str, reading: Reading, how: Bootstrap) -> dict[str, Estimate]:
+    return {
+        f"{prefix}nats_per_byte": ratio_of_sums(reading.nats, reading.bytes, how),
+        f"{prefix}character_error_rate": ratio_of_sums(reading.edits, reading.characters, how),
+        f"{prefix}token_accuracy": ratio_of_sums(reading.correct, reading.tokens, how),
+    }
 
 
 def _retrieval_row(evidence: Evidence, dose: int, arm: str, how: Bootstrap) -> dict[str, Estimate]:

@@ -9,6 +9,8 @@ BEFORE_CL = "before CL"
 MINIMUM_DOCUMENTS = 10
 DIRECTIONS = ("query_to_image", "query_to_text", "text_to_image")
 METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")
+_PER_BLOCK = ("nats", "bytes", "tokens", "correct")
+_PER_DECODED_BLOCK = ("edits", "characters")
 
 
 class EvidenceError(ValueError):
@@ -19,18 +21,27 @@ class EvidenceError(ValueError):
 class Reading:
     """How well one checkpoint generates held-out text from its images.
 
-    ``nats`` and ``bytes`` are ``[blocks]``: teacher-forced loss and UTF-8 length per block.
+    ``nats``, ``bytes``, ``tokens`` and ``correct`` are ``[blocks]``: teacher-forced loss, UTF-8 length,
+    tokens, and those of them that were predicted. ``edits`` and ``characters`` are ``[decoded blocks]``:
+    distance of the free transcription from the text, and the text's length.
     """
 
     nats: np.ndarray
     bytes: np.ndarray
-    token_accuracy: float
-    character_error_rate: float
+    tokens: np.ndarray
+    correct: np.ndarray
+    edits: np.ndarray
+    characters: np.ndarray
 
     @property
     def nats_per_byte(self) -> float:
         """Total nats over total bytes."""
         return float(self.nats.sum() / self.bytes.sum())
+
+    @property
+    def character_error_rate(self) -> float:
+        """Total edits over total characters."""
+        return float(self.edits.sum() / self.characters.sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +53,9 @@ class Evidence:
         target, base: one ``Reading`` per dose.
         cells: (dose, arm) -> (direction, metric) -> ``[seeds, queries]``; the arm ``before CL`` has one seed.
         seeds: arm -> its seeds, in the order of the first axis.
-        baselines: "random" and "bm25" -> metric -> ``[queries]``, for queries against pages.
+        baselines: "random" and "bm25" -> metric -> ``[queries]``, for queries against images.
+        corpus_size, corpus_pages, corpus_documents: the samples that were searched, and where they are from.
+        item: what a sample is: "page", or "passage" where pages were cut up.
         documents: ``[queries]``, the document of each query; None where the cells do not name it or name
             fewer than ten, which are too few to resample: one document would give an interval of width zero.
     """
@@ -55,7 +68,18 @@ class Evidence:
     baselines: dict[str, dict[str, np.ndarray]]
     queries: int
     corpus_size: int
+    corpus_pages: int
+    corpus_documents: int
+    item: str = "page"
     documents: np.ndarray | None = None
+
+    @property
+    def corpus(self) -> str:
+        """What was searched: ``600 passages from 193 pages of 13 documents``."""
+        of = f"{self.corpus_documents:,} document{'s' if self.corpus_documents != 1 else ''}"
+        if self.item == "page":
+            return f"{self.corpus_size:,} pages of {of}"
+        return f"{self.corpus_size:,} {self.item}s from {self.corpus_pages:,} pages of {of}"
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -84,6 +108,9 @@ class Evidence:
             "seeds": {arm: list(seeds) for arm, seeds in self.seeds.items()},
             "queries": self.queries,
             "corpus_size": self.corpus_size,
+            "corpus_pages": self.corpus_pages,
+            "corpus_documents": self.corpus_documents,
+            "item": self.item,
             "generation": [
                 {"dose": dose, "target": _reading_json(target), "base": _reading_json(base)}
                 for dose, target, base in zip(self.doses, self.target, self.base, strict=True)
@@ -105,8 +132,10 @@ class Evidence:
         }
 
 
-def read_evidence(generation: Sequence[dict], retrieval: Sequence[dict]) -> Evidence:
+def read_evidence(generation: Sequence[dict], retrieval: Sequence[dict], item: str = "page") -> Evidence:
     """Build evidence from the contents of generation.json and retrieval.json files.
+
+    ``item``: what a sample is called, "page" or "passage".
 
     Raises:
         EvidenceError: a dose is missing, repeated or without its other half; queries or corpora differ
@@ -135,6 +164,9 @@ def read_evidence(generation: Sequence[dict], retrieval: Sequence[dict]) -> Evid
         baselines={name: _per_query(d) for name, d in first["baselines"].items()},
         queries=len(first["query_ids"]),
         corpus_size=first["corpus_size"],
+        corpus_pages=first["corpus_pages"],
+        corpus_documents=first["corpus_documents"],
+        item=item,
         documents=_documents(first),
     )
 
@@ -145,22 +177,15 @@ def _documents(cell: dict) -> np.ndarray | None:
 
 
 def _reading(corpus: dict) -> Reading:
-    blocks = corpus["per_block"]
-    return Reading(
-        nats=np.array([block["nats"] for block in blocks], dtype=np.float64),
-        bytes=np.array([block["bytes"] for block in blocks], dtype=np.float64),
-        token_accuracy=corpus["token_accuracy"],
-        character_error_rate=corpus["character_error_rate"],
-    )
+    columns = {
+        **{name: [block[name] for block in corpus["per_block"]] for name in _PER_BLOCK},
+        **{name: [block[name] for block in corpus["per_decoded_block"]] for name in _PER_DECODED_BLOCK},
+    }
+    return Reading(**{name: np.array(values, dtype=np.float64) for name, values in columns.items()})
 
 
 def _reading_json(reading: Reading) -> dict:
-    return {
-        "nats": reading.nats.tolist(),
-        "bytes": reading.bytes.tolist(),
-        "token_accuracy": reading.token_accuracy,
-        "character_error_rate": reading.character_error_rate,
-    }
+    return {name: values.tolist() for name, values in vars(reading).items()}
 
 
 def _check_same_queries(retrieval: Sequence[dict]) -> None:

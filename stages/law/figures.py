@@ -56,7 +56,7 @@ def draw_figures(verdict: Verdict, evidence: Evidence, retrieval: Sequence[dict]
             "generation": generation(verdict),
         }
         if all(cell["geometry"] for cell in retrieval):
-            figures["geometry"] = geometry(retrieval, verdict.thresholds.primary_arm)
+            figures["geometry"] = geometry(retrieval, verdict.thresholds.primary_arm, evidence.item)
         return {name: _png(figure) for name, figure in figures.items()}
 
 
@@ -78,7 +78,7 @@ def dose_response(verdict: Verdict, evidence: Evidence) -> Figure:
     _baseline(axes, evidence, "random", MUTED, "random ranking")
     _dose_axis(axes, evidence.doses)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("nDCG@10, query → page image")
+    axes.set_ylabel(f"nDCG@10, query → {evidence.item} image")
     handles, labels = axes.get_legend_handles_labels()
     arms_first = sorted(range(len(labels)), key=lambda index: labels[index].startswith(("BM25", "random")))
     figure.legend(
@@ -110,7 +110,7 @@ def law(verdict: Verdict, evidence: Evidence) -> Figure:
     _plain_log_ticks(axes.xaxis)
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("held-out loss before CL, nats per byte (log scale)      worse  ←  reading  →  better")
-    axes.set_ylabel("nDCG@10, query → page image")
+    axes.set_ylabel(f"nDCG@10, query → {evidence.item} image")
     figure.legend(loc="outside upper left", ncols=3, columnspacing=1.4, handlelength=1.8, fontsize=9)
     return figure
 
@@ -154,7 +154,7 @@ def generation(verdict: Verdict) -> Figure:
         losses = [row[f"{prefix}nats_per_byte"] for row in verdict.table]
         _error_line(left, places, losses, colour, marker, label)
         errors = [row[f"{prefix}character_error_rate"] for row in verdict.table]
-        right.plot(places, errors, color=colour, marker=marker, linewidth=1.8, markersize=6)
+        _error_line(right, places, errors, colour, marker, label)
     left.set_yscale("log")
     _plain_log_ticks(left.yaxis)
     left.set_title("Held-out loss, nats per byte (log scale; lower is better)")
@@ -163,19 +163,19 @@ def generation(verdict: Verdict) -> Figure:
     right.set_title("Character error rate of transcription (lower is better)")
     for axes in (left, right):
         _dose_axis(axes, doses)
-    figure.legend(loc="outside upper left", ncols=2, fontsize=9)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=9)
     return figure
 
 
-def geometry(retrieval: Sequence[dict], primary_arm: str) -> Figure:
+def geometry(retrieval: Sequence[dict], primary_arm: str, item: str = "page") -> Figure:
     """Anisotropy and image-text mutual-kNN by layer: every dose before CL, the highest also after CL."""
-    cells = _mean_geometry(retrieval)
+    cells = mean_geometry(retrieval)
     doses = sorted({dose for dose, arm in cells if arm == BEFORE_CL})
     figure = Figure(figsize=(10.4, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
     measures = (
-        ("anisotropy_image", "Anisotropy of page images"),
-        ("anisotropy_text", "Anisotropy of page texts"),
+        ("anisotropy_image", f"Anisotropy of {item} images"),
+        ("anisotropy_text", f"Anisotropy of {item} texts"),
         ("mutual_knn", "Image-text mutual-kNN"),
     )
     shades = matplotlib.colormaps["cividis_r"](np.linspace(0.12, 0.95, max(len(doses), 1)))
@@ -202,14 +202,17 @@ def geometry(retrieval: Sequence[dict], primary_arm: str) -> Figure:
     return figure
 
 
-def _mean_geometry(retrieval: Sequence[dict]) -> dict[tuple[int, str], list[dict]]:
-    """(dose, arm) -> one dict per layer, averaged over seeds."""
+def mean_geometry(retrieval: Sequence[dict]) -> dict[tuple[int, str], list[dict]]:
+    """(dose, arm) -> one dict per layer, averaged over seeds; NaN, which is not drawn, where not measured."""
     grouped: dict[tuple[int, str], list[list[dict]]] = {}
     for cell in retrieval:
         grouped.setdefault((cell["dose"], cell["arm"] or BEFORE_CL), []).append(cell["geometry"])
     return {
         key: [
-            {name: float(np.mean([layer[name] for layer in layers])) for name in layers[0]}
+            {
+                name: float(np.mean(np.array([layer[name] for layer in layers], dtype=float)))
+                for name in layers[0]
+            }
             for layers in zip(*runs, strict=True)
         ]
         for key, runs in grouped.items()
@@ -235,14 +238,19 @@ def _label(arm: str) -> str:
 
 
 def _places(doses: Sequence[int]) -> np.ndarray:
-    """Positions on a logarithmic dose axis that has room for dose 0."""
+    """Positions on a logarithmic dose axis, dose 0 one doubling before the smallest."""
     smallest = min((dose for dose in doses if dose > 0), default=1)
-    return np.log2(1 + np.asarray(doses, dtype=float) / smallest)
+    return np.array([1 + np.log2(dose / smallest) if dose else 0.0 for dose in doses])
 
 
 def _dose_axis(axes: Axes, doses: Sequence[int]) -> None:
     axes.set_xticks(_places(doses), [f"{dose:,}" for dose in doses], rotation=30 if len(doses) > 6 else 0)
-    axes.set_xlabel("dose: examples seen in generative pretraining (log scale)")
+    axes.set_xlabel("dose: examples seen in generative pretraining (log scale after 0)")
+    # Two strokes through the axis: 0 has no place on a logarithm.
+    axes.plot(
+        [0.46, 0.54], [0, 0], transform=axes.get_xaxis_transform(), linestyle="none", clip_on=False,
+        marker=[(-1, -2), (1, 2)], markersize=10, markeredgewidth=1.2, color=MUTED, zorder=5,
+    )  # fmt: skip
     axes.grid(axis="x", visible=False)
 
 

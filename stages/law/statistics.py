@@ -31,6 +31,11 @@ class Estimate:
         """The value as a difference: ``+0.160 [+0.121, +0.199]``."""
         return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]".replace("-", "−")
 
+    def in_words(self, confidence: float) -> str:
+        """The value as a difference: ``+0.160, 95% interval +0.121 to +0.199``."""
+        text = f"{self.value:+.3f}, {confidence:.0%} interval {self.low:+.3f} to {self.high:+.3f}"
+        return text.replace("-", "−")
+
     def times(self) -> str:
         """The value as a ratio: ``8.2× [7.9×, 8.6×]``."""
         return f"{self.value:.3g}× [{self.low:.3g}×, {self.high:.3g}×]"

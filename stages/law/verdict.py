@@ -19,7 +19,7 @@ SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclu
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the run says, why, and what to do; ``table`` has one row per dose."""
+    """What the run says, why, and what to do; ``table`` has one row per dose, ``baselines`` nDCG@10."""
 
     verdict: str
     decision: str
@@ -28,6 +28,7 @@ class Verdict:
     checks: tuple[Check, ...]
     comparisons: Comparisons
     table: tuple[dict, ...]
+    baselines: dict[str, float]
     thresholds: LawConfig
 
     def to_json(self) -> dict:
@@ -43,6 +44,7 @@ class Verdict:
             "paired": {"difference": paired.pop("value")} | paired,
             "comparisons": compared,
             "table": [_json(row) for row in self.table],
+            "baselines": self.baselines,
             "thresholds": asdict(self.thresholds),
         }
 
@@ -60,6 +62,7 @@ def judge(evidence: Evidence, thresholds: LawConfig) -> Verdict:
         checks=(*findings.size, *findings.conditions.values()),
         comparisons=findings.compared,
         table=dose_table(evidence, thresholds),
+        baselines={name: float(scores["ndcg@10"].mean()) for name, scores in evidence.baselines.items()},
         thresholds=thresholds,
     )
 

@@ -2,32 +2,30 @@
 
 import math
 
-from stages.law.checks import Findings
+from stages.law.checks import Findings, steps_up
 from stages.law.statistics import Estimate
 
 
 def go_on(findings: Findings) -> str:
     """The decision where the law is supported: does the last step still pay?"""
     last, doses = findings.compared.last_step, findings.evidence.doses
-    gained = findings.compared.paired.signed()
+    gained = _gained(findings)
     if last is None:
-        return (
-            f"More generative pretraining will probably help on these documents: it gained {gained} nDCG@10."
-        )
+        return f"More generative pretraining will probably help on these documents: {gained}."
     step = f"the last step, from dose {doses[-2]:,} to {doses[-1]:,},"
     if last.low > 0:
         return (
             "More generative pretraining will probably help on these documents, because it has so far: "
-            f"it gained {gained} nDCG@10, and {step} still added {last.signed()}."
+            f"{gained}, and {step} still added {last.signed()}."
         )
     if last.high < findings.thresholds.minimum_effect:
         return (
-            f"Generative pretraining helped ({gained} nDCG@10), but more will not: {step} changed "
+            f"Generative pretraining helped: {gained}. But more will not: {step} changed it by "
             f"{last.signed()}. {_limit(findings)}"
         )
     return (
-        f"Keep generative pretraining: it gained {gained} nDCG@10. Whether more of it will help is open: "
-        f"{step} changed {last.signed()}."
+        f"Keep generative pretraining: {gained}. Whether more of it will help is open: {step} changed it by "
+        f"{last.signed()}."
     )
 
 
@@ -37,12 +35,12 @@ def stop(findings: Findings) -> str:
     if compared.paired.high < 0:
         return (
             "Generative pretraining harms retrieval on these documents: reading improved "
-            f"{compared.gain.value:.3g}× while nDCG@10 moved by {compared.paired.signed()}. Do not add more. "
+            f"{compared.gain.value:.3g}× while {_gained(findings)}. Do not add more. "
             f"{_limit(findings)}"
         )
     return (
         "More generative pretraining will not help on these documents, because reading improved "
-        f"{compared.gain.value:.3g}× while nDCG@10 moved by {compared.paired.signed()}. {_limit(findings)}"
+        f"{compared.gain.value:.3g}× while {_gained(findings)}. {_limit(findings)}"
     )
 
 
@@ -55,19 +53,21 @@ def reasons(findings: Findings) -> tuple[str, ...]:
     """One sentence for each thing that the verdict rests on."""
     evidence, compared, passed = findings.evidence, findings.compared, findings.conditions
     first, last = evidence.target[0], evidence.target[-1]
-    arm = findings.thresholds.primary_arm
+    arm, item = findings.thresholds.primary_arm, evidence.item
+    moved = _moved(compared.paired, findings.thresholds.minimum_effect)
     return (
         *(f"Too few {c.name}: {c.measured}; required: {c.required}." for c in findings.size if not c.passed),
         f"Reading {'improved' if passed['generation'].passed else 'did not improve enough'}: the loss on "
-        f"held-out pages went from {first.nats_per_byte:.3g} to {last.nats_per_byte:.3g} nats per byte "
+        f"held-out {item}s went from {first.nats_per_byte:.3g} to {last.nats_per_byte:.3g} nats per byte "
         f"({compared.gain.times()}), wrong characters from {first.character_error_rate:.0%} to "
         f"{last.character_error_rate:.0%}.",
-        f"Finding pages after {arm} CL {_moved(compared.paired, findings.thresholds.minimum_effect)} between "
-        f"dose 0 and dose {evidence.doses[-1]:,}: nDCG@10 {compared.paired.signed()}.",
-        f"Retrieval {'rises' if passed['order'].passed else 'is not shown to rise'} with reading "
-        f"from dose to dose: Spearman {compared.spearman.value:.2f}, trend p = {compared.trend_p:.3f}.",
-        f"At the highest dose, retrieval is {'' if passed['chance'].passed else 'not clearly above chance: '}"
-        f"{compared.times_random.value:.3g} times as good as random.",
+        f"Finding {item}s after {arm} CL {moved} between dose 0 and dose {evidence.doses[-1]:,}: "
+        f"nDCG@10 {compared.paired.signed()}.",
+        f"Retrieval {'rises' if passed['order'].passed else 'is not shown to rise'} over the doses "
+        f"(Spearman {compared.spearman.value:.2f}; {steps_up(evidence, compared)}; trend p "
+        f"{compared.trend_p:.3f}).",
+        f"At the highest dose, {'' if passed['chance'].passed else 'retrieval is not clearly above chance: '}"
+        f"nDCG@10 is {compared.times_random.value:.3g} times that of a random ranking.",
     )
 
 
@@ -163,26 +163,37 @@ def _lexical(findings: Findings) -> str:
     bm25, ahead = findings.evidence.baselines["bm25"]["ndcg@10"].mean(), findings.compared.beyond_bm25
     if ahead.high < 0:
         return (
-            f"BM25 on the pages' text layer reaches {bm25:.3f}, more than the model ({ahead.signed()}): "
-            "where pages have a text layer, search that first. Queries made of pages' own words favour BM25."
+            f"BM25 on the text layer reaches {bm25:.3f}, more than the model ({ahead.signed()}): where pages "
+            "have a text layer, search that first. Queries made of pages' own words favour BM25."
         )
-    return f"BM25 on the pages' text layer reaches {bm25:.3f}; the model differs by {ahead.signed()}."
+    return f"BM25 on the text layer reaches {bm25:.3f}; the model differs by {ahead.signed()}."
 
 
 def _text_control(findings: Findings) -> str:
     control, beyond = findings.compared.text_control, findings.compared.beyond_text
-    name = f"Control, the same queries on the pages' text: {control.signed()}"
-    if control.low > 0:
-        than = "more than" if beyond.low > 0 else "less than" if beyond.high < 0 else "about as much as"
-        return (
-            f"{name}. Text improved too; images gained {than} that (difference {beyond.signed()}), so part "
-            "of the change may be language adaptation and not better sight."
-        )
+    name = f"Control, the same queries on the {findings.evidence.item}s' text: {control.signed()}"
+    against = f"images against text: {beyond.signed()}"
     if control.high < 0:
-        return f"{name}. Text retrieval became worse."
+        return f"{name}. Text retrieval became worse; {against}."
+    does = "improved too" if control.low > 0 else "may have improved or become worse"
+    if beyond.low > 0:
+        return f"{name}. Text {does}; images gained more ({against}), so the gain is not the language alone."
     if findings.compared.paired.low > 0:
-        return f"{name}. Text did not clearly change, so the gain is in reading images."
-    return f"{name}. Text did not clearly change."
+        return (
+            f"{name}. Text {does}; {against}: the gain on images may be learning the language, not reading."
+        )
+    return f"{name}. Text {does}; {against}."
+
+
+def _gained(findings: Findings) -> str:
+    """The main comparison with both its sides."""
+    thresholds, paired = findings.thresholds, findings.compared.paired
+    curve = findings.evidence.curve(thresholds.primary_arm)
+    moved = "rose" if paired.low > 0 else "fell" if paired.high < 0 else "went"
+    return (
+        f"nDCG@10 after {thresholds.primary_arm} CL {moved} from {curve[0].mean():.3f} to "
+        f"{curve[-1].mean():.3f} ({paired.in_words(thresholds.confidence)})"
+    )
 
 
 def _moved(estimate: Estimate, minimum_effect: float) -> str:

@@ -123,8 +123,20 @@ def test_more_than_a_batch_of_metrics_params_and_tags(mlflow, monkeypatch):
     assert len(found.data.tags["long"]) == 8000
     assert len(mlflow._client.get_metric_history(run, "loss")) == 2500
     # A server refuses more than 1000 metrics or 100 params per request; SQLite without one takes any number.
-    assert [size["metrics"] for size in sizes if "metrics" in size] == [1000, 1000, 500]
-    assert max(size.get("params", 0) for size in sizes) == 100
+    assert [size["metrics"] for size in sizes if size["metrics"]] == [900, 900, 700]
+    assert max(size["params"] for size in sizes) == 100
+
+
+def test_what_is_known_of_a_run_at_its_start_takes_two_requests(mlflow, monkeypatch):
+    called = []
+    for name in ("create_run", "log_batch", "set_tags"):
+        original = getattr(mlflow._client, name, None)
+        call = lambda *a, _name=name, _original=original, **o: called.append(_name) or _original(*a, **o)  # noqa: E731
+        monkeypatch.setattr(mlflow._client, name, call, raising=False)
+    run = mlflow.start_run("child", tags={"dose": 3}, params={"steps": 7}, points=points(2))
+    found = mlflow._client.get_run(run).data
+    assert (found.tags["dose"], found.params["steps"], found.metrics["loss"]) == ("3", "7", 1.0)
+    assert called == ["create_run", "log_batch"]
 
 
 def test_nan_is_kept_and_does_not_break(mlflow):

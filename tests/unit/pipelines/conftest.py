@@ -82,7 +82,9 @@ class Workplace:
         generation = flow.generation_quality.fn(run, pretrained, target, base)
         refined = flow.refine.fn(run, pretrained, target)
         retrieval = flow.page_retrieval.fn(run, pretrained, refined, target)
-        law = flow.scaling_law.fn(run, generation, retrieval, target, base)
+        trained = {"pretrain": pretrained, "refine": refined}
+        law = flow.scaling_law.fn(run, trained, generation, retrieval, target, base)
+        run.record.report(Path(law["path"]))
         run.record.close("FINISHED")
         return {
             "pretrain": pretrained,

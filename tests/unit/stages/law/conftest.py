@@ -49,14 +49,17 @@ class Run:
         def corpus(level, error):
             sizes = self.rng.integers(20, 80, 300)
             nats = sizes * level * self.rng.gamma(20, 1 / 20, 300)
+            rng = np.random.default_rng(7)
+            right, wrong = rng.binomial(10, np.exp(-level / 3), 300), rng.binomial(100, error, 64)
             blocks = [
-                {"key": f"b{i}", "nats": n, "bytes": int(b)}
-                for i, (n, b) in enumerate(zip(nats, sizes, strict=True))
+                {"key": f"b{i}", "nats": n, "bytes": int(b), "tokens": 10, "correct": int(c)}
+                for i, (n, b, c) in enumerate(zip(nats, sizes, right, strict=True))
             ]
+            decoded = [{"key": f"b{i}", "edits": int(e), "characters": 100} for i, e in enumerate(wrong)]
             return {
-                "nats_per_byte": float(nats.sum() / sizes.sum()), "token_accuracy": float(np.exp(-level / 3)),
-                "character_error_rate": error, "blocks": 300, "decoded_blocks": 64,
-                "per_block": blocks, "examples": [],
+                "nats_per_byte": float(nats.sum() / sizes.sum()), "token_accuracy": float(right.mean() / 10),
+                "character_error_rate": float(wrong.mean() / 100),
+                "per_block": blocks, "per_decoded_block": decoded, "examples": [],
             }  # fmt: skip
 
         base = 0.08 + 0.02 * self.doses.index(dose)
@@ -78,6 +81,7 @@ class Run:
              "mutual_knn": 0.03 + 0.02 * layer * (1 + self.doses.index(dose))}
             for layer in range(4)
         ]  # fmt: skip
+        layers[0] |= dict.fromkeys(("anisotropy_image", "anisotropy_text", "mutual_knn"))
         random = {
             name: np.full(self.queries, level)
             for name, level in zip(
@@ -88,6 +92,7 @@ class Run:
         }
         return {
             "dose": dose, "seed": seed, "arm": arm, "corpus_size": self.corpus, "query_ids": ids,
+            "corpus_pages": self.corpus // 2, "corpus_documents": self.corpus // 4,
             "query_documents": [f"document-{i // 4}" for i in range(self.queries)],
             "directions": {
                 "query_to_image": scores_json(from_ranks(self.ranks(strength))),
@@ -131,6 +136,7 @@ def illustrated(simulate):
             {
                 "query": f"{text.split()[1]} {text.split()[3]}",
                 "relevant": [f"k{(place + i) % 5}"],
+                "rank": place + 1 if i != 2 else 1 + (cell["dose"] == 2400) * 8,
                 "top": top[i:] + top[:i],
             }
             for i, text in enumerate(TEXTS[:5])

@@ -36,10 +36,22 @@ def job(illustrated, tmp_path):
     paths = {"target_test": str(test.path)}
     for name, inventory in inventories.items():
         paths[f"{name}_inventory"] = str(commit(store, "prepare", name, {"inventory.json": inventory}).path)
-    cells = {"generation": [], "retrieval": []}
-    for stage, contents in (("generation", run.generation), ("retrieval", run.retrieval)):
+    trained = {
+        "pretrain": [
+            {"dose": dose, "label_tokens": 9, "loss_repeat_text": 0.5, "padding_share": 0.125}
+            for dose in run.doses
+        ],
+        "refine": [
+            {name: cell[name] for name in ("dose", "seed", "arm")} | {"last_loss": 1.5, "padding_share": 0.25}
+            for cell in run.retrieval
+            if cell["arm"]
+        ],
+    }
+    cells = {"pretrain": [], "refine": [], "generation": [], "retrieval": []}
+    for stage, contents in (trained | {"generation": run.generation, "retrieval": run.retrieval}).items():
+        name = "training" if stage in trained else stage
         for number, cell in enumerate(contents):
-            committed = commit(store, stage, f"{stage}{number}", {f"{stage}.json": cell})
+            committed = commit(store, stage, f"{stage}{number}", {f"{name}.json": cell})
             named = {name: cell[name] for name in ("dose", "seed", "arm") if name in cell}
             cells[stage].append(named | {"path": str(committed.path)})
     content = {
@@ -65,7 +77,13 @@ def test_one_committed_output_with_verdict_report_and_figures(job, tmp_path):
     page = (output.path / "report.html").read_text(encoding="utf-8")
     assert "2026-01-02" in page and page.count('class="page"') == 6
     assert code_version() in page
-    assert set(output.manifest.inputs) > {"target_test", "generation-generation0", "retrieval-retrieval0"}
+    assert set(output.manifest.inputs) > {
+        "target_test",
+        "generation, dose 0",
+        "refine, dose 0, seed 0, text-only",
+    }
+    assert "400 passages from 200 pages of 100 documents" in page
+    assert "12.5%" in page and "repeat text 0.5" in page  # the ledger of pretraining
     events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [event["step"] for event in events] == [1, 2, 3, 4]
     assert events[1]["metrics"]["ndcg_at_10_gain"] == pytest.approx(verdict["paired"]["difference"])

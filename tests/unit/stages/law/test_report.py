@@ -4,12 +4,22 @@ import html.parser
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from stages.law.evidence import read_evidence
 from stages.law.figures import draw_figures
-from stages.law.report import Report, data_uri, render_report, sample_pages, sample_searches, transcription
+from stages.law.report import (
+    Report,
+    data_uri,
+    geometry_in_words,
+    render_report,
+    sample_pages,
+    sample_searches,
+    transcription,
+    without_places,
+)
 from stages.law.verdict import judge
 from stages.recipes import LawConfig
 
@@ -29,7 +39,9 @@ def report_of(illustrated, law=LAW, **changes):
         "searches": sample_searches(run.retrieval, "text-only", image_of, count=5, images=4),
         "inventories": inventories,
         "provenance": {"recipe": "tiny", "date": "2026-01-02 03:04 UTC", "machine": "2 CPU cores"},
-        "recipe": {"name": "tiny", "law": {"minimum_effect": 0.02}},
+        "documents": "help-pages",
+        "geometry": geometry_in_words(run.retrieval, "page"),
+        "recipe": {"name": "tiny", "documents": "/home/somebody/private/pages"},
     }
     return Report(**(content | changes))
 
@@ -93,6 +105,32 @@ def test_numbers_thresholds_files_and_reasons_are_on_the_page(page, report):
     assert page.count('class="page"') == 6 and page.count('class="search"') == 5
 
 
+def test_what_was_tested_is_at_the_top(page):
+    top = page[: page.index("<table>")]
+    assert "help-pages, 25 documents · recipe tiny · 2026-01-02" in top
+    assert "400 queries against 400 pages of 100 documents, drawn from all 105 test pages" in top
+
+
+def test_private_folders_are_left_out(page):
+    assert "somebody" not in page and "pages" in page
+    project = Path(__file__).parents[4]
+    recipe = {"a": {"location": str(project / "stages" / "base")}, "b": "org/model", "c": "/elsewhere/mine"}
+    assert without_places(recipe) == {"a": {"location": "stages/base"}, "b": "org/model", "c": "mine"}
+
+
+def test_a_layer_of_identical_vectors_is_left_out_and_named(page, illustrated):
+    said = " ".join(geometry_in_words(illustrated[0].retrieval, "page"))
+    assert "Layer 0 is left out: all its vectors are identical" in said and "nan" not in said
+    assert "Layer 0 is left out" in page
+
+
+def test_searches_run_from_the_largest_gain_to_the_largest_loss(illustrated):
+    run, image_of, _ = illustrated
+    searches = sample_searches(run.retrieval, "text-only", image_of, count=3, images=4)
+    assert [search.ranks for search in searches] == ["rank 5 → 1", "rank 5 → 1", "rank 1 → 9"]
+    assert searches[0].answer.startswith("data:image/png;base64,")
+
+
 def test_hostile_documents_stay_text(illustrated, report):
     run, image_of, inventories = illustrated
     cells = json.loads(json.dumps([run.generation, run.retrieval]))
@@ -119,7 +157,7 @@ def test_hostile_documents_stay_text(illustrated, report):
             pages=sample_pages(cells[0], image_of, 2),
             searches=sample_searches(cells[1], "text-only", image_of, count=2, images=2),
             inventories={"target": inventory, "base": inventories["base"]},
-            provenance={HOSTILE: HOSTILE},
+            provenance=report.provenance | {HOSTILE: HOSTILE},
             recipe={"name": HOSTILE},
         )
     )
@@ -154,8 +192,8 @@ def test_samples_come_in_order_from_lowest_and_highest_dose(illustrated):
     assert [page.key for page in pages] == ["k0", "k1", "k2"]
     assert [read.dose for read in pages[0].transcriptions] == [0, 2400]
     searches = sample_searches(run.retrieval, "text-only", image_of, count=2, images=3)
-    assert [label for label, _ in searches[0].results] == ["dose 0", "dose 2,400"]
-    assert [hit.relevant for hit in searches[0].results[1][1]] == [True, False, False]
+    assert [label for label, _, _ in searches[0].results] == ["dose 0", "dose 2,400"]
+    assert [hit.relevant for hit in searches[0].results[1][2]] == [True, False, False]
 
 
 def test_long_lists_are_cut(illustrated, report):

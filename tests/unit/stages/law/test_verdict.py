@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.law.evidence import EvidenceError, read_evidence
+from stages.evaluate.score import METRICS as MEASURED
+from stages.law.evidence import METRICS, EvidenceError, read_evidence
 from stages.law.verdict import judge
 from stages.recipes import LawConfig
+from tests.unit.stages.law.conftest import from_ranks, scores_json
 
 LAW = LawConfig(bootstrap_resamples=400)
 RISING, FLAT = (0.5, 0.9, 1.2, 1.6), (1.0, 1.0, 1.0, 1.0)
@@ -125,6 +127,30 @@ def test_json_is_complete_and_reproducible(simulate):
     assert [row["dose"] for row in content["table"]] == [0, 300, 900, 2400]
     assert content["table"][0]["retrieval"]["before CL"]["ndcg@10"].keys() == {"value", "low", "high"}
     assert content["thresholds"]["minimum_effect"] == LAW.minimum_effect
+
+
+def test_a_step_down_is_told(simulate):
+    found = verdict_of(simulate(strengths=(0.5, 1.2, 1.1, 1.6), queries=2000))
+    assert found.verdict == "supported" and found.comparisons.steps_up == 2
+    assert any("2 of 3 steps up" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize("text_gain", [0.0, 0.3])
+def test_the_text_control_says_what_its_intervals_say(simulate, text_gain):
+    run = simulate(strengths=RISING)
+    for cell in run.retrieval:
+        top = cell["dose"] == 2400
+        cell["directions"]["query_to_text"] = scores_json(from_ranks(run.ranks(1.0 + text_gain * top)))
+    found = verdict_of(run)
+    control, beyond = found.comparisons.text_control, found.comparisons.beyond_text
+    [note] = [note for note in found.notes if note.startswith("Control")]
+    assert ("improved too" in note) == (control.low > 0)
+    assert ("may have improved or become worse" in note) == (control.low <= 0 <= control.high)
+    assert ("images gained more" in note) == (beyond.low > 0)
+
+
+def test_metrics_have_the_same_names_in_the_stages_that_may_not_import_each_other():
+    assert METRICS == MEASURED
 
 
 def test_order_of_cells_does_not_matter(simulate):
