@@ -113,6 +113,15 @@ STAGES: Mapping[str, StageDefinition] = {
             independent_cells=True,
         ),
         StageDefinition(
+            name="mine",
+            title="hard negatives",
+            module="stages.refine.mining",
+            recipe_parts=("backbone", "refine"),
+            not_used=(*LOCATION, "refine.seeds", "refine.arms"),
+            packages=(*_COMMON, "stages.refine.mining"),
+            libraries=("torch", "transformers", "bm25s"),
+        ),
+        StageDefinition(
             name="retrieval",
             title="page retrieval",
             module="stages.evaluate.retrieval",

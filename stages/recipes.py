@@ -106,6 +106,16 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MiningConfig:
+    """Which samples are hard negatives of a query; stages/refine/mining.py says how they are chosen."""
+
+    depth: int = 50
+    """Best samples that BM25, and the model before refinement, each propose."""
+    relative_margin: float = 0.05
+    """A proposal whose cosine is above (1 - margin) times the positive's may answer the query: left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RefineConfig:
     """Stage 2, light contrastive refinement (CL) with LoRA on the language decoder."""
 
@@ -122,7 +132,8 @@ class RefineConfig:
     image_share: float = 0.2
     """Share of image positives in the arm `multimodal-20`."""
     hard_negatives: int = 0
-    """Mined negatives for each anchor, beside those in the batch."""
+    """Mined negatives for each anchor, at most, beside those in the batch."""
+    mining: MiningConfig = field(default_factory=MiningConfig)
     symmetric: bool = False
     """Also ask for the anchor given its positive, at half weight each."""
     learn_temperature: bool = False

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
 from infra.process import EXIT_PREEMPTED, watch_parent
 from stages.backbone import load_backbone
 from stages.refine.loop import refine
+from stages.refine.mining import read_negatives
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import rank, start_process_group
 from stages.train.job import Job, read_job
@@ -30,11 +32,19 @@ def main(job_path: Path) -> None:
     start_process_group(job.processes_per_cell)
     source = ShardSource(job.inputs["target_train"].path, trainable_only=True)
     queries = read_queries(job.inputs["target_train"].path)
+    negatives = read_negatives(job.inputs["negatives"].path) if "negatives" in job.inputs else None
     for number, cell in enumerate(job.own_cells()):
-        _refine_cell(job, number, cell, source, queries)
+        _refine_cell(job, number, cell, source, queries, negatives)
 
 
-def _refine_cell(job: Job, number: int, cell: dict, source: ShardSource, queries: list) -> None:
+def _refine_cell(
+    job: Job,
+    number: int,
+    cell: dict,
+    source: ShardSource,
+    queries: list[Query],
+    negatives: dict[str, tuple[str, ...]] | None,
+) -> None:
     config = job.recipe.refine
     steps: list[Step] = []
 
@@ -57,6 +67,7 @@ def _refine_cell(job: Job, number: int, cell: dict, source: ShardSource, queries
         config,
         seed=cell["seed"],
         arm=cell["arm"],
+        negatives=negatives,
         checkpoints=Checkpoints(job.store, cell["training"]),
         on_step=on_step,
     )

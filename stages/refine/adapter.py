@@ -1,6 +1,7 @@
 """The LoRA adapter of stage 2: put on the decoder, taken off an engine, merged into the weights."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import peft
@@ -52,19 +53,33 @@ def adapter_weights(model: peft.PeftModel) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def merge_adapter(
-    backbone: Backbone, adapter: dict[str, torch.Tensor], config: RefineConfig, source: ShardSource
+def merge_adapters(
+    backbone: Backbone,
+    adapters: Sequence[dict[str, torch.Tensor]],
+    config: RefineConfig,
+    source: ShardSource,
 ) -> Backbone:
     """Merge an adapter into a backbone; vectors before and after are compared on a few samples.
+
+    Of several adapters (of several seeds: a LoRA soup) the mean change of the weights is merged.
 
     Raises:
         RefinementError: some cosine between unmerged and merged vectors is below 0.9999, or the adapter does
             not fit the model.
     """
-    model = add_adapter(backbone, config).eval()
-    report = peft.set_peft_model_state_dict(model, adapter)
-    if report.unexpected_keys or any("lora_" in key for key in report.missing_keys):
-        raise RefinementError(f"the adapter does not fit the model: {report}")
+    model = add_adapter(backbone, config)
+    names = [model.active_adapter, *(f"soup-{number}" for number in range(1, len(adapters)))]
+    for name in names[1:]:
+        model.add_adapter(name, model.peft_config[names[0]])
+    for name, adapter in zip(names, adapters, strict=True):
+        report = peft.set_peft_model_state_dict(model, adapter, adapter_name=name)
+        if report.unexpected_keys or any(f"lora_A.{name}" in key for key in report.missing_keys):
+            raise RefinementError(f"the adapter does not fit the model: {report}")
+    if len(adapters) > 1:
+        # Ranks are put side by side: the mean of the products, not the product of the means.
+        model.add_weighted_adapter(names, [1 / len(names)] * len(names), "soup", combination_type="cat")
+        model.set_adapter("soup")
+    model.eval()
     builder = SequenceBuilder(backbone)
     samples = [source[position] for position in range(min(PROBED_SAMPLES, len(source)))]
     probes = [
@@ -76,15 +91,15 @@ def merge_adapter(
     ]
     unmerged = replace(backbone, model=model.get_base_model())
     before = torch.cat([embed(unmerged, probe) for probe in probes])
-    changed = sorted(
+    changed = {
         name.removeprefix("base_model.model.").split(".lora_A")[0] + ".weight"
         for name, _ in model.named_parameters()
         if ".lora_A." in name
-    )
+    }
     merged = replace(
         backbone,
         model=model.merge_and_unload().eval(),
-        contract=replace(backbone.contract, adapter_keys=tuple(changed)),
+        contract=replace(backbone.contract, adapter_keys=tuple(sorted(changed))),
     )
     after = torch.cat([embed(merged, probe) for probe in probes])
     cosine = float((before * after).sum(dim=-1).min())

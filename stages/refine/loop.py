@@ -14,7 +14,7 @@ from data_prep.queries import Query
 from data_prep.shards import Sample, ShardSource
 from stages.backbone import Backbone
 from stages.recipes import Arm, RefineConfig
-from stages.refine.adapter import RefinementError, adapter_weights, add_adapter, merge_adapter
+from stages.refine.adapter import RefinementError, adapter_weights, add_adapter, merge_adapters
 from stages.refine.contrastive import Rows
 from stages.refine.gradcache import Embedder, chunks_of, contrastive_step
 from stages.refine.pairs import Pair, answers, by_rank, candidate_keys, draw_pairs
@@ -119,7 +119,7 @@ def refine(
         adapter = adapter_weights(model)
         temperature = float(root.log_temperature.detach().exp())
     training.engine.destroy()
-    merged = merge_adapter(load(), adapter, config, source)
+    merged = merge_adapters(load(), [adapter], config, source)
     return Refined(backbone=merged, adapter=adapter, temperature=temperature)
 
 

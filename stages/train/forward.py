@@ -1,11 +1,15 @@
 """What is read from the decoder's hidden states: embeddings, and logits where there are labels."""
 
+from collections.abc import Sequence
+
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from stages.backbone import Backbone
-from stages.train.batches import IGNORED_LABEL, Batch
+from stages.recipes import EngineConfig
+from stages.train.batches import IGNORED_LABEL, Batch, collate, plan_micro_batches
+from stages.train.sequences import TokenSequence
 
 LABELS_AT_ONCE = 4096
 """Logits of a large vocabulary are the largest tensor there is: no more rows of them at a time."""
@@ -14,6 +18,22 @@ LABELS_AT_ONCE = 4096
 def embed(backbone: Backbone, batch: Batch) -> torch.Tensor:
     """Return a backbone's embedding of every sequence; see `embed_with`."""
     return embed_with(backbone.model.model, batch)
+
+
+@torch.no_grad()
+def encode(backbone: Backbone, sequences: Sequence[TokenSequence], config: EngineConfig) -> torch.Tensor:
+    """Return the embeddings of many sequences [sequences, hidden], in their order, under a token budget."""
+    vectors: list[torch.Tensor | None] = [None] * len(sequences)
+    for buckets in plan_micro_batches(sequences, config):
+        for bucket in buckets:
+            batch = collate(
+                [sequences[number] for number in bucket],
+                pad_token=backbone.tokenizer.pad_token_id,
+                packed=config.packing,
+            )
+            for number, vector in zip(bucket, embed(backbone, batch), strict=True):
+                vectors[number] = vector
+    return torch.stack(vectors)
 
 
 def embed_with(base_model: torch.nn.Module, batch: Batch, **inputs) -> torch.Tensor:

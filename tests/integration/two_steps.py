@@ -1,4 +1,4 @@
-"""Trains both stages for four or two steps under every ZeRO stage and saves the weights; started by test_zero.py.
+"""Trains both stages for a few steps under every ZeRO stage and saves the weights; started by test_zero.py.
 
 python -m tests.integration.two_steps JOB.json
 """

@@ -10,7 +10,7 @@ from torch import distributed
 from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
 from stages.recipes import get_recipe
-from stages.refine.adapter import RefinementError, add_adapter
+from stages.refine.adapter import RefinementError, add_adapter, merge_adapters
 from stages.refine.contrastive import info_nce
 from stages.refine.loop import refine
 from stages.refine.pairs import Pair, answers, by_rank, draw_pairs
@@ -85,6 +85,25 @@ def test_refining_changes_the_decoder_only_and_is_repeatable(
     batch = collate([builder.summarize_image(samples[0].image())], pad_token=builder.pad_token)
     with torch.no_grad():
         assert torch.isfinite(embed(refined.backbone, batch)).all()
+
+
+def test_a_soup_is_the_mean_of_the_merged_weights(process_group, backbone, split_folder):
+    source = ShardSource(split_folder)
+    one, two = (refined_with(backbone, split_folder, seed=seed) for seed in (0, 1))
+    soup = merge_adapters(copy.deepcopy(backbone), [one.adapter, two.adapter], CONFIG, source)
+    assert soup.contract == one.backbone.contract
+    merged = [dict(model.model.named_parameters()) for model in (one.backbone, two.backbone, soup)]
+    for name in soup.contract.adapter_keys:
+        mean = (merged[0][name].double() + merged[1][name].double()) / 2
+        assert not torch.equal(merged[0][name], merged[1][name])
+        assert torch.allclose(merged[2][name].double(), mean, atol=1e-6)
+
+
+def test_an_adapter_of_another_shape_is_refused(process_group, backbone, split_folder):
+    adapter = refined_with(backbone, split_folder).adapter
+    renamed = {name.replace("layers.0", "layers.7"): tensor for name, tensor in adapter.items()}
+    with pytest.raises(RefinementError, match="does not fit"):
+        merge_adapters(copy.deepcopy(backbone), [renamed], CONFIG, ShardSource(split_folder))
 
 
 def test_a_learned_temperature_moves_and_a_fixed_one_stays(process_group, backbone, split_folder):

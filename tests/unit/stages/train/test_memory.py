@@ -5,10 +5,12 @@ import dataclasses
 import peft
 import pytest
 import torch
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from stages.backbone import build_tiny_backbone
 from stages.recipes import EngineConfig, TinyShape, get_recipe
+from stages.train import forward, memory
 from stages.train.flops import Trained
 from stages.train.memory import (
     LABELS_AT_ONCE,
@@ -217,6 +219,14 @@ def test_a_loss_saves_one_float32_number_for_each_logit():
     assert logit_bytes(config, labels) == 3 * one
     many = 10 * LABELS_AT_ONCE
     assert logit_bytes(config, many) == (many + 2 * LABELS_AT_ONCE) * one / labels
+
+
+def test_the_sizes_are_those_that_the_engine_uses():
+    """Planning loads neither torch nor DeepSpeed, so it repeats three numbers of theirs."""
+    zero = DeepSpeedZeroConfig()
+    assert memory.LABELS_AT_ONCE == forward.LABELS_AT_ONCE
+    assert zero.reduce_bucket_size == memory.BUCKET_ELEMENTS
+    assert zero.max_live_parameters == memory.LIVE_ELEMENTS
 
 
 def test_a_larger_micro_batch_takes_more(backbone):

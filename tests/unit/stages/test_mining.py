@@ -1,0 +1,60 @@
+"""Hard negatives look like answers and are none."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from data_prep.queries import Query
+from data_prep.shards import ShardSource
+from stages.recipes import MiningConfig, get_recipe
+from stages.refine.mining import choose, mine
+
+CONFIG = dataclasses.replace(get_recipe("tiny").refine, hard_negatives=3)
+NONE = np.zeros(6, dtype=bool)
+
+
+def test_bm25_and_the_model_propose_in_turn():
+    cosine = np.array([0.9, 0.1, 0.8, 0.7, 0.6, 0.0])
+    bm25 = np.array([9.0, 5.0, 0.0, 7.0, 0.0, 0.0])
+    # Answer: 0. BM25 proposes 3, 1; the model 2, 3, 4, ...
+    assert choose(cosine, bm25, np.array([0]), NONE | (np.arange(6) == 0), CONFIG) == [3, 2, 1]
+
+
+def test_what_scores_too_near_the_answer_may_be_one():
+    cosine = np.array([0.80, 0.77, 0.75, 0.85, 0.2, 0.1])
+    wide = dataclasses.replace(CONFIG, mining=MiningConfig(relative_margin=0.05))  # up to 0.76
+    none = dataclasses.replace(CONFIG, mining=MiningConfig(relative_margin=0.0))
+    excluded = np.arange(6) == 0
+    assert choose(cosine, np.zeros(6), np.array([0]), excluded, wide) == [2, 4, 5]
+    assert choose(cosine, np.zeros(6), np.array([0]), excluded, none) == [1, 2, 4]
+    # A positive below zero: the margin still asks for less, not for more.
+    below = np.array([-0.5, -0.51, -0.6, -0.9, -0.4, -1.0])
+    assert choose(below, np.zeros(6), np.array([0]), excluded, wide) == [2, 3, 5]
+
+
+def test_depth_bounds_the_proposals():
+    shallow = dataclasses.replace(CONFIG, mining=MiningConfig(depth=2, relative_margin=0.0))
+    cosine = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    assert choose(cosine, np.zeros(6), np.array([0]), np.arange(6) == 0, shallow) == [1]
+
+
+@pytest.mark.parametrize("same_document_negatives", [True, False])
+def test_mined_keys_are_never_answers_nor_equal_to_one(
+    backbone, split_folder, samples, same_document_negatives
+):
+    config = dataclasses.replace(
+        CONFIG,
+        mining=MiningConfig(relative_margin=-2.0),
+        same_document_negatives=same_document_negatives,
+    )
+    queries = [
+        Query(identity="q", text=samples[0].text, relevant=(samples[0].key, samples[1].key)),
+        Query(identity="elsewhere", text="x", relevant=("not here",)),
+    ]
+    mined = mine(backbone, ShardSource(split_folder), queries, config)
+    assert mined.keys() == {"q"}
+    if same_document_negatives:
+        assert len(mined["q"]) == 3 and not set(mined["q"]) & set(queries[0].relevant)
+    else:
+        assert mined["q"] == (), "all samples are of one document"
