@@ -16,7 +16,7 @@ from stages.pretrain.loop import train
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import rank, start_process_group
 from stages.train.job import read_job
-from stages.train.ledger import Step, losses, padding_share, summary
+from stages.train.ledger import Step, losses, measured, padding_share
 from stages.train.training import Preempted
 
 REPORT_EVERY = 10  # steps
@@ -46,7 +46,7 @@ def main(job_path: Path) -> None:
                 label="pretraining (CGP)",
                 done=step.number,
                 total=last_step,
-                metrics=summary(history[-REPORT_EVERY:]),
+                metrics=measured(history[-REPORT_EVERY:], config.engine),
             )
 
     def on_dose(dose: int, steps: Sequence[Step]) -> None:

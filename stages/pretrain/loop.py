@@ -30,7 +30,8 @@ from stages.train.engine import (
     warmup_then_decay,
     world_size,
 )
-from stages.train.ledger import Counts, Step
+from stages.train.flops import Trained
+from stages.train.ledger import Step, counts_of
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from stages.train.training import Descent, begin, run
 from stages.train.words import SalientWords
@@ -48,6 +49,13 @@ class Draw:
     """What each sequence's one-word summary should say; None for objectives with labels."""
     oversized: list[tuple[str, str]]
     """(key, reason) of each sample that was left out."""
+
+    @property
+    def labels(self) -> int:
+        """Label tokens, or summaries."""
+        if self.words is not None:
+            return len(self.words)
+        return sum(len(sequence) - sequence.label_start for sequence in self.sequences)
 
 
 def train(
@@ -101,7 +109,15 @@ def train(
             [_bucket(bucket, draw, builder, packed=config.engine.packing) for bucket in micro_batch]
             for micro_batch in plan_passes(draw.sequences, config.engine, always_an_image=config.train_vision)
         ]
-        counts = _counts(draw, passes).over_ranks()
+        counts = counts_of(
+            draw.sequences,
+            [bucket.batch for micro_batch in passes for bucket in micro_batch],
+            backbone.model,
+            Trained(vision=config.train_vision),
+            label_tokens=draw.labels,
+            logits=draw.labels,
+            oversized=len(draw.oversized),
+        ).over_ranks()
         if not counts.label_tokens:
             raise ValueError("no sample of a batch fits the token budget: raise pretrain.engine.text_tokens")
         loss = step_engine(
@@ -183,14 +199,3 @@ def _bucket(bucket: Bucket, draw: Draw, builder: SequenceBuilder, *, packed: boo
             vocabulary=len(builder.tokenizer),
         )
     return GenerativeBucket(batch=batch, targets=targets)
-
-
-def _counts(draw: Draw, passes: Sequence[Sequence[GenerativeBucket]]) -> Counts:
-    labels = sum(len(sequence) - sequence.label_start for sequence in draw.sequences)
-    return Counts(
-        label_tokens=labels if draw.words is None else len(draw.words),
-        tokens=sum(map(len, draw.sequences)),
-        visual_tokens=sum(sequence.visual_tokens for sequence in draw.sequences),
-        positions=sum(bucket.batch.input_ids.numel() for micro_batch in passes for bucket in micro_batch),
-        oversized=len(draw.oversized),
-    )

@@ -19,7 +19,7 @@ from stages.refine.mining import read_negatives
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import rank, start_process_group
 from stages.train.job import Job, read_job
-from stages.train.ledger import Step, padding_share, summary
+from stages.train.ledger import Step, measured, padding_share
 from stages.train.training import Preempted
 
 REPORT_EVERY = 10  # steps
@@ -57,7 +57,7 @@ def _refine_cell(
                 label=f"refining dose {cell['dose']}, {cell['arm']}, seed {cell['seed']}",
                 done=number * config.steps + step.number,
                 total=len(job.own_cells()) * config.steps,
-                metrics=summary(steps[-REPORT_EVERY:]),
+                metrics=measured(steps[-REPORT_EVERY:], config.engine),
             )
 
     refined = refine(

@@ -28,7 +28,8 @@ from stages.train.engine import (
     warmup_then_constant,
     world_size,
 )
-from stages.train.ledger import Counts, Step
+from stages.train.flops import Trained
+from stages.train.ledger import Step, counts_of
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from stages.train.training import Descent, begin, run
 
@@ -102,11 +103,13 @@ def refine(
             symmetric=config.symmetric,
             dimensions=config.matryoshka_dimensions,
         )
-        counts = Counts(
+        counts = counts_of(
+            draw.sequences,
+            [batch for chunk in chunks for batch in chunk.batches],
+            backbone.model,
+            Trained(vision=False, lora_rank=config.lora_rank, lora_targets=config.lora_targets),
             label_tokens=draw.rows.anchors[rank()],
-            tokens=sum(map(len, draw.sequences)),
-            visual_tokens=sum(sequence.visual_tokens for sequence in draw.sequences),
-            positions=sum(batch.input_ids.numel() for chunk in chunks for batch in chunk.batches),
+            logits=0,
         ).over_ranks()
         return Descent(objective="contrastive", loss=loss, examples=sum(draw.rows.anchors), counts=counts)
 

@@ -163,7 +163,8 @@ def plan_passes(
         return sequences[number].patches is not None
 
     agreed = agreed_plan([[any(map(has_image, bucket)) for bucket in buckets] for buckets in own])
-    agreed[0][0] |= always_an_image
+    if agreed and always_an_image:
+        agreed[0][0] = True
     return add_fillers(own, has_image, agreed)
 
 

@@ -9,8 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
 
+from stages.recipes import EngineConfig
+from stages.train.batches import Batch
+from stages.train.devices import device_called
 from stages.train.engine import global_sums
+from stages.train.flops import Trained, model_flops_utilization, training_flops, workload
+from stages.train.sequences import TokenSequence
 
 _MEASURED = ("seconds", "data_seconds", "memory_gib")
 AVERAGED_STEPS = 100
@@ -35,6 +41,8 @@ class Step:
     visual_tokens: int
     oversized: int
     """Samples that were left out because they are over the token budget."""
+    flops: int
+    """Model FLOPs: stages.train.flops."""
     seconds: float
     """The whole step, waiting for data included."""
     data_seconds: float
@@ -55,13 +63,42 @@ class Counts:
     tokens: int
     visual_tokens: int
     positions: int
-    oversized: int = 0
+    oversized: int
+    flops: int
 
     def over_ranks(self) -> "Counts":
         """Sum over all ranks."""
         names = [field.name for field in fields(self)]
         totals = global_sums([getattr(self, name) for name in names])
+        # float64 sums of whole numbers below 2^53 are exact: every number of ranks gives the same.
         return Counts(**{name: int(total) for name, total in zip(names, totals, strict=True)})
+
+
+def counts_of(
+    sequences: Sequence[TokenSequence],
+    batches: Sequence[Batch],
+    model: Qwen2_5_VLForConditionalGeneration,
+    trained: Trained,
+    *,
+    label_tokens: int,
+    logits: int,
+    oversized: int = 0,
+) -> Counts:
+    """Return the counts of one rank's share of a step: its sequences, and the batches they became.
+
+    `label_tokens`: what the loss is divided by; `logits`: positions that pass the language-model head.
+    """
+    lengths = [len(sequence) for sequence in sequences]
+    grids = [sequence.grid for sequence in sequences if sequence.grid is not None]
+    work = workload(model.config, lengths=lengths, label_positions=logits, grids=grids)
+    return Counts(
+        label_tokens=label_tokens,
+        tokens=sum(lengths),
+        visual_tokens=sum(sequence.visual_tokens for sequence in sequences),
+        positions=sum(batch.input_ids.numel() for batch in batches),
+        oversized=oversized,
+        flops=int(training_flops(model.config, work, trained)),
+    )
 
 
 def peak_memory_gib() -> float:
@@ -71,20 +108,29 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def summary(steps: Sequence[Step]) -> dict[str, float]:
-    """Mean loss by objective over the last hundred of `steps`, their throughput, padding and waits."""
+def measured(steps: Sequence[Step], engine: EngineConfig) -> dict[str, float]:
+    """Mean loss by objective over the last hundred of `steps`, padding, throughput, waits and memory.
+
+    On an accelerator whose peak is known, also the model FLOPs utilisation: `flops` over time and peak.
+    """
     recent = steps[-AVERAGED_STEPS:]
     if not recent:
         return {}
     seconds = sum(step.seconds for step in recent)
+    flops = sum(step.flops for step in recent)
     rates = {
         "examples_per_second": sum(step.examples for step in recent) / seconds,
         "label_tokens_per_second": sum(step.label_tokens for step in recent) / seconds,
         "tokens_per_second": sum(step.tokens for step in recent) / seconds,
         "visual_tokens_per_second": sum(step.visual_tokens for step in recent) / seconds,
+        "model_tflop_per_second": flops / seconds / 1e12,
         "data_wait_share": sum(step.data_seconds for step in recent) / seconds,
         "memory_gib": max(step.memory_gib for step in recent),
     }
+    device = device_called(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    if device and engine.precision in device.peak_flops:
+        peak = device.peak(engine.precision) * engine.processes
+        rates["model_flops_utilization"] = model_flops_utilization(flops, seconds, peak)
     return losses(recent) | {"padding_share": padding_share(recent)} | rates
 
 

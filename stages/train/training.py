@@ -102,6 +102,7 @@ def run(
                     positions=descent.counts.positions,
                     visual_tokens=descent.counts.visual_tokens,
                     oversized=descent.counts.oversized,
+                    flops=descent.counts.flops,
                     seconds=time.perf_counter() - began,
                     data_seconds=data_seconds,
                     memory_gib=peak_memory_gib(),
