@@ -37,7 +37,7 @@ MEMORY_ROWS = {
 class Plan:
     """Predict memory, time and cost of a recipe's training before it is launched. Downloads nothing.
 
-    Examples:
+    For example
       lco plan --recipe paper-3b --gpus 8 --device h100 --price 2.50
       lco plan --recipe paper-7b --gpus 8 --visual-tokens 900 --text-tokens 400
       lco plan --recipe tiny --gpus 2 --device cpu --peak-tflops 0.05
