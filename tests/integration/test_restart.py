@@ -145,7 +145,7 @@ def test_sigterm_saves_and_leaves_with_the_preemption_code(bench, uninterrupted,
 @pytest.mark.parametrize("zero_stage", [1, 3])
 def test_one_two_one_processes_see_the_same_samples_and_losses(bench, uninterrupted, zero_stage):
     bench = bench("pretrain")
-    bench.interrupted("term", 5, processes=1, zero_stage=zero_stage)
+    assert bench.interrupted("term", 5, processes=1, zero_stage=zero_stage).outcome == "preempted"
     failure = bench.interrupted("term", 4, processes=2, zero_stage=zero_stage)
     assert (failure.outcome, failure.exit_code) == ("preempted", 75)
     assert bench.checkpoints()[-1] == 9
@@ -159,7 +159,7 @@ def test_one_two_one_processes_see_the_same_samples_and_losses(bench, uninterrup
 @pytest.mark.timeout(600)
 def test_checkpoints_of_which_none_is_valid_are_a_loud_error(bench):
     bench = bench("pretrain")
-    bench.interrupted("kill", 10)
+    assert bench.interrupted("kill", 10).outcome == "killed"
     for name in bench.store.names("checkpoint"):
         (bench.store.path("checkpoint", name) / "steps.json").write_text("[]")
     with pytest.raises(ProcessFailed, match="no checkpoint of training"):
