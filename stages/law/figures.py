@@ -245,7 +245,7 @@ def _places(doses: Sequence[int]) -> np.ndarray:
 
 def _dose_axis(axes: Axes, doses: Sequence[int]) -> None:
     axes.set_xticks(_places(doses), [f"{dose:,}" for dose in doses], rotation=30 if len(doses) > 6 else 0)
-    axes.set_xlabel("dose: examples seen in generative pretraining (log scale after 0)")
+    axes.set_xlabel("dose: examples seen in pretraining (log scale after 0)")
     # Two strokes through the axis: 0 has no place on a logarithm.
     axes.plot(
         [0.46, 0.54], [0, 0], transform=axes.get_xaxis_transform(), linestyle="none", clip_on=False,
