@@ -143,9 +143,12 @@ def frozen_image_features(model: torch.nn.Module, chunk: Chunk) -> list[BaseMode
     decoder = decoder_of(model)
     if any(parameter.requires_grad for parameter in decoder.visual.parameters()):
         return [None] * len(chunk.batches)
-    return [
-        None
-        if batch.pixel_values is None
-        else decoder.get_image_features(batch.pixel_values, batch.image_grid_thw, return_dict=True)
-        for batch in chunk.batches
-    ]
+    features = []
+    for batch in chunk.batches:
+        if batch.pixel_values is None:
+            features.append(None)
+            continue
+        tower = decoder.get_image_features(batch.pixel_values, batch.image_grid_thw, return_dict=True)
+        # Only what the decoder takes: the states before the merger are several times as large.
+        features.append(BaseModelOutputWithPooling(pooler_output=tower.pooler_output))
+    return features

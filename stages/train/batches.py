@@ -7,7 +7,7 @@ divided by a count over the whole global batch.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
@@ -49,13 +49,6 @@ class Batch:
         if self.pixel_values is not None:
             inputs |= {"pixel_values": self.pixel_values, "image_grid_thw": self.image_grid_thw}
         return inputs
-
-    def to(self, device: torch.device) -> "Batch":
-        """Move every tensor."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(
-            self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None}
-        )
 
 
 def oversized(sequence: TokenSequence, config: EngineConfig) -> str | None:

@@ -119,7 +119,10 @@ class Checkpoints:
 
     def save(self, engine: deepspeed.DeepSpeedEngine, steps: Sequence[Step]) -> None:
         """Copy the state now and commit it in the background, after the one before it."""
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in _whole_state(engine)}
+        tensors = {}
+        for name, tensor in _whole_state(engine):
+            if rank() == 0:
+                tensors[name] = tensor.cpu().contiguous()
         self.wait()
         if rank() == 0:
             self._pending = self._writer.submit(self._write, tensors, list(steps))

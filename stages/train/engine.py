@@ -25,6 +25,7 @@ from stages.train.job import worker
 from stages.train.sequences import TokenSequence
 
 Row = TypeVar("Row")
+MOST_REDUCED_AT_ONCE = 500_000_000  # elements; DeepSpeed's default
 
 
 def start_process_group(processes: int = 1) -> None:
@@ -95,12 +96,14 @@ def build_engine(
     `first_step`: where the learning-rate schedule begins, counted from 0.
     """
     parameters = [parameter for parameter in root.parameters() if parameter.requires_grad]
+    # DeepSpeed makes a buffer of this size even for a small adapter.
+    bucket = min(sum(parameter.numel() for parameter in parameters), MOST_REDUCED_AT_ONCE)
     # The micro-batch only feeds DeepSpeed's bookkeeping: token budgets decide how many rows one has.
     settings = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": optimization.max_gradient_norm,
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": {"stage": config.zero_stage, "reduce_bucket_size": bucket},
         "bf16": {"enabled": config.precision == "bfloat16"},
         "zero_allow_untested_optimizer": True,
     }

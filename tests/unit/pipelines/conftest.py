@@ -80,7 +80,8 @@ class Workplace:
         base = flow.prepare_base_documents.fn(run, prepare_documents)
         pretrained = flow.pretrain.fn(run, target, base)
         generation = flow.generation_quality.fn(run, pretrained, target, base)
-        refined = flow.refine.fn(run, pretrained, target)
+        negatives = flow.hard_negatives.fn(run, target) if run.recipe.refine.hard_negatives else None
+        refined = flow.refine.fn(run, pretrained, target, negatives)
         retrieval = flow.page_retrieval.fn(run, pretrained, refined, target)
         trained = {"pretrain": pretrained, "refine": refined}
         law = flow.scaling_law.fn(run, trained, generation, retrieval, target, base)

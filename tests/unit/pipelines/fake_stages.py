@@ -93,6 +93,8 @@ def write_output(stage: str, folder: Path, cell: dict) -> None:
         write_json(folder, "generation.json", generation(cell))
     elif stage == "retrieval":
         write_json(folder, "retrieval.json", retrieval(cell))
+    elif stage == "mine":
+        (folder / "negatives.jsonl").write_text("")
     else:
         write_json(folder, "verdict.json", verdict(cell))
         (folder / "report.html").write_text("<p>made up</p>")

@@ -71,6 +71,19 @@ def test_a_recipe_part_changes_only_the_stages_that_use_it(workplace: Workplace,
     assert changed(first, workplace.run(law)) == {"law"}
 
 
+def test_hard_negatives_are_mined_once_and_refinement_depends_on_them(
+    workplace: Workplace, changed: Callable
+) -> None:
+    recipe = workplace.recipe()
+    first = workplace.run(recipe)
+    mining = dataclasses.replace(recipe, refine=dataclasses.replace(recipe.refine, hard_negatives=2))
+    # The fake models do not depend on the negatives: equal content, so what follows is reused.
+    assert changed(first, workplace.run(mining)) == {"refine", "law"}
+    assert jobs(workplace) == {"0": EVERYTHING, "1": {"mine", "refine", "law"}}
+    job = json.loads((workplace.root / "output" / "runs" / "1" / "refine" / "job.json").read_text())
+    assert set(job["inputs"]) == {"target_train", "negatives"}
+
+
 def test_where_the_base_model_lies_changes_nothing(workplace: Workplace, changed: Callable) -> None:
     recipe = workplace.recipe()
     first = workplace.run(recipe)
@@ -108,5 +121,8 @@ def test_the_job_names_inputs_cells_and_the_recipe(workplace: Workplace) -> None
     assert {(cell["dose"], cell["seed"], cell["arm"]) for cell in job["cells"]} == {
         (dose, 0, arm) for dose in (0, 32) for arm in ("text-only", "multimodal-20")
     }
+    assert len({cell["training"] for cell in job["cells"]}) == 4, "each cell is a training of its own"
+    pretrain = json.loads((workplace.root / "output" / "runs" / "0" / "pretrain" / "job.json").read_text())
+    assert len({cell["training"] for cell in pretrain["cells"]}) == 1, "all doses are one training"
     models = {one["dose"]: one["path"] for one in outputs["pretrain"]}
     assert all(cell["model"] == f"{models[cell['dose']]}/model" for cell in job["cells"])
