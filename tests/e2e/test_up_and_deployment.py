@@ -155,7 +155,7 @@ def test_the_dose_response_curve_stands_on_the_parent(system: System) -> None:
         run for run in system.runs() if all(tag["key"] != "mlflow.parentRunId" for tag in run["data"]["tags"])
     ]
     run = parents[0]["info"]["run_id"]
-    for metric in ("dose/nats per byte", "dose/nDCG_at_10 before CL", "dose/nDCG_at_10 text-only"):
+    for metric in ("dose/target nats per byte", "dose/nDCG_at_10 before CL", "dose/nDCG_at_10 text-only"):
         assert [step for step, _ in system.history(run, metric)] == DOSES, metric
 
 
