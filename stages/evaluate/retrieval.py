@@ -23,10 +23,11 @@ from data_prep.shards import Sample, ShardSource, read_queries
 from infra.process import watch_parent
 from stages.backbone import Backbone, load_backbone
 from stages.evaluate.geometry import all_identical, anisotropy, chance_mutual_knn, mutual_knn
-from stages.evaluate.score import RetrievalScores, bm25_scores, random_scores, score_retrieval
+from stages.evaluate.score import RetrievalScores, random_scores, score_retrieval
 from stages.recipes import EvaluateConfig
 from stages.train.batches import collate
 from stages.train.job import Job, read_job
+from stages.train.lexical import Bm25
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
 SHOWN_RESULTS = 5
@@ -113,7 +114,7 @@ def _digest(name: str) -> str:
 
 def score_baselines(task: SearchTask, config: EvaluateConfig) -> dict[str, RetrievalScores]:
     """Random ranking (its exact expectation) and BM25 on the text layer."""
-    lexical = bm25_scores([sample.text for sample in task.corpus], [query.text for query in task.queries])
+    lexical = Bm25([sample.text for sample in task.corpus]).scores([query.text for query in task.queries])
     return {
         "random": random_scores(
             relevant_counts=[len(keys) for keys in task.relevant], corpus_size=len(task.corpus)

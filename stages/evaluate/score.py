@@ -5,12 +5,9 @@ higher is better) as ``[queries, corpus]`` and receives metrics whose per-query 
 because every later comparison (verdict, promotion) is paired by query.
 """
 
-import re
-import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import bm25s
 import numpy as np
 import pytrec_eval
 
@@ -23,7 +20,6 @@ _TREC_NAMES = {
     "recall_10": "recall@10",
 }
 _DEPTH = 10
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,29 +106,6 @@ def random_scores(*, relevant_counts: Sequence[int], corpus_size: int) -> Retrie
     return summarise(
         {name: np.array([expected[count][name] for count in relevant_counts]) for name in METRICS}
     )
-
-
-def bm25_scores(corpus_texts: Sequence[str], query_texts: Sequence[str]) -> np.ndarray:
-    """Return BM25 (Lucene variant) scores, float32 ``[queries, corpus]``, over lower-cased words.
-
-    Texts without any word (a page without a text layer, a query of punctuation) score zero.
-    """
-    corpus = [_words(text) for text in corpus_texts]
-    scores = np.zeros((len(query_texts), len(corpus)), dtype=np.float32)
-    if not any(corpus):
-        return scores
-    index = bm25s.BM25()
-    index.index(corpus, show_progress=False)
-    for row, text in enumerate(query_texts):
-        known = index.get_tokens_ids(_words(text))
-        if known:
-            scores[row] = index.get_scores_from_ids(known)
-    return scores
-
-
-def _words(text: str) -> list[str]:
-    # NFC first: in decomposed Vietnamese the tone marks are not \w and would cut every word apart.
-    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 def _check(scores: np.ndarray, corpus_ids: Sequence[str], relevant: Sequence[Collection[str]]) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from stages.evaluate.score import METRICS, bm25_scores, random_scores, score_retrieval
+from stages.evaluate.score import METRICS, random_scores, score_retrieval
+from stages.train.lexical import Bm25
 
 
 def ids(count):
@@ -140,8 +141,8 @@ def test_bad_input_is_named(scores, relevant, message):
 def test_bm25_reads_vietnamese_in_either_normal_form():
     corpus = ["Chèn bảng tính vào tài liệu", "Định dạng đoạn văn", "", "!!!"]
     query = unicodedata.normalize("NFD", "BẢNG tính")
-    scores = bm25_scores(corpus, [query, "?!", "unbekannt", ""])
+    scores = Bm25(corpus).scores([query, "?!", "unbekannt", ""])
     assert scores.shape == (4, 4) and scores.dtype == np.float32
     assert scores[0].argmax() == 0 and scores[0, 0] > 0
     assert not scores[1:].any() and not scores[:, 2:].any()
-    assert not bm25_scores(["", ""], ["x"]).any()
+    assert not Bm25(["", ""]).scores(["x"]).any()
