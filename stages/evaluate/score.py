@@ -1,4 +1,4 @@
-"""Retrieval metrics from a score matrix, with bootstrap intervals and two baselines.
+"""Retrieval metrics from a score matrix, with bootstrap intervals, and those of a random ranking.
 
 Everything here is torch-free: the caller hands over cosine scores (or any other scores where
 higher is better) as ``[queries, corpus]`` and receives metrics whose per-query values are kept,
