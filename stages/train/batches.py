@@ -8,7 +8,7 @@ divided by a count over the whole global batch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,8 @@ from stages.recipes import EngineConfig
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
 MOST_PADDING = 0.05
-"""Share of a padded bucket's positions that may be padding."""
+"""Share of the positions that may be padding, in a batch's images and in its texts. Less of it takes more
+forward passes."""
 IGNORED_LABEL = -100
 
 
@@ -84,29 +85,43 @@ def plan_micro_batches(sequences: Sequence[TokenSequence], config: EngineConfig)
 
 
 def padded_buckets(sequences: Sequence[TokenSequence], config: EngineConfig) -> list[list[int]]:
-    """Buckets of similar length: within the budgets, and hardly any padding."""
-    order = sorted(
-        range(len(sequences)),
-        key=lambda number: (sequences[number].patches is None, len(sequences[number]), number),
-    )
-    buckets: list[list[int]] = []
-    tokens = visual = 0
-    for number in order:
-        sequence = sequences[number]
-        tokens, visual = tokens + len(sequence), visual + sequence.visual_tokens
-        # Lengths rise: the newest row is the longest.
-        padded = (len(buckets[-1]) + 1) * len(sequence) if buckets else 0
-        if (
-            not buckets
-            or (sequence.patches is None) != (sequences[buckets[-1][0]].patches is None)
-            or padded > config.text_tokens
-            or visual > config.visual_tokens
-            or tokens < (1 - MOST_PADDING) * padded
-        ):
-            buckets.append([])
-            tokens, visual = len(sequence), sequence.visual_tokens
-        buckets[-1].append(number)
+    """Buckets of similar length within the budgets: as few as keep the padding small, images apart."""
+    order = sorted(range(len(sequences)), key=lambda number: (len(sequences[number]), number))
+    with_image = [number for number in order if sequences[number].patches is not None]
+    with_text = [number for number in order if sequences[number].patches is None]
+    buckets = []
+    for numbers in (with_image, with_text):
+        lengths = [len(sequences[number]) for number in numbers]
+        visual = [sequences[number].visual_tokens for number in numbers]
+        buckets += [numbers[start:end] for start, end in pairwise(_cuts(lengths, visual, config))]
     return buckets
+
+
+def _cuts(lengths: Sequence[int], visual: Sequence[int], config: EngineConfig) -> list[int]:
+    """Cut rising lengths into the fewest buckets whose padding is at most its share; return where.
+
+    Dynamic programming over the number of buckets: the fewest padded positions of the first n rows.
+    """
+    count, total = len(lengths), sum(lengths)
+    rows = np.arange(count + 1)
+    starts, ends = rows[:, None], rows[None, :]
+    positions = (ends - starts) * np.array([0, *lengths])[ends]  # of a bucket of the rows between
+    visual_before = np.cumsum([0, *visual])
+    allowed = (
+        (starts < ends)
+        & (positions <= config.text_tokens)
+        & (visual_before[ends] - visual_before[starts] <= config.visual_tokens)
+    )
+    cost = np.where(allowed, positions, np.inf)
+    fewest, chosen = np.where(rows == 0, 0.0, np.inf), []
+    while total < (1 - MOST_PADDING) * fewest[count]:
+        through = fewest[:, None] + cost
+        chosen.append(through.argmin(axis=0))
+        fewest = through.min(axis=0)
+    cuts = [count]
+    for starts_of in reversed(chosen):
+        cuts.append(int(starts_of[cuts[-1]]))
+    return cuts[::-1]
 
 
 def packed_buckets(sequences: Sequence[TokenSequence], config: EngineConfig) -> list[list[int]]:

@@ -1,5 +1,7 @@
 """Token budgets change neither what is trained on nor its gradient."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -44,9 +46,30 @@ def test_every_sequence_once_and_no_budget_exceeded(sequences, text_tokens, visu
         ]
         assert sum(positions) <= text_tokens
         assert sum(row.visual_tokens for bucket in rows for row in bucket) <= visual_tokens
-        for bucket, size in zip(rows, positions, strict=True):
-            assert sum(map(len, bucket)) >= (1 - MOST_PADDING) * size
-            assert packing or len({row.patches is None for row in bucket}) == 1
+        assert packing or all(len({row.patches is None for row in bucket}) == 1 for bucket in rows)
+    everything = [[sequences[number] for number in bucket] for buckets in plan for bucket in buckets]
+    for image in () if packing else (False, True):
+        some = [bucket for bucket in everything if (bucket[0].patches is not None) == image]
+        positions = sum(len(bucket) * max(map(len, bucket)) for bucket in some)
+        assert sum(len(row) for bucket in some for row in bucket) >= (1 - MOST_PADDING) * positions
+
+
+def test_buckets_are_as_few_as_the_padding_allows():
+    """Against every way to cut nine rows."""
+    lengths = [3, 4, 4, 9, 10, 10, 11, 30, 31]
+    rows = [sequence(length, 0) for length in lengths]
+
+    def padding(cuts):
+        parts = [lengths[start:end] for start, end in itertools.pairwise(cuts)]
+        return 1 - sum(lengths) / sum(len(part) * part[-1] for part in parts)
+
+    for count in range(1, 10):
+        inner = itertools.combinations(range(1, len(lengths)), count - 1)
+        best = min(padding([0, *cuts, len(lengths)]) for cuts in inner)
+        if best <= MOST_PADDING:
+            break
+    plan = plan_micro_batches(rows, EngineConfig())
+    assert len(plan) == 1 and len(plan[0]) == count > 1
 
 
 @pytest.mark.parametrize(("text", "visual"), [(101, 0), (90, 51)])
