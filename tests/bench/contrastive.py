@@ -1,0 +1,292 @@
+"""Samples per second of our contrastive step, of sentence-transformers' cached loss, and of the plain style.
+
+    pip install -c infra/constraints.txt -e '.[bench]'
+    python -m tests.bench.contrastive [--negatives 1]
+
+Recipe tiny's text-only arm: its base, LoRA, 64 queries and the blocks that answer them. Every variant starts
+from texts and ends with an AdamW step. First the gradients are shown to be equal; then the variants take
+turns, batch by batch.
+"""
+
+import argparse
+import functools
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import peft
+import torch
+from transformers import AutoTokenizer
+
+from data_prep.shards import ShardSource, read_queries
+from stages.backbone import SUMMARIZE_TEXT, load_backbone
+from stages.recipes import EngineConfig, get_recipe
+from stages.refine.adapter import add_adapter
+from stages.refine.contrastive import Rows
+from stages.refine.gradcache import Embedder, chunks_of, contrastive_step
+from stages.train.engine import Optimization, build_engine, start_process_group
+from stages.train.sequences import SequenceBuilder
+from tests.bench.measure import DecoderCalls, Moment, Run, relative_difference, show, training_split
+from tests.integration.gradients import recorded
+
+RECIPE = get_recipe("tiny")
+CONFIG = RECIPE.refine
+OURS = "ours"
+CACHED = "ours, GradCache forced"
+CACHED_TOKENS = 2_048
+"""Budget that cuts a batch into two or three chunks; the recipe's own takes it in one."""
+PEER = "sentence-transformers, mini-batch "
+PEER_SIZES = (16, 32, 64)
+UNCACHED = "sentence-transformers, not cached"
+PLAIN = "a forward a column, with logits"
+VARIANTS = (CACHED, OURS, *(f"{PEER}{size}" for size in PEER_SIZES), UNCACHED, PLAIN)
+WARM_UP = 2
+
+Columns = list[list[str]]
+"""Queries, positives and, with mined negatives, those: as many of each."""
+Step = Callable[[Columns], float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--negatives", type=int, default=CONFIG.hard_negatives, choices=(0, 1))
+    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    batches = draw(WARM_UP + arguments.batches, arguments.negatives)
+    for line in compare(batches[0]):
+        print(line)
+    runs = measure(batches)
+    title = f"Contrastive step, batch {CONFIG.batch_size}, {arguments.negatives} mined negatives, "
+    title += f"{arguments.threads} threads"
+    for ours in (CACHED, OURS):
+        show(title, "samples/s", runs, ours)
+
+
+def draw(count: int, negatives: int) -> list[Columns]:
+    """Return batches in which every text stands once, so that nothing is masked: peers mask nothing."""
+    folder = training_split()
+    source = ShardSource(folder, trainable_only=True)
+    queries = read_queries(folder)
+    positions = source.positions_of({key for query in queries for key in query.relevant})
+    generator = np.random.default_rng(0)
+    batches, batch, seen = [], [], set()
+    for number in generator.permutation(len(queries)):
+        key = next((key for key in queries[number].relevant if key in positions), None)
+        if key is None:
+            continue
+        row = [queries[number].text, source[positions[key]].text]
+        row += [source[int(generator.integers(len(source)))].text for _ in range(negatives)]
+        if len({*row}) == len(row) and seen.isdisjoint(row):
+            batch.append(row)
+            seen.update(row)
+        if len(batch) == CONFIG.batch_size:
+            batches.append([list(column) for column in zip(*batch, strict=True)])
+            batch, seen = [], set()
+        if len(batches) == count:
+            return batches
+    raise ValueError(f"the sample documents have queries for {len(batches)} batches, {count} are needed")
+
+
+def measure(batches: list[Columns]) -> dict[str, list[Run]]:
+    """Return a run a batch after the warm-up; every batch goes to all variants in turn, in rotating order."""
+    built = {variant: build(variant)[:2] for variant in VARIANTS}
+    runs: dict[str, list[Run]] = {variant: [] for variant in VARIANTS}
+    for number, batch in enumerate(batches):
+        first = number % len(VARIANTS)
+        for variant in VARIANTS[first:] + VARIANTS[:first]:
+            step, decoder = built[variant]
+            calls = DecoderCalls()
+            with decoder.register_forward_pre_hook(calls, with_kwargs=True):
+                began = Moment.now()
+                step(batch)
+                took = Moment.now() - began
+            if number >= WARM_UP:
+                runs[variant].append(
+                    Run(work=len(batch[0]), took=took, calls=calls.calls, tokens=calls.tokens,
+                        positions=calls.positions)
+                )  # fmt: skip
+    return runs
+
+
+def compare(batch: Columns) -> Iterator[str]:
+    """Say how far each variant's loss and gradient are from those of our one-pass step."""
+    loss, gradient = build(OURS)[2](batch)
+    for name in (CACHED, f"{PEER}{PEER_SIZES[0]}", UNCACHED, PLAIN):
+        other_loss, other = build(name)[2](batch)
+        yield (
+            f"{name}: loss differs by {abs(other_loss / loss - 1):.1e}, "
+            f"gradient by {relative_difference(gradient, other):.1e} (relative)"
+        )
+
+
+def build(variant: str) -> tuple[Step, torch.nn.Module, Callable]:
+    """Return the variant's step, the module whose calls count, and what gives a batch's loss and gradient."""
+    if variant.startswith(PEER):
+        return sentence_transformers_step(int(variant.removeprefix(PEER)))
+    return {
+        OURS: lambda: our_step(CONFIG.engine),
+        CACHED: lambda: our_step(replace(CONFIG.engine, text_tokens=CACHED_TOKENS)),
+        UNCACHED: lambda: sentence_transformers_step(None),
+        PLAIN: plain_step,
+    }[variant]()
+
+
+def our_step(engine_config: EngineConfig):
+    if not torch.distributed.is_initialized():
+        start_process_group()
+    backbone = load_backbone(RECIPE.backbone.location, RECIPE.backbone)
+    builder = SequenceBuilder(backbone)
+    model = add_adapter(backbone, CONFIG)
+    randomize(model)
+    engine = build_engine(
+        Embedder(model, temperature=CONFIG.temperature, learn_temperature=False).train(),
+        engine_config,
+        Optimization(
+            learning_rate=CONFIG.learning_rate,
+            schedule=lambda step: 1.0,
+            weight_decay=0.0,
+            max_gradient_norm=CONFIG.max_gradient_norm,
+        ),
+    )
+
+    def step(columns: Columns) -> float:
+        sequences = [builder.summarize_text(text) for column in columns for text in column]
+        anchors, candidates = len(columns[0]), len(sequences) - len(columns[0])
+        rows = Rows(
+            anchors=[anchors],
+            candidates=[candidates],
+            answers=torch.eye(anchors, candidates, dtype=torch.bool),
+        )
+        chunks = chunks_of(sequences, builder, engine_config)
+        return contrastive_step(engine, chunks, rows, symmetric=False, dimensions=())
+
+    return step, model.get_base_model().model.language_model, functools.partial(our_gradient, engine, step)
+
+
+def our_gradient(engine, step: Step, columns: Columns) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradient, taken when the engine is about to step."""
+    with recorded(engine) as gradient:
+        loss = step(columns)
+    return loss, by_layer(gradient)
+
+
+def sentence_transformers_step(mini_batch_size: int | None):
+    """Its loss on its own model class, without its trainer: only what our step does too."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.base.modules.normalize import Normalize
+    from sentence_transformers.sentence_transformer import losses
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    tokenizer = AutoTokenizer.from_pretrained(RECIPE.backbone.location)
+    frame, tokenizer.chat_template = chat_frame(tokenizer), None
+    # Beside the image processor's files it would ask for torchvision, and with a template render twice.
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        transformer = Transformer(RECIPE.backbone.location, tokenizer_name_or_path=folder)
+    transformer.model = with_lora(transformer.model)
+    width = transformer.model.config.text_config.hidden_size
+    model = SentenceTransformer(modules=[transformer, Pooling(width, pooling_mode="lasttoken"), Normalize()])
+    model.train()
+    scale = 1 / CONFIG.temperature
+    loss = (
+        losses.CachedMultipleNegativesRankingLoss(model, scale=scale, mini_batch_size=mini_batch_size)
+        if mini_batch_size
+        else losses.MultipleNegativesRankingLoss(model, scale=scale)
+    )
+    step, gradient = plain_optimizer(
+        model, lambda columns: loss([model.preprocess(list(map(frame, column))) for column in columns], None)
+    )
+    return step, transformer.model.get_base_model().language_model, gradient
+
+
+def plain_step():
+    """The generation class a column, rows as long as the batch's longest: the style of many repositories."""
+    backbone = load_backbone(RECIPE.backbone.location, RECIPE.backbone)
+    model, tokenizer = with_lora(backbone.model).train(), backbone.tokenizer
+    frame = chat_frame(tokenizer)
+
+    def loss(columns: Columns) -> torch.Tensor:
+        texts = [frame(text) for column in columns for text in column]
+        inputs = tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+        vectors = []
+        for ids, mask in zip(
+            inputs["input_ids"].split(CONFIG.batch_size),
+            inputs["attention_mask"].split(CONFIG.batch_size),
+            strict=True,
+        ):
+            output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
+            vectors.append(torch.nn.functional.normalize(output.hidden_states[-1][:, -1], dim=-1))
+        scores = vectors[0] @ torch.cat(vectors[1:]).T / CONFIG.temperature
+        return torch.nn.functional.cross_entropy(scores, torch.arange(len(scores)))
+
+    step, gradient = plain_optimizer(model, loss)
+    return step, model.get_base_model().model.language_model, gradient
+
+
+def plain_optimizer(model: torch.nn.Module, loss_of: Callable[[Columns], torch.Tensor]):
+    """Return a step, and what gives the loss and its gradient."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=CONFIG.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+    )
+
+    def step(columns: Columns) -> float:
+        optimizer.zero_grad()
+        loss = loss_of(columns)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), CONFIG.max_gradient_norm)
+        optimizer.step()
+        return float(loss.detach())
+
+    def gradient(columns: Columns) -> tuple[float, dict[str, torch.Tensor]]:
+        loss = loss_of(columns)
+        loss.backward()
+        return float(loss.detach()), by_layer({name: p.grad for name, p in parameters.items()})
+
+    return step, gradient
+
+
+def with_lora(model: torch.nn.Module) -> peft.PeftModel:
+    """The recipe's adapter on a base model or a generation class, with our weights."""
+    wrapped = peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=CONFIG.lora_rank,
+            lora_alpha=CONFIG.lora_alpha,
+            lora_dropout=0.0,
+            bias="none",
+            target_modules=rf".*language_model\.layers\.\d+\..*({'|'.join(CONFIG.lora_targets)})",
+        ),
+    )
+    randomize(wrapped)
+    return wrapped
+
+
+@torch.no_grad()
+def randomize(model: torch.nn.Module) -> None:
+    """The same weights in every variant, and none of them zero: a fresh adapter's gradient half vanishes."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in sorted(by_layer(dict(model.named_parameters())).items()):
+        if "lora_" in name:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+
+
+def by_layer(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name tensors from the decoder on, whatever wraps it."""
+    return {name.rpartition("language_model.")[2]: tensor for name, tensor in tensors.items()}
+
+
+def chat_frame(tokenizer) -> Callable[[str], str]:
+    """What puts a text into the chat template with its prompt, as our sequence builder does."""
+    before, after = tokenizer.apply_chat_template(
+        [{"role": "user", "content": f"\x00{SUMMARIZE_TEXT}"}], add_generation_prompt=True, tokenize=False
+    ).split("\x00")
+    return lambda text: f"{before}{text}{after}"
+
+
+if __name__ == "__main__":
+    main()
