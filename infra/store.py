@@ -178,13 +178,17 @@ class LocalStore:
         folder = self.root / stage
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
-    def set_aside(self, stage: str, fingerprint: str) -> None:
+    def set_aside(self, stage: str, fingerprint: str) -> Path:
         """Take an output out of sight at once; its files stay among the attempts until those are cleaned."""
         attempts = self.root / ATTEMPTS
         attempts.mkdir(parents=True, exist_ok=True)
-        os.rename(
-            self.path(stage, fingerprint), attempts / f"{stage}-{fingerprint}-{uuid.uuid4().hex}-set-aside"
-        )
+        aside = attempts / f"{stage}-{fingerprint}-{uuid.uuid4().hex}-set-aside"
+        os.rename(self.path(stage, fingerprint), aside)
+        return aside
+
+    def remove(self, stage: str, fingerprint: str) -> None:
+        """Delete an output: no reader sees half of it."""
+        shutil.rmtree(self.set_aside(stage, fingerprint))
 
     @contextlib.contextmanager
     def attempt(self, stage: str, fingerprint: str) -> Iterator[Attempt]:

@@ -136,13 +136,13 @@ class Checkpoints:
     def _write(self, tensors: dict[str, torch.Tensor], steps: list[Step]) -> None:
         name = self._name(len(steps))
         if name in self._store.names(STAGE):
-            self._store.set_aside(STAGE, name)  # equal but for its times
+            self._store.remove(STAGE, name)  # equal but for its times
         with self._store.attempt(STAGE, name) as attempt:
             save_file(tensors, attempt.path / TENSORS)
             (attempt.path / STEPS).write_text(json.dumps([asdict(step) for step in steps]))
             attempt.commit(inputs={}, configuration={}, counts={"steps": len(steps)})
         for older in self._names(len(steps) + 1)[:-KEPT]:
-            self._store.set_aside(STAGE, older)
+            self._store.remove(STAGE, older)
 
 
 def _trained(root: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:

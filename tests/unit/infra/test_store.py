@@ -325,3 +325,17 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(store, monkeypatch, function
     monkeypatch.undo()
     assert store.find("pretrain", "f1") is None
     assert not list((store.root / ATTEMPTS).iterdir())
+
+
+def test_names_set_aside_and_removed(tmp_path):
+    store = LocalStore(tmp_path)
+    assert store.names("stage") == []
+    for name in ("b", "a"):
+        with store.attempt("stage", name) as attempt:
+            (attempt.path / "file").write_text(name)
+            attempt.commit(inputs={}, configuration={}, counts={})
+    assert store.names("stage") == ["a", "b"]
+    aside = store.set_aside("stage", "a")
+    assert store.find("stage", "a") is None and (aside / "file").read_text() == "a"
+    store.remove("stage", "b")
+    assert store.names("stage") == [] and len(list((tmp_path / ".attempts").iterdir())) == 1
