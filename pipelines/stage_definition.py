@@ -130,6 +130,7 @@ STAGES: Mapping[str, StageDefinition] = {
             packages=(
                 *_COMMON,
                 "stages.evaluate.retrieval",
+                "stages.evaluate.search_task",
                 "stages.evaluate.score",
                 "stages.evaluate.geometry",
             ),

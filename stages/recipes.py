@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data_prep.config import DocumentsConfig
 
@@ -11,7 +11,9 @@ SAMPLE_DOCUMENTS = Path(__file__).parent.parent / "data_prep" / "sample_document
 TINY_BASE = Path(__file__).parent / "base" / "tiny"
 SMALL_BASE = TINY_BASE.with_name("small")
 
-Arm = Literal["text-only", "multimodal-20"]
+TrainingPages = Literal["target", "shuffled", "unrelated"]
+"""What CGP is trained on: the target's pages; the same pages, each with another one's text; or the base
+documents' pages alone. The second and the third are controls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +119,11 @@ class MiningConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig:
-    """Stage 2, light contrastive refinement (CL) with LoRA on the language decoder."""
+    """Stage 2, light contrastive refinement (CL): LoRA on the language decoder unless `trained` says more."""
 
     seeds: tuple[int, ...]
-    arms: tuple[Arm, ...]
+    arms: tuple[str, ...]
+    """Names of `ARMS`: ways to refine that are compared."""
     steps: int
     batch_size: int
     learning_rate: float
@@ -129,8 +132,12 @@ class RefineConfig:
     lora_rank: int
     lora_alpha: int
     lora_targets: tuple[str, ...]
-    image_share: float = 0.2
-    """Share of image positives in the arm `multimodal-20`."""
+    anchors: Literal["queries", "texts"] = "queries"
+    """`texts`: each page's own text looks for its page, as in CLIP."""
+    image_share: float = 0.0
+    """Share of positives (with their negatives) that are page images; the others are texts."""
+    trained: Literal["adapter", "decoder", "model"] = "adapter"
+    """LoRA on the decoder's projections; every weight of the decoder; or the vision tower too."""
     hard_negatives: int = 0
     """Mined negatives for each anchor, at most, beside those in the batch."""
     mining: MiningConfig = field(default_factory=MiningConfig)
@@ -159,6 +166,8 @@ class EvaluateConfig:
     confidence: float = 0.95
     neighbours: int = 10
     geometry_samples: int = 300
+    critic_candidates: int = 128
+    """N of the bound, at most: so many texts are scored under as many page images."""
     examples: int = 100
     """Queries that keep their best samples; the report chooses from them."""
     seed: int = 0
@@ -168,7 +177,7 @@ class EvaluateConfig:
 class LawConfig:
     """Thresholds of the verdict, fixed before the run; stages/law/verdict.py says how each one is used."""
 
-    primary_arm: Arm = "text-only"
+    primary_arm: str = "text-only"
     """The CL arm that the law is judged on; the other arms stand beside it."""
     confidence: float = 0.95
     minimum_effect: float = 0.02
@@ -194,6 +203,26 @@ class LawConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """The law's laboratory: what `lco sweep` adds to a run. Doses here are examples seen in CGP."""
+
+    doses: tuple[int, ...]
+    seeds: tuple[int, ...]
+    budgets: tuple[int, ...]
+    """CL steps after which retrieval is measured, for the ceiling; `refine.steps` is among them."""
+    learning_rates: tuple[float, ...]
+    """CL at every dose tries each, with the first seed; validation documents choose one."""
+    arms: tuple[str, ...]
+    """Further ways to refine, names of `ARMS`, beside the law's primary arm."""
+    compared_doses: tuple[int, ...]
+    """Doses at which arms and linear maps are measured; 0 and the highest are among them."""
+    control_doses: tuple[int, ...]
+    """Doses above 0 of CGP on shuffled and on unrelated pages; the highest is among them."""
+    adapters: tuple[tuple[int, int], ...]
+    """(LoRA rank, alpha) tried at the highest dose."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One complete run, from documents to verdict."""
 
@@ -208,6 +237,22 @@ class Recipe:
     refine: RefineConfig
     evaluate: EvaluateConfig
     law: LawConfig
+    sweep: SweepConfig
+
+
+ARMS: dict[str, dict[str, Any]] = {
+    "text-only": {},
+    "multimodal-20": {"image_share": 0.2},
+    "full fine-tuning": {"trained": "decoder", "learning_rate": 2e-4},
+    "CLIP-style": {
+        "anchors": "texts",
+        "image_share": 1.0,
+        "symmetric": True,
+        "trained": "model",
+        "learning_rate": 2e-4,
+    },
+}
+"""Ways to refine, as changes of a recipe's `RefineConfig`: those that the paper compares."""
 
 
 def tiny() -> Recipe:
@@ -246,6 +291,16 @@ def tiny() -> Recipe:
         ),
         evaluate=EvaluateConfig(max_corpus=600, max_queries=600, generation_samples=400, decoded_samples=64),
         law=LawConfig(),
+        sweep=SweepConfig(
+            doses=(0, 1_600, 3_200, 4_800, 6_400, 9_600, 12_800, 19_200),
+            seeds=(0, 1, 2),
+            budgets=(5, 10, 30, 60),
+            learning_rates=(3e-4, 1e-3, 3e-3),
+            arms=("multimodal-20", "full fine-tuning", "CLIP-style"),
+            compared_doses=(0, 19_200),
+            control_doses=(4_800, 19_200),
+            adapters=((4, 1), (16, 4), (16, 16), (64, 16)),
+        ),
     )
 
 
@@ -296,6 +351,16 @@ def small() -> Recipe:
             max_corpus=2_000, max_queries=1_000, generation_samples=500, decoded_samples=100
         ),
         law=LawConfig(),
+        sweep=SweepConfig(
+            doses=(0, 12_800, 25_600, 51_200, 102_400, 204_800, 409_600, 819_200),
+            seeds=(0, 1, 2),
+            budgets=(25, 50, 100, 200, 400),
+            learning_rates=(1e-4, 4e-4, 1e-3),
+            arms=("multimodal-20", "full fine-tuning", "CLIP-style"),
+            compared_doses=(0, 102_400, 819_200),
+            control_doses=(102_400, 819_200),
+            adapters=((8, 2), (32, 8), (32, 32), (128, 32)),
+        ),
     )
 
 
@@ -366,6 +431,16 @@ def paper(name: str, location: str, engine: EngineConfig) -> Recipe:
             max_corpus=5_000, max_queries=1_000, generation_samples=500, decoded_samples=64, batch_size=8
         ),
         law=LawConfig(),
+        sweep=SweepConfig(
+            doses=(0, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072, 262_144),
+            seeds=(0, 1, 2),
+            budgets=(100, 350, 700, 1_400),
+            learning_rates=(2e-4, 4e-4, 8e-4),
+            arms=("multimodal-20", "full fine-tuning", "CLIP-style"),
+            compared_doses=(0, 262_144),
+            control_doses=(65_536, 262_144),
+            adapters=((16, 16), (64, 16), (64, 128), (256, 16)),
+        ),
     )
 
 

@@ -6,24 +6,20 @@ Directions: query -> page image (the score that counts), query -> page text (the
 text -> its own image (how far both modalities meet). Random ranking and BM25 stand beside them.
 """
 
-import hashlib
-import heapq
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data_prep.queries import Query
-from data_prep.shards import Sample, ShardSource, read_queries
 from infra.process import watch_parent
 from stages.backbone import Backbone, load_backbone
 from stages.evaluate.geometry import all_identical, anisotropy, chance_mutual_knn, mutual_knn
 from stages.evaluate.score import RetrievalScores, random_scores, score_retrieval
+from stages.evaluate.search_task import SearchTask, build_task
 from stages.recipes import EvaluateConfig
 from stages.train.batches import collate
 from stages.train.job import Job, read_job
@@ -32,29 +28,6 @@ from stages.train.sequences import SequenceBuilder, TokenSequence
 
 SHOWN_RESULTS = 5
 BELOW_EVERY_COSINE = -2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchTask:
-    """The corpus and the queries that every model of a run is tested on."""
-
-    corpus: list[Sample]
-    queries: list[Query]
-
-    @cached_property
-    def corpus_ids(self) -> list[str]:
-        return [sample.key for sample in self.corpus]
-
-    @cached_property
-    def relevant(self) -> list[set[str]]:
-        """For each query the keys in the corpus that answer it."""
-        keys = set(self.corpus_ids)
-        return [set(query.relevant) & keys for query in self.queries]
-
-    @cached_property
-    def with_text(self) -> list[int]:
-        """Positions of the samples that have text."""
-        return [position for position, sample in enumerate(self.corpus) if sample.trainable]
 
 
 def main(job_path: Path) -> None:
@@ -89,27 +62,6 @@ def _commit(job: Job, cell: dict, result: dict) -> None:
             configuration=asdict(job.recipe.evaluate),
             counts={"queries": len(result["query_ids"]), "corpus": result["corpus_size"]},
         )
-
-
-def build_task(folder: Path, config: EvaluateConfig) -> SearchTask:
-    """Choose corpus and queries from a test split by the digests of their names, one query a sample first."""
-    source = ShardSource(folder)
-    keys = heapq.nsmallest(config.max_corpus, source.keys(), key=_digest)
-    chosen = source.positions_of(keys)
-    queries = [query for query in read_queries(folder) if chosen.keys() & set(query.relevant)]
-    turn: dict[str, int] = {}
-    ranked = []
-    for query in sorted(queries, key=lambda query: _digest(query.identity)):
-        turn[query.relevant[0]] = turn.get(query.relevant[0], -1) + 1
-        ranked.append((turn[query.relevant[0]], _digest(query.identity), query))
-    queries = [query for _, _, query in sorted(ranked, key=lambda entry: entry[:2])[: config.max_queries]]
-    if not queries:
-        raise ValueError(f"{folder}: no test queries; add documents with text")
-    return SearchTask(corpus=[source[chosen[key]] for key in keys], queries=queries)
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def score_baselines(task: SearchTask, config: EvaluateConfig) -> dict[str, RetrievalScores]:

@@ -6,7 +6,8 @@ import torch
 
 from data_prep.shards import ShardSource
 from stages.evaluate.generation import character_edits, choose, greedy_transcriptions, teacher_forced
-from stages.evaluate.retrieval import build_task, encode, measure_retrieval, score_baselines
+from stages.evaluate.retrieval import encode, measure_retrieval, score_baselines
+from stages.evaluate.search_task import build_task
 from stages.recipes import get_recipe
 from stages.train.batches import collate
 from stages.train.forward import embed

@@ -1,0 +1,80 @@
+"""What every model of a run is tested on: a corpus, its queries, and the candidates of the bound.
+
+Everything is chosen by digests of names, so that all models, and all stages, see the same samples.
+"""
+
+import hashlib
+import heapq
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from data_prep.queries import Query
+from data_prep.shards import Sample, ShardSource, read_queries
+from stages.recipes import EvaluateConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTask:
+    """The corpus and the queries that every model of a run is tested on."""
+
+    corpus: list[Sample]
+    queries: list[Query]
+
+    @cached_property
+    def corpus_ids(self) -> list[str]:
+        return [sample.key for sample in self.corpus]
+
+    @cached_property
+    def relevant(self) -> list[set[str]]:
+        """For each query the keys in the corpus that answer it."""
+        keys = set(self.corpus_ids)
+        return [set(query.relevant) & keys for query in self.queries]
+
+    @cached_property
+    def with_text(self) -> list[int]:
+        """Positions of the samples that have text."""
+        return [position for position, sample in enumerate(self.corpus) if sample.trainable]
+
+
+def build_task(folder: Path, config: EvaluateConfig) -> SearchTask:
+    """Choose corpus and queries from a test split by the digests of their names, one query a sample first."""
+    source = ShardSource(folder)
+    keys = heapq.nsmallest(config.max_corpus, source.keys(), key=_digest)
+    chosen = source.positions_of(keys)
+    queries = [query for query in read_queries(folder) if chosen.keys() & set(query.relevant)]
+    turn: dict[str, int] = {}
+    ranked = []
+    for query in sorted(queries, key=lambda query: _digest(query.identity)):
+        turn[query.relevant[0]] = turn.get(query.relevant[0], -1) + 1
+        ranked.append((turn[query.relevant[0]], _digest(query.identity), query))
+    queries = [query for _, _, query in sorted(ranked, key=lambda entry: entry[:2])[: config.max_queries]]
+    if not queries:
+        raise ValueError(f"{folder}: no test queries; add documents with text")
+    return SearchTask(corpus=[source[chosen[key]] for key in keys], queries=queries)
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One of the N pages among which the bound is measured: its sample and a query for it."""
+
+    sample: Sample
+    query: Query
+
+
+def candidates_of(task: SearchTask, count: int) -> list[Candidate]:
+    """Return up to `count` candidates with distinct samples, in the order of the task's queries.
+
+    The first n of them are the candidates for a smaller N.
+    """
+    samples = {sample.key: sample for sample in task.corpus if sample.trainable}
+    chosen: dict[str, Candidate] = {}
+    for query, relevant in zip(task.queries, task.relevant, strict=True):
+        key = next((key for key in sorted(relevant) if key in samples and key not in chosen), None)
+        if key is not None and len(chosen) < count:
+            chosen[key] = Candidate(sample=samples[key], query=query)
+    return list(chosen.values())
