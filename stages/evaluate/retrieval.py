@@ -8,9 +8,10 @@ text -> its own image (how far both modalities meet). Random ranking and BM25 st
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def main(job_path: Path) -> None:
     watch_parent()
     job = read_job(job_path)
     config = job.recipe.evaluate
-    task = build_task(job.inputs["target_test"].path, config)
+    task = build_task(job.inputs["evaluated"].path, config)
     baselines = {name: scores.to_json() for name, scores in score_baselines(task, config).items()}
     cells = job.own_cells()
     for number, cell in enumerate(cells, start=1):
@@ -49,8 +50,14 @@ def main(job_path: Path) -> None:
             total=len(cells),
             metrics={},
         )
-        place = {name: cell[name] for name in ("dose", "seed", "arm")}
-        _commit(job, cell, place | result | {"baselines": baselines})
+        _commit(job, cell, place_of(cell) | result | {"baselines": baselines})
+
+
+def place_of(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """What names a model among those of a sweep; None where a field has no meaning (a seed before CL)."""
+    names = ("dose", "seed", "arm", "pages", "steps", "split")
+    defaults = {"pages": "target", "split": "test"}
+    return {name: cell.get(name, defaults.get(name)) for name in names}
 
 
 def _commit(job: Job, cell: dict, result: dict) -> None:
