@@ -5,16 +5,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BEFORE_CL = "before CL"
+from stages.law.cells import (
+    BEFORE_CL,
+    METRICS,
+    EvidenceError,
+    check_same_queries,
+    is_laboratory_arm,
+    name_of,
+    per_query,
+    select,
+)
+
 MINIMUM_DOCUMENTS = 10
 DIRECTIONS = ("query_to_image", "query_to_text", "text_to_image")
-METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")
 _PER_BLOCK = ("nats", "bytes", "tokens", "correct")
 _PER_DECODED_BLOCK = ("edits", "characters")
-
-
-class EvidenceError(ValueError):
-    """The cells of a run do not belong together; the message names the cell and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,22 +137,28 @@ class Evidence:
         }
 
 
-def read_evidence(generation: Sequence[dict], retrieval: Sequence[dict], item: str = "page") -> Evidence:
+def read_evidence(
+    generation: Sequence[dict], retrieval: Sequence[dict], item: str = "page", steps: int | None = None
+) -> Evidence:
     """Build evidence from the contents of generation.json and retrieval.json files.
 
-    ``item``: what a sample is called, "page" or "passage".
+    Of a sweep's cells only those of the target's pages on the test split belong here, before CL or after
+    ``steps`` CL steps (None: every arm has one number of steps); stages/law/read_laboratory.py reads the
+    others. ``item``: what a sample is called, "page" or "passage".
 
     Raises:
         EvidenceError: a dose is missing, repeated or without its other half; queries or corpora differ
             between cells; seeds differ between doses of an arm.
     """
+    generation = select(generation, arm=None)
+    retrieval = _of_the_law(retrieval, steps)
     by_dose = {cell["dose"]: cell for cell in generation}
     doses = tuple(sorted(by_dose))
     if len(by_dose) != len(generation) or 0 not in by_dose:
         raise EvidenceError(
             f"generation cells have doses {[c['dose'] for c in generation]}; need each once, and 0."
         )
-    _check_same_queries(retrieval)
+    check_same_queries(retrieval)
     grouped = _by_dose_and_arm(retrieval)
     unknown = sorted({dose for dose, _ in grouped} ^ set(doses))
     if unknown:
@@ -161,7 +172,7 @@ def read_evidence(generation: Sequence[dict], retrieval: Sequence[dict], item: s
         base=tuple(_reading(by_dose[dose]["corpora"]["base"]) for dose in doses),
         cells={key: _stack(cells) for key, cells in grouped.items()},
         seeds=_seeds(grouped),
-        baselines={name: _per_query(d) for name, d in first["baselines"].items()},
+        baselines={name: per_query(d) for name, d in first["baselines"].items()},
         queries=len(first["query_ids"]),
         corpus_size=first["corpus_size"],
         corpus_pages=first["corpus_pages"],
@@ -188,16 +199,15 @@ def _reading_json(reading: Reading) -> dict:
     return {name: values.tolist() for name, values in vars(reading).items()}
 
 
-def _check_same_queries(retrieval: Sequence[dict]) -> None:
-    if not retrieval:
+def _of_the_law(retrieval: Sequence[dict], steps: int | None) -> list[dict]:
+    found = [
+        cell
+        for cell in select(retrieval)
+        if (steps is None or cell.get("steps") in (None, steps)) and not is_laboratory_arm(cell["arm"])
+    ]
+    if not found:
         raise EvidenceError("no retrieval cells; run the retrieval stage first.")
-    first = retrieval[0]
-    for cell in retrieval:
-        if cell["query_ids"] != first["query_ids"] or cell["corpus_size"] != first["corpus_size"]:
-            raise EvidenceError(
-                f"{_name(cell)} was scored on other queries or pages than {_name(first)}; "
-                "evaluate all cells on one split."
-            )
+    return found
 
 
 def _by_dose_and_arm(retrieval: Sequence[dict]) -> dict[tuple[int, str], list[dict]]:
@@ -214,22 +224,14 @@ def _seeds(grouped: dict[tuple[int, str], list[dict]]) -> dict[str, tuple[int, .
         seeds = tuple(cell["seed"] or 0 for cell in cells)
         if len(set(seeds)) != len(seeds) or found.setdefault(arm, seeds) != seeds:
             raise EvidenceError(
-                f"{_name(cells[0])} has seeds {seeds}, elsewhere {found[arm]}; run the same seeds."
+                f"{name_of(cells[0])} has seeds {seeds}, elsewhere {found[arm]}; run the same seeds."
             )
     return found
 
 
 def _stack(cells: Sequence[dict]) -> dict[tuple[str, str], np.ndarray]:
     return {
-        (direction, metric): np.stack([_per_query(cell["directions"][direction])[metric] for cell in cells])
+        (direction, metric): np.stack([per_query(cell["directions"][direction])[metric] for cell in cells])
         for direction in DIRECTIONS
         for metric in METRICS
     }
-
-
-def _per_query(scores: dict) -> dict[str, np.ndarray]:
-    return {metric: np.array(scores["per_query"][metric], dtype=np.float64) for metric in METRICS}
-
-
-def _name(cell: dict) -> str:
-    return f"retrieval at dose {cell['dose']}, {cell['arm'] or BEFORE_CL}, seed {cell['seed']}"

@@ -1,0 +1,63 @@
+"""Cells: the contents of the JSON files that the stages committed, chosen by where they stand in a sweep.
+
+A cell's place is (pages, dose, arm, seed, steps, split). Files of a plain run name fewer of them: there
+`pages` is "target", `split` is "test", and CL has the recipe's number of steps.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+BEFORE_CL = "before CL"
+METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")
+_LABORATORY_ARMS = ("equal compute", "lr ", "rank ")
+
+
+class EvidenceError(ValueError):
+    """The cells of a run do not belong together; the message names the cell and what to do."""
+
+
+def select(
+    cells: Iterable[dict], *, pages: str = "target", split: str = "test", **place: object
+) -> list[dict]:
+    """Cells of these pages and this split whose other fields equal `place` (absent fields are None)."""
+    return [
+        cell
+        for cell in cells
+        if pages_of(cell) == pages
+        and cell.get("split", "test") == split
+        and all(cell.get(name) == value for name, value in place.items())
+    ]
+
+
+def pages_of(cell: dict) -> str:
+    """What CGP was trained on: "target", "shuffled" or "unrelated"."""
+    return cell.get("pages", "target")
+
+
+def is_laboratory_arm(arm: str | None) -> bool:
+    """Whether an arm exists for the laboratory alone: equal compute, learning rates, adapters."""
+    return arm is not None and arm.startswith(_LABORATORY_ARMS)
+
+
+def per_query(scores: dict) -> dict[str, np.ndarray]:
+    """Metric -> ``[queries]`` of one direction of a retrieval.json."""
+    return {metric: np.array(scores["per_query"][metric], dtype=np.float64) for metric in METRICS}
+
+
+def check_same_queries(retrieval: Sequence[dict]) -> None:
+    """Raise EvidenceError where a cell was scored on other queries or another corpus than the first."""
+    first = retrieval[0]
+    for cell in retrieval:
+        if cell["query_ids"] != first["query_ids"] or cell["corpus_size"] != first["corpus_size"]:
+            raise EvidenceError(
+                f"{name_of(cell)} was scored on other queries or pages than {name_of(first)}; "
+                "evaluate all cells on one split."
+            )
+
+
+def name_of(cell: dict) -> str:
+    """A cell in words, for errors."""
+    pages = "" if pages_of(cell) == "target" else f", {pages_of(cell)} pages"
+    steps = f", {cell['steps']} steps" if cell.get("steps") else ""
+    return f"retrieval at dose {cell['dose']}{pages}, {cell['arm'] or BEFORE_CL}{steps}, seed {cell['seed']}"
