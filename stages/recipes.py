@@ -171,6 +171,10 @@ class EvaluateConfig:
     examples: int = 100
     """Queries that keep their best samples; the report chooses from them."""
     seed: int = 0
+    fit_samples: int = 1000
+    """Training samples that whitening and the linear projection are fitted on, chosen by digest of key."""
+    projection_steps: int = 300
+    projection_learning_rate: float = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
