@@ -1,4 +1,4 @@
-"""The `lco` command: `lco run`, `plan`, `up` and `bootstrap`. Imports nothing slow before it must."""
+"""The `lco` command: `lco run`, `sweep`, `plan`, `up` and `bootstrap`. Imports nothing slow before it must."""
 
 from __future__ import annotations
 
@@ -31,6 +31,27 @@ class Run:
     """Numbers of pretraining examples to compare, 0 among them. Default: the recipe's."""
     seeds: tuple[int, ...] | None = None
     """Seeds of contrastive refinement, one model each per dose. Default: the recipe's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Run the law's laboratory: doses, seeds, controls, ceilings, baselines, the bound. No server needed.
+
+    Takes an hour or two with recipe tiny on two cores; what is interrupted goes on when it is started again."""
+
+    recipe: RecipeName = "tiny"
+    """Named configuration; its part `sweep` says which doses, seeds, budgets, arms and controls."""
+    documents: Path | None = None
+    """Folder of PDFs and page images, read with its subfolders. Default: the sample documents."""
+    other_documents: tuple[Path, ...] = ()
+    """Folders that are only searched, to see how far what was learned carries."""
+    output: Path | None = None
+    """Folder for outputs, reports and logs; what is in it is reused, also what `lco run` made.
+    Default: LCO_OUTPUT, else ./lco-output."""
+    doses: tuple[int, ...] | None = None
+    """Numbers of pretraining examples to compare, 0 among them. Default: the recipe's sweep."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds of contrastive refinement. Default: the recipe's sweep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +89,7 @@ Does continual generative pretraining raise page retrieval on these documents?
   lco run                                          the sample documents, recipe tiny
   lco run --documents ~/pdfs --output ~/lco        your own folder of PDFs
   lco run --doses 0 3200 9600 --seeds 0 1 2        other doses and seeds
+  lco sweep                                        the law's laboratory: controls, ceilings, the bound
   lco plan --recipe paper-3b --gpus 8              memory, time and GPU-hours before a launch
   lco plan --recipe tiny --device cpu --peak-tflops 0.05
   lco up                                           Prefect and MLflow pages, then:
@@ -77,6 +99,7 @@ Does continual generative pretraining raise page retrieval on these documents?
 
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Up, tyro.conf.subcommand("up")]
     | Annotated[Bootstrap, tyro.conf.subcommand("bootstrap")]
@@ -91,6 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
     with exit_status() as status:
         if isinstance(command, Run):
             status.code = _run(command)
+        elif isinstance(command, Sweep):
+            status.code = _run(command, flow="pipelines.sweep:sweep", others=command.other_documents)
         elif isinstance(command, Plan):
             status.code = plan(command)
         elif isinstance(command, Up):
@@ -100,16 +125,17 @@ def main(arguments: list[str] | None = None) -> int:
     return status.code
 
 
-def _run(command: Run) -> int:
+def _run(command: Run | Sweep, *, flow: str = "pipelines.flow:lco", others: tuple[Path, ...] = ()) -> int:
     parameters = check_parameters(
         recipe=command.recipe,
         documents=command.documents,
         doses=command.doses,
         seeds=command.seeds,
         output=command.output,
+        others=others,
     )
     require_base_model(chosen_recipe(parameters))
-    return run(parameters)
+    return run(parameters, flow=flow)
 
 
 def _up(command: Up) -> int:

@@ -1,49 +1,40 @@
-"""The flow `lco`: documents -> shards -> pretrain (CGP) -> refine (CL) -> evaluation -> law.
-
-Tasks are thin: they name the cells of a stage, let `run_stage` reuse or compute them, and hand on references
-(a path and a content digest). No data and no model passes through Prefect.
-
-Prefect's own cache stays off. The fingerprint that names an output in our store is the cache key already:
-the store verifies what it finds, works without a server and holds no pickle, whereas a Prefect record would
-be a second truth about the same output that can outlive it.
-"""
+"""The flow `lco`: documents -> shards -> pretrain (CGP) -> refine (CL) -> evaluation -> law."""
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.context import get_run_context
 from prefect.logging import get_run_logger
 
 from infra.launcher import Launcher, LocalLauncher
 from infra.settings import Settings
 from infra.tracking import open_tracker
-from pipelines.console import LineReporter, LoggedReporter, Reporter, clock_time, current_reporter
-from pipelines.parameters import RecipeName, RunParameters, base_model_digest, check_parameters, chosen_recipe
+from pipelines.console import LineReporter, LoggedReporter, Reporter, current_reporter
+from pipelines.parameters import RecipeName, RunParameters, check_parameters, chosen_recipe
 from pipelines.record import RunRecord, how_to_open_mlflow
-from pipelines.results import dose_table, format_table, inventory_summary, read_json, values
+from pipelines.results import dose_table, format_table, read_json, values
 from pipelines.stage_definition import STAGES, Cell, Reference, StageDefinition, model_cells
-from pipelines.stage_runner import PipelineRun, reference, run_stage
+from pipelines.stage_runner import PipelineRun
+from pipelines.tasks import (
+    PrepareDocuments,
+    before_refinement,
+    generation_quality,
+    hard_negatives,
+    page_retrieval,
+    prepare_base_documents,
+    prepare_target_documents,
+    pretrain,
+    refine,
+    refine_cells,
+    scaling_law,
+)
 from stages.recipes import Recipe
-
-Prepared = dict[str, Reference]
-"""{"train", "validation", "test", "inventory"} of one folder of documents."""
-
-PrepareDocuments = Callable[..., Any]
-"""`data_prep.prepare.prepare_documents` or a stand-in."""
-
-QUARANTINED_SHOWN = 10
-
-
-def stage_task(name: str) -> Callable[[Callable], Any]:
-    """A Prefect task that keeps no result: references are small, and our store is what persists."""
-    return task(name=name, cache_policy=NO_CACHE, persist_result=False)
 
 
 @flow(name="lco", persist_result=False)
@@ -79,26 +70,45 @@ def run_pipeline(
 
     `stages`, `launcher`, `prepare`: what does the work; tests bring their own.
     """
-    with _pipeline_run(parameters, stages, launcher or LocalLauncher()) as run:
+    recipe = chosen_recipe(parameters)
+    with pipeline_run("lco", recipe, parameters, stages, launcher or LocalLauncher()) as run:
         target = prepare_target_documents(run, prepare)
         base = prepare_base_documents(run, prepare)
         pretrained = pretrain(run, target, base)
         generation = generation_quality(run, pretrained, target, base)
-        negatives = hard_negatives(run, target) if run.recipe.refine.hard_negatives else None
-        refined = refine(run, pretrained, target, negatives)
-        retrieval = page_retrieval(run, pretrained, refined, target)
-        trained = {"pretrain": pretrained, "refine": refined}
-        verdict = scaling_law(run, trained, generation, retrieval, target, base)
-        return _publish(run, verdict)
+        negatives = hard_negatives(run, target) if recipe.refine.hard_negatives else None
+        refined = refine(run, arms_of_the_recipe(recipe, pretrained), target, negatives)
+        found = before_refinement(pretrained) + model_cells(refined, split="test")
+        measured = {
+            "pretrain": pretrained,
+            "refine": refined,
+            "generation": generation,
+            "retrieval": page_retrieval(run, found, target["test"]),
+        }
+        return publish(run, scaling_law(run, measured, target, base))
+
+
+def arms_of_the_recipe(recipe: Recipe, pretrained: list[Reference]) -> list[Cell]:
+    """Every arm at every dose with every seed, dose by dose."""
+    return [
+        cell
+        for model in pretrained
+        for seed in recipe.refine.seeds
+        for arm in recipe.refine.arms
+        for cell in refine_cells([model], arm=arm, seeds=[seed], steps=[recipe.refine.steps])
+    ]
 
 
 @contextmanager
-def _pipeline_run(
-    parameters: RunParameters, stages: Mapping[str, StageDefinition], launcher: Launcher
+def pipeline_run(
+    flow_name: str,
+    recipe: Recipe,
+    parameters: RunParameters,
+    stages: Mapping[str, StageDefinition],
+    launcher: Launcher,
 ) -> Iterator[PipelineRun]:
     """What the stages share; at the end every MLflow run has its true status, whatever happened."""
     settings = Settings.from_environment(output=parameters.output)
-    recipe = chosen_recipe(parameters)
     flow_run = get_run_context().flow_run
     logs = settings.runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{flow_run.name}"
     logs.mkdir(parents=True)
@@ -111,7 +121,7 @@ def _pipeline_run(
         "logs": logs,
     }
     tracker = open_tracker(settings)
-    record = RunRecord(tracker, recipe=recipe, name=f"lco {recipe.name} {flow_run.name}", tags=tags)
+    record = RunRecord(tracker, recipe=recipe, name=f"{flow_name} {recipe.name} {flow_run.name}", tags=tags)
     try:
         yield PipelineRun(
             recipe=recipe,
@@ -138,157 +148,7 @@ def _reporter() -> Reporter:
     return LineReporter(log, interval=30.0) if terminal is None else LoggedReporter(terminal, log)
 
 
-@stage_task("prepare target documents")
-def prepare_target_documents(run: PipelineRun, prepare: PrepareDocuments | None = None) -> Prepared:
-    """The documents that the verdict is about: the person's own, or the samples in the repository."""
-    return _prepare(run, "target", run.recipe.target_documents, prepare)
-
-
-@stage_task("prepare base documents")
-def prepare_base_documents(run: PipelineRun, prepare: PrepareDocuments | None = None) -> Prepared:
-    """The base language's documents: replay during pretraining, and the measure of forgetting."""
-    return _prepare(run, "base", run.recipe.base_documents, prepare)
-
-
-@stage_task("pretrain (CGP)")
-def pretrain(run: PipelineRun, target: Prepared, base: Prepared) -> list[Reference]:
-    """One model per dose, from one training run."""
-    inputs = {"target_train": target["train"], "base_train": base["train"]}
-    return run_stage(run, "pretrain", inputs=inputs, cells=pretrain_cells(run.recipe))
-
-
-def pretrain_cells(recipe: Recipe) -> list[Cell]:
-    """One cell per dose.
-
-    With a learning rate that falls at the end, every checkpoint depends on where the end is.
-    """
-    base_model = {"base_model": base_model_digest(recipe)}
-    end = {"last_dose": max(recipe.pretrain.doses)} if recipe.pretrain.decay_steps else {}
-    return [Cell(key={"dose": dose, **end}, inputs=base_model) for dose in recipe.pretrain.doses]
-
-
-@stage_task("generation quality")
-def generation_quality(
-    run: PipelineRun, pretrained: list[Reference], target: Prepared, base: Prepared
-) -> list[Reference]:
-    """How well each dose writes held-out pages, of both languages."""
-    inputs = {"target_test": target["test"], "base_test": base["test"]}
-    return run_stage(run, "generation", inputs=inputs, cells=model_cells(pretrained))
-
-
-@stage_task("hard negatives")
-def hard_negatives(run: PipelineRun, target: Prepared) -> Reference:
-    """Negatives for every training query, mined with BM25 and the base model: the same for all doses."""
-    cell = Cell(
-        key={}, job={"model": run.recipe.backbone.location}, inputs={"model": base_model_digest(run.recipe)}
-    )
-    [mined] = run_stage(run, "mine", inputs={"target_train": target["train"]}, cells=[cell])
-    return mined
-
-
-@stage_task("refine (CL)")
-def refine(
-    run: PipelineRun, pretrained: list[Reference], target: Prepared, negatives: Reference | None = None
-) -> list[Reference]:
-    """One embedding model per dose, seed and arm (text-only, multimodal)."""
-    cells = [
-        Cell(key={"dose": cell.key["dose"], "seed": seed, "arm": arm}, job=cell.job, inputs=cell.inputs)
-        for cell in model_cells(pretrained)
-        for seed in run.recipe.refine.seeds
-        for arm in run.recipe.refine.arms
-    ]
-    inputs = {"target_train": target["train"]} | ({"negatives": negatives} if negatives else {})
-    return run_stage(run, "refine", inputs=inputs, cells=cells)
-
-
-@stage_task("page retrieval")
-def page_retrieval(
-    run: PipelineRun, pretrained: list[Reference], refined: list[Reference], target: Prepared
-) -> list[Reference]:
-    """Retrieval by every model, before CL (no seed, no arm) and after."""
-    before = [{**model, "seed": None, "arm": None} for model in pretrained]
-    return run_stage(
-        run, "retrieval", inputs={"target_test": target["test"]}, cells=model_cells([*before, *refined])
-    )
-
-
-@stage_task("scaling law")
-def scaling_law(
-    run: PipelineRun,
-    trained: Mapping[str, list[Reference]],
-    generation: list[Reference],
-    retrieval: list[Reference],
-    target: Prepared,
-    base: Prepared,
-) -> Reference:
-    """Everything measured so far, into a verdict and a report."""
-    inputs = {
-        "target_test": target["test"],
-        "target_inventory": target["inventory"],
-        "base_inventory": base["inventory"],
-    }
-    measured = {**trained, "generation": generation, "retrieval": retrieval}
-    [verdict] = run_stage(run, "law", inputs=inputs, cells=[law_cell(measured)])
-    return verdict
-
-
-def law_cell(measured: Mapping[str, list[Reference]]) -> Cell:
-    """The law's only cell: it depends on the content of every output, by stage, and on whose it is."""
-    without_digest = {
-        name: [{key: value for key, value in one.items() if key != "digest"} for one in references]
-        for name, references in measured.items()
-    }
-    digests = {
-        f"{name} {[one.get(key) for key in ('dose', 'seed', 'arm')]}": one["digest"]
-        for name, references in measured.items()
-        for one in references
-    }
-    return Cell(key={}, job={"cells": without_digest}, inputs=digests)
-
-
-def _prepare(run: PipelineRun, which: str, documents: str, prepare: PrepareDocuments | None) -> Prepared:
-    """Shards of one folder of documents. Raises data_prep.errors.NoUsableDocuments."""
-    if prepare is None:
-        from data_prep.prepare import prepare_documents as prepare  # slow to import: codecs and shard readers
-
-    title, began, started_at = f"{which} documents", time.monotonic(), time.time()
-    child = run.record.child(
-        f"prepare {which} documents", tags={"stage": "prepare"}, params={"documents": documents}
-    )
-    run.reporter.stage_started(title, cells=1, reused=0)
-    try:
-        prepared = prepare(
-            Path(documents),
-            run.recipe.documents,
-            run.store,
-            lambda done, total, label: run.reporter.progress(label=label, step=done, total=total),
-        )
-    except BaseException:
-        run.reporter.stage_finished(f"{title}: stopped")
-        raise
-    references = {
-        name: reference(getattr(prepared, name)) for name in ("train", "validation", "test", "inventory")
-    }
-    used, quarantined, problems = inventory_summary(references["inventory"]["path"])
-    reused = all(
-        (Path(one["path"]) / "manifest.json").stat().st_mtime < started_at for one in references.values()
-    )
-    verb = "reused" if reused else f"done ({clock_time(time.monotonic() - began)})"
-    run.reporter.stage_finished(f"{title}: {verb}, {used} used, {quarantined} could not be used")
-    for problem in problems[:QUARANTINED_SHOWN]:
-        run.reporter.note(f"  {problem}")
-    if len(problems) > QUARANTINED_SHOWN:
-        run.reporter.note(f"  ... and {len(problems) - QUARANTINED_SHOWN} more, all in the report")
-    for name in ("train", "validation", "test"):
-        run.record.dataset(f"{which} {name}", references[name], context=name, run=child)
-        run.record.dataset(f"{which} {name}", references[name], context=name)
-    run.record.tags(child, {"reused": str(reused).lower()})
-    run.record.metrics(child, {"documents/used": used, "documents/quarantined": quarantined}, step=0)
-    run.record.finish(child)
-    return references
-
-
-def _publish(run: PipelineRun, verdict: Reference) -> dict[str, Any]:
+def publish(run: PipelineRun, verdict: Reference) -> dict[str, Any]:
     """Show the result in MLflow, in Prefect and as the newest report of the output folder."""
     folder = Path(verdict["path"])
     finding = read_json(folder, "verdict.json")

@@ -30,6 +30,8 @@ class RunParameters:
     doses: tuple[int, ...] | None
     seeds: tuple[int, ...] | None
     output: Path
+    others: tuple[Path, ...] = ()
+    """Folders of documents that a sweep only searches."""
 
 
 def check_parameters(
@@ -39,6 +41,7 @@ def check_parameters(
     doses: Sequence[int] | None,
     seeds: Sequence[int] | None,
     output: str | Path | None,
+    others: Sequence[str | Path] | None = None,
 ) -> RunParameters:
     """Parameters in their final form: absolute paths, sorted doses. Raises BadParameter."""
     if recipe not in RECIPES:
@@ -58,6 +61,7 @@ def check_parameters(
         doses=None if doses is None else _doses(doses, multiple_of=get_recipe(recipe).pretrain.batch_size),
         seeds=None if seeds is None else _seeds(seeds),
         output=output,
+        others=_other_folders(others or ()),
     )
 
 
@@ -115,6 +119,17 @@ def _documents_folder(documents: Path) -> Path:
     if not os.access(documents, os.R_OK | os.X_OK):
         raise BadParameter(f"documents folder {documents} cannot be read: check its permissions")
     return documents
+
+
+def _other_folders(others: Sequence[str | Path]) -> tuple[Path, ...]:
+    folders = tuple(_documents_folder(Path(folder)) for folder in others)
+    names = [folder.name for folder in folders]
+    taken = [name for name in names if names.count(name) > 1 or name in ("test", "validation")]
+    if taken:
+        raise BadParameter(
+            f"other documents: the folder name {taken[0]!r} is taken: rename or link the folder"
+        )
+    return folders
 
 
 def _doses(doses: Sequence[int], *, multiple_of: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from infra.store import Committed
 from infra.tracking import ResilientTracker, Status
 from pipelines.results import DoseRow, output_metrics, read_json, values
 from pipelines.services import command
-from pipelines.stage_definition import Cell, Reference, StageDefinition, recipe_part
+from pipelines.stage_definition import PLACE, Cell, Reference, StageDefinition, recipe_part
 from stages.recipes import Recipe
 
 LEDGER = (
@@ -66,12 +66,12 @@ class RunRecord:
         *,
         reused: bool,
     ) -> CellRecord:
-        """The child run of one cell; dose, seed and arm are params and tags.
+        """The child run of one cell; its place (dose, seed, arm, ...) is params and tags.
 
         That of a reused cell starts when it is finished, with everything in it: a request for each thing took
         a minute. It saw its settings and inputs in the run that computed it; its fingerprint leads there.
         """
-        key = {field: value for field, value in cell.key.items() if value is not None}
+        key = {field: cell.key[field] for field in PLACE if cell.key.get(field) is not None}
         tags = {"stage": stage.name, "fingerprint": fingerprint, "reused": str(reused).lower(), **key}
         record = CellRecord(self, stage.name, name=_short_name(stage, key), tags=tags)
         self._cells.append(record)
@@ -170,7 +170,7 @@ class CellRecord:
         place = {"output": str(committed.path), "content_digest": committed.manifest.content_digest}
         self.ledger |= {name: metrics[f"summary/{name}"] for name in LEDGER if f"summary/{name}" in metrics}
         if self.run is None:
-            key = {name: self._tags[name] for name in ("dose", "seed", "arm") if name in self._tags}
+            key = {name: self._tags[name] for name in PLACE if name in self._tags}
             self.run = self._record.child(
                 self._name, tags={**self._tags, **place}, params=key, metrics=metrics
             )
@@ -181,9 +181,13 @@ class CellRecord:
 
 
 def _short_name(stage: StageDefinition, key: Mapping[str, Any]) -> str:
-    """`d4800 s0 text-only - refine`: MLflow's lists cut long names, and what differs must come first."""
-    short = {"dose": "d{}", "seed": "s{}", "arm": "{}"}
-    place = " ".join(text.format(key[name]) for name, text in short.items() if name in key)
+    """`d4800 s0 text-only 30 steps - refine`: MLflow's lists cut long names, and what differs must come
+    first."""
+    short = {"dose": "d{}", "pages": "{}", "seed": "s{}", "arm": "{}", "steps": "{} steps", "split": "{}"}
+    usual = {"pages": "target", "split": "test"}
+    place = " ".join(
+        text.format(key[name]) for name, text in short.items() if name in key and key[name] != usual.get(name)
+    )
     return f"{place} - {stage.name}" if place else stage.name
 
 

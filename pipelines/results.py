@@ -13,7 +13,7 @@ from stages.law.evidence import DIRECTIONS, METRICS
 DoseRow = dict[str, Any]
 """{"dose": int, "target nats per byte": {"value", "low", "high"}, ..., "nDCG@10 <arm>": {...}}"""
 
-PLACE = ("dose", "seed", "arm", "steps", "temperature")
+SETTINGS = ("dose", "seed", "steps", "temperature", "learning_rate", "lora_rank", "lora_alpha")
 """Fields of training.json that are settings."""
 
 
@@ -32,7 +32,7 @@ def output_metrics(stage: str, folder: str | Path) -> dict[str, float]:
         return {
             f"summary/{name}": float(value)
             for name, value in training.items()
-            if name not in PLACE and _is_number(value)
+            if name not in SETTINGS and _is_number(value)
         }
     return {}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 import os
 import signal
@@ -46,11 +47,15 @@ Pipeline = Callable[[RunParameters], dict[str, Any]]
 
 
 def run(
-    parameters: RunParameters, *, console: Console | None = None, pipeline: Pipeline | None = None
+    parameters: RunParameters,
+    *,
+    flow: str = "pipelines.flow:lco",
+    console: Console | None = None,
+    pipeline: Pipeline | None = None,
 ) -> int:
-    """Run the pipeline and print what it found; return the exit status.
+    """Run a flow (`module:name`) and print what it found; return the exit status.
 
-    `pipeline` is called inside the environment of a run and must run a flow; None: the flow `lco`.
+    `pipeline`: called instead, inside the environment of a run; it must run a flow.
     """
     console = console or Console()
     began = time.monotonic()
@@ -59,7 +64,7 @@ def run(
         settings.runs.mkdir(parents=True, exist_ok=True)
         console.print(f"Output folder: {settings.output}", markup=False, highlight=False)
         with prefect_server(settings) as server:
-            pipeline = pipeline or _flow()
+            pipeline = pipeline or _pipeline(flow)
             log_path = _quiet_libraries(settings.runs)
             console.print(f"Log of Prefect and MLflow: {log_path}", markup=False, highlight=False)
             _wait_for(server, console)
@@ -166,16 +171,19 @@ def prefect_server_definition(settings: Settings, *, port: int, ui: bool) -> Ser
     )
 
 
-def _flow() -> Pipeline:
-    from pipelines.flow import lco
+def _pipeline(flow: str) -> Pipeline:
+    module, name = flow.split(":")
+    function = getattr(importlib.import_module(module), name)
 
     def pipeline(parameters: RunParameters) -> dict[str, Any]:
-        return lco(
+        others = {"other_documents": list(map(str, parameters.others))} if parameters.others else {}
+        return function(
             recipe=parameters.recipe,
             documents=None if parameters.documents is None else str(parameters.documents),
             doses=None if parameters.doses is None else list(parameters.doses),
             seeds=None if parameters.seeds is None else list(parameters.seeds),
             output=str(parameters.output),
+            **others,
         )
 
     return pipeline

@@ -28,6 +28,7 @@ class StageDefinition:
     is not.
 
     `distributed`: one cell takes the processes that the recipe's part asks for; one process otherwise.
+    `milestone`: the field of a cell's key that a training passes through; such cells share one training.
     `independent_cells`: the program shares its cells out, so that several workers may run side by side.
     """
 
@@ -40,30 +41,37 @@ class StageDefinition:
     libraries: tuple[str, ...] = ("torch", "transformers")
     schema_version: int = 1
     distributed: bool = False
+    milestone: str | None = None
     independent_cells: bool = False
+
+
+PLACE = ("dose", "pages", "seed", "arm", "steps", "split")
+"""Fields that tell the cells of a run apart; see `place_in_words`."""
+
+
+def place_in_words(key: Mapping[str, Any]) -> str:
+    """`dose 4,800 of shuffled pages, seed 0, text-only, 30 steps`; empty for a stage of one cell."""
+    dose = None if key.get("dose") is None else f"dose {key['dose']:,}"
+    if dose and key.get("pages", "target") != "target":
+        dose += f" of {key['pages']} pages"
+    words = {"seed": "seed {}", "arm": "{}", "steps": "{} steps"}
+    others = (text.format(key[name]) for name, text in words.items() if key.get(name) is not None)
+    split = key.get("split") if key.get("split") != "test" else None
+    return ", ".join(part for part in (dose, *others, split) if part)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One unit of a stage's work, committed as one output.
 
-    `key` names it (dose, seed, arm); `job` holds what else the program needs (paths); `inputs` the content
-    digests of what `job` points to. Paths never enter the fingerprint: a moved store stays valid.
+    `key` names it (`PLACE`, and for refinement the changes of the recipe that its arm makes); `job` holds
+    what else the program needs (paths); `inputs` the content digests of what `job` points to. Paths never
+    enter the fingerprint: a moved store stays valid.
     """
 
     key: Mapping[str, Any]
     job: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """`dose 300, seed 0, text-only`, empty for a stage of one cell."""
-        words = {"dose": "dose {}", "seed": "seed {}", "arm": "{}"}
-        return ", ".join(
-            words[name].format(value)
-            for name, value in self.key.items()
-            if name in words and value is not None
-        )
 
 
 # Where the base model lies changes nothing; its content does, as an input of pretraining.
@@ -85,6 +93,7 @@ STAGES: Mapping[str, StageDefinition] = {
             packages=(*_COMMON, "stages.pretrain"),
             libraries=("torch", "transformers", "deepspeed", "grain"),
             distributed=True,
+            milestone="dose",
         ),
         StageDefinition(
             name="generation",
@@ -97,6 +106,21 @@ STAGES: Mapping[str, StageDefinition] = {
             independent_cells=True,
         ),
         StageDefinition(
+            name="critic",
+            title="generative critic",
+            module="stages.evaluate.critic",
+            recipe_parts=("backbone", "evaluate"),
+            not_used=LOCATION,
+            packages=(
+                *_COMMON,
+                "stages.evaluate.critic",
+                "stages.evaluate.score",
+                "stages.evaluate.search_task",
+            ),
+            libraries=("torch", "transformers", "pytrec-eval-terrier"),
+            independent_cells=True,
+        ),
+        StageDefinition(
             name="refine",
             title="contrastive refinement (CL)",
             module="stages.refine",
@@ -105,11 +129,13 @@ STAGES: Mapping[str, StageDefinition] = {
                 *LOCATION,
                 "refine.seeds",
                 "refine.arms",
+                "refine.steps",  # a cell has its own
                 *(f"refine.engine.{name}" for name in ENGINE_ONLY),
             ),
             packages=(*_COMMON, "stages.refine"),
             libraries=("torch", "transformers", "deepspeed", "grain", "peft"),
             distributed=True,
+            milestone="steps",
             independent_cells=True,
         ),
         StageDefinition(
@@ -117,7 +143,7 @@ STAGES: Mapping[str, StageDefinition] = {
             title="hard negatives",
             module="stages.refine.mining",
             recipe_parts=("backbone", "refine"),
-            not_used=(*LOCATION, "refine.seeds", "refine.arms"),
+            not_used=(*LOCATION, "refine.seeds", "refine.arms", "refine.steps"),
             packages=(*_COMMON, "stages.refine.mining"),
             libraries=("torch", "transformers", "bm25s"),
         ),
@@ -186,16 +212,16 @@ def cell_fingerprint(stage: StageDefinition, recipe: Recipe, cell: Cell, inputs:
 def training_fingerprint(
     stage: StageDefinition, recipe: Recipe, cell: Cell, inputs: Mapping[str, str]
 ) -> str:
-    """Name of the training that makes a cell, whose checkpoints it continues from: all doses share one."""
-    key = {name: value for name, value in cell.key.items() if name != "dose"}
+    """Name of the training that makes a cell, whose checkpoints it continues from: milestones share one."""
+    key = {name: value for name, value in cell.key.items() if name != stage.milestone}
     return cell_fingerprint(stage, recipe, dataclasses.replace(cell, key=key), inputs)
 
 
-def model_cells(models: Iterable[Reference]) -> list[Cell]:
-    """One cell per model, for the stages that evaluate models."""
+def model_cells(models: Iterable[Reference], **place: Any) -> list[Cell]:
+    """One cell per model, for the stages that evaluate models; `place` is added to the key of each."""
     return [
         Cell(
-            key={name: model[name] for name in ("dose", "seed", "arm") if name in model},
+            key={name: model[name] for name in PLACE if name in model} | place,
             job={"model": f"{model['path']}/model"},
             inputs={"model": model["digest"]},
         )

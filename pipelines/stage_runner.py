@@ -20,6 +20,7 @@ from pipelines.stage_definition import (
     Reference,
     StageDefinition,
     cell_fingerprint,
+    place_in_words,
     training_fingerprint,
 )
 from stages.recipes import Recipe
@@ -97,8 +98,7 @@ class _StageWork:
     def compute(self) -> None:
         """Run the stage's program for the missing cells, to its end."""
         run, stage = self.run, self.stage
-        folder = run.logs / stage.name
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _new_folder(run.logs, stage.name)
         job_path, metrics_path = folder / "job.json", folder / "metrics.jsonl"
         job_path.write_text(
             json.dumps(self._job(metrics_path), ensure_ascii=False, indent=1), encoding="utf-8"
@@ -177,7 +177,7 @@ class _StageWork:
         committed = self.run.store.find(self.stage.name, digest)
         if committed is None:
             log = self.run.logs / self.stage.name / "output.log"
-            label = self.named[digest].label or "its only output"
+            label = place_in_words(self.named[digest].key) or "its only output"
             raise OutputMissing(
                 f"{self.stage.module} ended well but did not commit {label} "
                 f"as {self.stage.name}/{digest}: see {log}"
@@ -194,3 +194,11 @@ class _StageWork:
         again = f", {reused} reused" if reused else ""
         took = clock_time(time.monotonic() - self.began)
         return f"{self.stage.title}: done, {computed} computed{again} ({took})"
+
+
+def _new_folder(logs: Path, stage: str) -> Path:
+    """A folder for one execution of a stage: `refine`, and `refine-2` when a run executes it again."""
+    earlier = len(list(logs.glob(f"{stage}*")))
+    folder = logs / (f"{stage}-{earlier + 1}" if earlier else stage)
+    folder.mkdir(parents=True)
+    return folder

@@ -56,7 +56,8 @@ def main(job_path: Path) -> None:
                 total=len(cells) * len(CORPORA),
                 metrics={},
             )
-        _commit(job, cell, {"dose": cell["dose"], "corpora": measured})
+        place = {name: cell.get(name) for name in ("dose", "pages", "seed", "arm", "steps")}
+        _commit(job, cell, place | {"corpora": measured})
 
 
 def _commit(job: Job, cell: dict, result: dict) -> None:

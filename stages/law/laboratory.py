@@ -4,6 +4,7 @@ Scores are nDCG@10 (linear gain) by query, ``[seeds, queries]``, on the queries 
 "query_to_image" and "query_to_text". Doses are examples seen in CGP.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,3 +117,8 @@ class Laboratory:
     ceilings: dict[int, BudgetCurve]
     adapters: tuple[AdapterReading, ...]
     other_tests: tuple[OtherTest, ...] = ()
+
+
+def best_learning_rate(validation: Mapping[float, float]) -> float:
+    """The learning rate with the highest score on validation documents; of equal ones the smallest."""
+    return min(validation, key=lambda rate: (-validation[rate], rate))

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_prep.shards import ShardSource
 from infra.process import EXIT_PREEMPTED, watch_parent
 from stages.backbone import load_backbone
+from stages.pretrain.controls import mixture_of
 from stages.pretrain.loop import train
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import rank, start_process_group
@@ -31,9 +32,11 @@ def main(job_path: Path) -> None:
     cells = {cell["dose"]: cell for cell in job.cells}
     last_step = max(cells) // config.batch_size
     backbone = load_backbone(job.recipe.backbone.location, job.recipe.backbone)
-    sources = [
+    target, base = (
         ShardSource(job.inputs[name].path, trainable_only=True) for name in ("target_train", "base_train")
-    ]
+    )
+    # The job's cells are of one training.
+    sources, weights = mixture_of(target, base, pages=job.cells[0]["pages"], config=config)
     history: list[Step] = []
 
     def on_step(step: Step) -> None:
@@ -54,7 +57,9 @@ def main(job_path: Path) -> None:
             return
         with job.store.attempt("pretrain", cells[dose]["fingerprint"]) as attempt:
             backbone.save(attempt.path / "model")
-            facts = {"dose": dose, "label_tokens": sum(step.label_tokens for step in steps)}
+            pages = cells[dose]["pages"]
+            facts = {"dose": dose, "pages": pages, "flops": sum(step.flops for step in steps)}
+            facts |= {"label_tokens": sum(step.label_tokens for step in steps)}
             facts["oversized"] = sum(step.oversized for step in steps)
             facts |= losses(steps) | ({"padding_share": padding_share(steps)} if steps else {})
             (attempt.path / "training.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
@@ -62,7 +67,9 @@ def main(job_path: Path) -> None:
             ledger = "".join(json.dumps(step.reproducible(), sort_keys=True) + "\n" for step in steps)
             (attempt.path / "steps.jsonl").write_text(ledger)
             attempt.commit(
-                inputs=job.input_digests(), configuration=asdict(config), counts={"examples": dose}
+                inputs=job.input_digests(),
+                configuration=asdict(config) | {"pages": pages},
+                counts={"examples": dose},
             )
 
     def on_oversized(key: str, reason: str) -> None:
@@ -71,7 +78,7 @@ def main(job_path: Path) -> None:
     train(
         backbone,
         sources,
-        [1.0 - config.replay_share, config.replay_share],
+        weights,
         config,
         wanted=cells,
         checkpoints=Checkpoints(job.store, job.cells[0]["training"]),

@@ -1,8 +1,12 @@
-"""The LoRA adapter of stage 2: put on the decoder, taken off an engine, merged into the weights."""
+"""What stage 2 trains: chosen in a model, taken off an engine, put into a freshly loaded model.
 
+A LoRA adapter on the decoder as a rule; every weight of the decoder, or of the whole model, for comparison.
+"""
+
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import peft
 import torch
@@ -21,6 +25,57 @@ PROBED_SAMPLES = 8
 
 class RefinementError(Exception):
     """The adapter does not train what it should, or does not survive its merge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refined:
+    """A refined model, and the Frobenius norm of the change of its weights."""
+
+    backbone: Backbone
+    weight_change: float
+
+
+def choose_trained(backbone: Backbone, config: RefineConfig) -> torch.nn.Module:
+    """Return the model with gradients on what `config` trains, never the head: CL has no logits.
+
+    Raises RefinementError; see `add_adapter`.
+    """
+    if config.trained == "adapter":
+        return add_adapter(backbone, config)
+    backbone.model.requires_grad_(False)
+    trained = backbone.model.model
+    (trained if config.trained == "model" else trained.language_model).requires_grad_(True)
+    return backbone.model
+
+
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copy what was trained: an adapter by peft's names, or whole parameters by the model's."""
+    if isinstance(model, peft.PeftModel):
+        named = peft.get_peft_model_state_dict(model)
+    else:
+        named = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    return {name: tensor.detach().float().cpu().clone() for name, tensor in named.items()}
+
+
+def put_weights(
+    backbone: Backbone, weights: dict[str, torch.Tensor], config: RefineConfig, source: ShardSource
+) -> Refined:
+    """Put trained weights into a freshly loaded backbone. Raises RefinementError; see `merge_adapters`."""
+    if config.trained == "adapter":
+        return merge_adapters(backbone, [weights], config, source)
+    before = dict(backbone.model.named_parameters())
+    if unknown := sorted(set(weights) - set(before)):
+        raise RefinementError(f"the trained weights do not fit the model: it has no {unknown[0]}")
+    with torch.no_grad():
+        change = frobenius_norm(weights[name] - before[name] for name in weights)
+        for name, weight in weights.items():
+            before[name].copy_(weight)
+    return Refined(backbone=backbone, weight_change=change)
+
+
+def frobenius_norm(matrices: Iterable[torch.Tensor]) -> float:
+    """Return the norm of all matrices together."""
+    return math.sqrt(sum(float(matrix.double().square().sum()) for matrix in matrices))
 
 
 def add_adapter(backbone: Backbone, config: RefineConfig) -> peft.PeftModel:
@@ -44,21 +99,13 @@ def add_adapter(backbone: Backbone, config: RefineConfig) -> peft.PeftModel:
     return model
 
 
-def adapter_weights(model: peft.PeftModel) -> dict[str, torch.Tensor]:
-    """Copy the adapter's weights, by peft's names."""
-    return {
-        name: tensor.detach().float().cpu().clone()
-        for name, tensor in peft.get_peft_model_state_dict(model).items()
-    }
-
-
 @torch.no_grad()
 def merge_adapters(
     backbone: Backbone,
     adapters: Sequence[dict[str, torch.Tensor]],
     config: RefineConfig,
     source: ShardSource,
-) -> Backbone:
+) -> Refined:
     """Merge an adapter into a backbone; vectors before and after are compared on a few samples.
 
     Of several adapters (of several seeds: a LoRA soup) the mean change of the weights is merged.
@@ -67,6 +114,7 @@ def merge_adapters(
         RefinementError: some cosine between unmerged and merged vectors is below 0.9999, or the adapter does
             not fit the model.
     """
+    before_merge = {name: value.clone() for name, value in backbone.model.named_parameters()}
     model = add_adapter(backbone, config)
     names = [model.active_adapter, *(f"soup-{number}" for number in range(1, len(adapters)))]
     for name in names[1:]:
@@ -101,8 +149,10 @@ def merge_adapters(
         model=model.merge_and_unload().eval(),
         contract=replace(backbone.contract, adapter_keys=tuple(sorted(changed))),
     )
+    weights = dict(merged.model.named_parameters())
+    change = frobenius_norm(weights[name] - before_merge[name] for name in changed)
     after = torch.cat([embed(merged, probe) for probe in probes])
     cosine = float((before * after).sum(dim=-1).min())
     if cosine < MINIMUM_MERGE_COSINE:
         raise RefinementError(f"merging the adapter changed its vectors: cosine {cosine:.6f}")
-    return merged
+    return Refined(backbone=merged, weight_change=change)

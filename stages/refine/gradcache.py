@@ -34,11 +34,18 @@ class Chunk:
 
 
 def chunks_of(
-    sequences: Sequence[TokenSequence], builder: SequenceBuilder, config: EngineConfig
+    sequences: Sequence[TokenSequence],
+    builder: SequenceBuilder,
+    config: EngineConfig,
+    *,
+    always_an_image: bool = False,
 ) -> list[Chunk]:
-    """Chunk this rank's rows under the token budgets; a collective, since all ranks have as many chunks."""
+    """Chunk this rank's rows under the token budgets; a collective, since all ranks have as many chunks.
+
+    `always_an_image`: see `plan_passes`.
+    """
     chunks = []
-    for micro_batch in plan_passes(sequences, config, always_an_image=False):
+    for micro_batch in plan_passes(sequences, config, always_an_image=always_an_image):
         batches = [bucket_batch(bucket, sequences, builder, packed=config.packing) for bucket in micro_batch]
         keep, numbers, first = [], [], 0
         for bucket, batch in zip(micro_batch, batches, strict=True):

@@ -1,10 +1,10 @@
-"""The training loop of stage 2: light contrastive refinement (CL) with LoRA on the language decoder.
+"""The training loop of stage 2: light contrastive refinement (CL), as a rule with LoRA on the decoder.
 
-Anchors are queries. Positives are the texts of the pages that answer them and, in the arm `multimodal-20`,
-the page images for a share of the rows. Vision tower and projector stay frozen.
+Anchors are queries. Positives are the texts of the pages that answer them and, for a share of the rows, the
+page images. Vision tower and projector stay frozen unless the recipe trains the whole model.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,8 @@ from data_prep.order import BatchOrder, Lengths, prefetched
 from data_prep.queries import Query
 from data_prep.shards import Sample, ShardSource
 from stages.backbone import Backbone
-from stages.recipes import Arm, RefineConfig
-from stages.refine.adapter import RefinementError, adapter_weights, add_adapter, merge_adapters
+from stages.recipes import RefineConfig
+from stages.refine.adapter import RefinementError, choose_trained, trained_weights
 from stages.refine.contrastive import Rows
 from stages.refine.gradcache import Embedder, chunks_of, contrastive_step
 from stages.refine.pairs import Pair, answers, by_rank, candidate_keys, draw_pairs
@@ -28,18 +28,18 @@ from stages.train.engine import (
     warmup_then_constant,
     world_size,
 )
-from stages.train.flops import Trained
+from stages.train.flops import Trained as TrainedParts
 from stages.train.ledger import Step, counts_of
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from stages.train.training import Descent, begin, run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refined:
-    """A refined model, its adapter before the merge, and the temperature it was trained at."""
+class Trained:
+    """What was trained, by name, after so many steps, and the temperature it was trained at."""
 
-    backbone: Backbone
-    adapter: dict[str, torch.Tensor]
+    steps: int
+    weights: dict[str, torch.Tensor]
     temperature: float
 
 
@@ -53,33 +53,34 @@ class Draw:
 
 
 def refine(
-    load: Callable[[], Backbone],
+    backbone: Backbone,
     source: ShardSource,
     queries: Sequence[Query],
     config: RefineConfig,
     *,
     seed: int,
-    arm: Arm,
+    wanted: Collection[int] = (),
     negatives: Mapping[str, Sequence[str]] | None = None,
     checkpoints: Checkpoints | None = None,
     on_step: Callable[[Step], None],
-) -> Refined:
-    """Train a LoRA adapter and return the backbone with the adapter merged into it.
+    on_budget: Callable[[Trained], None],
+) -> None:
+    """Train up to the largest wanted number of steps; the engine keeps the model that it is given.
 
     Args:
-        load: opens the backbone; called again for the merge, since an engine changes the model it holds.
+        wanted: the steps after which `on_budget` is called; default: those of the configuration.
         negatives: mined keys by query identity; see stages.refine.mining.
+        on_budget: called on every rank with a copy of what was trained.
 
     Raises:
         RefinementError: a trainable parameter lies outside the decoder, there are too few queries, an anchor
-            has no negative, a sample is over the token budget, or the merged model's vectors differ from the
-            unmerged one's.
+            has no negative, or a sample is over the token budget.
         stages.train.training.Preempted: after a SIGTERM; a checkpoint is saved.
     """
     seed_everything(seed)
-    backbone = load()
+    wanted = set(wanted or [config.steps])
     builder = SequenceBuilder(backbone)
-    model = add_adapter(backbone, config)
+    model = choose_trained(backbone, config)
     root = Embedder(model, temperature=config.temperature, learn_temperature=config.learn_temperature).train()
     training = begin(
         root,
@@ -91,11 +92,17 @@ def refine(
             max_gradient_norm=config.max_gradient_norm,
         ),
         checkpoints=checkpoints,
-        below=config.steps + 1,
+        below=min(wanted),
+    )
+
+    trained_parts = TrainedParts(
+        vision=config.trained == "model",
+        lora_rank=config.lora_rank if config.trained == "adapter" else 0,
+        lora_targets=config.lora_targets,
     )
 
     def descend(draw: Draw) -> Descent:
-        chunks = chunks_of(draw.sequences, builder, config.engine)
+        chunks = chunks_of(draw.sequences, builder, config.engine, always_an_image=config.trained == "model")
         loss = contrastive_step(
             training.engine,
             chunks,
@@ -107,23 +114,30 @@ def refine(
             draw.sequences,
             [batch for chunk in chunks for batch in chunk.batches],
             backbone.model,
-            Trained(vision=False, lora_rank=config.lora_rank, lora_targets=config.lora_targets),
+            trained_parts,
             label_tokens=draw.rows.anchors[rank()],
             logits=0,
         ).over_ranks()
         return Descent(objective="contrastive", loss=loss, examples=sum(draw.rows.anchors), counts=counts)
 
-    remaining = range(len(training.steps), config.steps)
+    def on_descent() -> None:
+        if len(training.steps) in wanted:
+            with gathered(root):
+                on_budget(
+                    Trained(
+                        steps=len(training.steps),
+                        weights=trained_weights(model),
+                        temperature=float(root.log_temperature.detach().exp()),
+                    )
+                )
+
+    last_step = max(wanted)
+    remaining = range(len(training.steps), last_step)
     draws = draw_batches(
-        builder, source, queries, config, seed=seed, arm=arm, negatives=negatives or {}, steps=remaining
+        builder, source, queries, config, seed=seed, negatives=negatives or {}, steps=remaining
     )
-    run(training, draws, descend, last_step=config.steps, on_step=on_step)
-    with gathered(root):
-        adapter = adapter_weights(model)
-        temperature = float(root.log_temperature.detach().exp())
+    run(training, draws, descend, last_step=last_step, on_step=on_step, on_descent=on_descent)
     training.engine.destroy()
-    merged = merge_adapters(load(), [adapter], config, source)
-    return Refined(backbone=merged, adapter=adapter, temperature=temperature)
 
 
 def draw_batches(
@@ -133,7 +147,6 @@ def draw_batches(
     config: RefineConfig,
     *,
     seed: int,
-    arm: Arm,
     negatives: Mapping[str, Sequence[str]],
     steps: range,
 ) -> Iterator[Draw]:
@@ -151,7 +164,7 @@ def draw_batches(
         seed=seed,
         window_steps=1,
     )
-    image_rows = round(config.image_share * rows) if arm == "multimodal-20" else 0
+    image_rows = round(config.image_share * rows)
 
     def draw(step: int) -> Draw:
         batch = [usable[position] for _, position in order.batch(step)]
@@ -184,7 +197,8 @@ def _sequences(
         sample = read(key)
         return builder.summarize_image(sample.image()) if as_image else builder.summarize_text(sample.text)
 
-    sequences = [builder.summarize_text(pair.query.text) for pair in pairs]
+    anchors = [pair.query.text if config.anchors == "queries" else read(pair.key).text for pair in pairs]
+    sequences = [builder.summarize_text(anchor) for anchor in anchors]
     sequences += [candidate(pair.key, as_image=pair.as_image) for pair in pairs]
     sequences += [candidate(key, as_image=pair.as_image) for pair in pairs for key in pair.negatives]
     for sequence in sequences:

@@ -27,7 +27,17 @@ class Job:
 
     def own_cells(self) -> list[dict[str, Any]]:
         """The cells that this process works on: every n-th where n workers share the job."""
-        return self.cells[worker(self.processes_per_cell) :: workers(self.processes_per_cell)]
+        return self._share(self.cells)
+
+    def own_trainings(self) -> list[list[dict[str, Any]]]:
+        """The trainings that this process works on, each with all its cells: every n-th of them."""
+        trainings: dict[str, list[dict[str, Any]]] = {}
+        for cell in self.cells:
+            trainings.setdefault(cell["training"], []).append(cell)
+        return self._share(list(trainings.values()))
+
+    def _share(self, work: list[Any]) -> list[Any]:
+        return work[worker(self.processes_per_cell) :: workers(self.processes_per_cell)]
 
     def input_digests(self) -> dict[str, str]:
         """{input: content digest}, for manifests."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stages.recipes import Arm, Recipe
+from stages.recipes import ARMS, Recipe
 from stages.train.flops import Workload, window_side
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def pretrain_workload(recipe: Recipe, config: Qwen2_5_VLConfig, page: PageSizes)
     return _mean(parts)
 
 
-def refine_workload(recipe: Recipe, config: Qwen2_5_VLConfig, page: PageSizes, arm: Arm) -> Workload:
+def refine_workload(recipe: Recipe, config: Qwen2_5_VLConfig, page: PageSizes, arm: str) -> Workload:
     """Mean workload of an anchor of CL with its positive and its mined negatives."""
-    image_share = recipe.refine.image_share if arm == "multimodal-20" else 0.0
+    image_share = ARMS[arm].get("image_share", recipe.refine.image_share)
     candidate = _mean(
         [
             (1 - image_share, _sequence(config, text=page.text_tokens)),

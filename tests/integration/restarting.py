@@ -9,7 +9,7 @@ import pytest
 from infra.launcher import LocalLauncher
 from infra.process import ProcessFailed
 from infra.store import Committed, LocalStore
-from stages.recipes import EngineConfig, get_recipe
+from stages.recipes import ARMS, EngineConfig, get_recipe
 
 STEPS, BATCH = 14, 4
 
@@ -44,14 +44,21 @@ class Bench:
                 target = attempt.path / path.relative_to(self.split)
                 target.mkdir() if path.is_dir() else target.write_bytes(path.read_bytes())
             split = attempt.commit(inputs={}, configuration={}, counts={})
-        place = {"dose": STEPS * BATCH, "seed": 0, "arm": "multimodal-20", "model": str(self.model)}
+        place = {
+            "dose": STEPS * BATCH,
+            "pages": "target",
+            "seed": 0,
+            "steps": STEPS,
+            "model": str(self.model),
+        }
+        place |= {"arm": "multimodal-20", "changes": ARMS["multimodal-20"]}
         job = {
             "stage": self.stage,
             "recipe": asdict(recipe),
             "store": str(self.store.root),
             "metrics": str(self.root / f"metrics-{self.runs}.jsonl"),
             "inputs": {name: str(split.path) for name in ("target_train", "base_train")},
-            "cells": [{"fingerprint": "output", "training": "training", **place}],
+            "cells": [{"fingerprint": "output", "training": "training", **place, **work}],
             "processes_per_cell": processes,
             "provenance": {},
         }

@@ -8,13 +8,15 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 from data_prep.shards import ShardSource, read_queries
 from infra.process import watch_parent
 from stages.backbone import load_backbone
 from stages.pretrain.loop import train
-from stages.recipes import EngineConfig, ObjectiveMixture, get_recipe
+from stages.recipes import ARMS, EngineConfig, ObjectiveMixture, get_recipe
+from stages.refine.adapter import put_weights
 from stages.refine.loop import refine
 from stages.train.engine import rank, start_process_group
 
@@ -49,28 +51,33 @@ def main(job_path: Path) -> None:
             pretrain,
             on_step=lambda step: None,
             on_dose=lambda dose, steps, backbone=backbone, stage=stage: _save(
-                backbone.model, output / f"pretrain-{stage}.safetensors"
+                dict(backbone.model.named_parameters()), output / f"pretrain-{stage}.safetensors"
             ),
         )
-        refinement = dataclasses.replace(
-            tiny.refine, steps=2, batch_size=8, engine=engine, lora_rank=4, lora_alpha=8, learning_rate=1e-3
-        )
-        refined = refine(
-            lambda: load_backbone(model, tiny.backbone),
-            source,
-            read_queries(folder),
-            refinement,
-            seed=0,
-            arm="multimodal-20",
-            on_step=lambda step: None,
-        )
-        _save(refined.backbone.model, output / f"refine-{stage}.safetensors")
+        for arm, changes in ARMS.items():
+            refinement = dataclasses.replace(
+                tiny.refine,
+                **{"steps": 2, "batch_size": 8, "engine": engine, "lora_rank": 4, "lora_alpha": 8}
+                | {"learning_rate": 1e-3}
+                | changes,
+            )
+            weights = {}
+            refine(
+                load_backbone(model, tiny.backbone),
+                source,
+                read_queries(folder),
+                refinement,
+                seed=0,
+                on_step=lambda step: None,
+                on_budget=lambda trained, weights=weights: weights.update(trained.weights),
+            )
+            refined = put_weights(load_backbone(model, tiny.backbone), weights, refinement, source)
+            _save(dict(refined.backbone.model.named_parameters()), output / f"{arm}-{stage}.safetensors")
 
 
-def _save(model, path: Path) -> None:
+def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
     if rank() == 0:
-        weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        save_file(weights, path)
+        save_file({name: weight.detach().clone() for name, weight in weights.items()}, path)
 
 
 if __name__ == "__main__":

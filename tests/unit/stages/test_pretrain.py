@@ -3,13 +3,15 @@ import math
 import pytest
 import torch
 
+from data_prep.shards import ShardSource
+from stages.pretrain.controls import ShuffledTexts, mixture_of
 from stages.pretrain.objectives import (
     build_sequence,
     objective_of_step,
     summary_losses,
     summary_targets,
 )
-from stages.recipes import ObjectiveMixture
+from stages.recipes import ObjectiveMixture, get_recipe
 from stages.train.batches import collate
 from stages.train.engine import warmup_then_constant, warmup_then_decay
 from stages.train.forward import label_losses
@@ -78,3 +80,28 @@ def test_learning_rate_schedules():
     assert [constant(step) for step in (0, 1, 3, 100)] == [0.25, 0.5, 1.0, 1.0]
     decay = warmup_then_decay(2, 10, 100)
     assert [decay(step) for step in (0, 1, 50, 95, 100)] == [0.5, 1.0, 1.0, 0.5, 0.0]
+
+
+def test_shuffled_texts_keep_every_text_and_give_no_page_its_own(split_folder):
+    source = ShardSource(split_folder, trainable_only=True)
+    shuffled = ShuffledTexts(source, seed=0)
+    own, other = ([one[position] for position in range(len(source))] for one in (source, shuffled))
+    assert sorted(sample.text for sample in own) == sorted(sample.text for sample in other)
+    assert [sample.png for sample in own] == [sample.png for sample in other]
+    # Two pages may have equal text: what must differ is the page that it came from.
+    came_from = [shuffled.text_of(position) for position in range(len(source))]
+    assert sorted(came_from) == list(range(len(source)))
+    assert all(position != text for position, text in enumerate(came_from))
+    again = ShuffledTexts(source, seed=0)
+    assert [again.text_of(position) for position in range(len(source))] == came_from
+
+
+def test_the_controls_differ_from_the_real_training_in_one_thing(split_folder):
+    config = get_recipe("tiny").pretrain
+    target, base = (ShardSource(split_folder, trainable_only=True) for _ in range(2))
+    real, shuffled, unrelated = (
+        mixture_of(target, base, pages=pages, config=config) for pages in ("target", "shuffled", "unrelated")
+    )
+    assert real == ([target, base], [1 - config.replay_share, config.replay_share])
+    assert isinstance(shuffled[0][0], ShuffledTexts) and shuffled[0][1] is base and shuffled[1] == real[1]
+    assert unrelated == ([base], [1.0])

@@ -9,10 +9,10 @@ from torch import distributed
 
 from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
-from stages.recipes import get_recipe
-from stages.refine.adapter import RefinementError, add_adapter, merge_adapters
+from stages.recipes import ARMS, RefineConfig, get_recipe
+from stages.refine.adapter import Refined, RefinementError, add_adapter, merge_adapters, put_weights
 from stages.refine.contrastive import info_nce
-from stages.refine.loop import refine
+from stages.refine.loop import Trained, refine
 from stages.refine.pairs import Pair, answers, by_rank, draw_pairs
 from stages.train.batches import collate
 from stages.train.engine import start_process_group
@@ -61,54 +61,112 @@ def process_group():
     distributed.destroy_process_group()
 
 
-def refined_with(backbone, split_folder, config=CONFIG, queries=None, **options):
-    options = {"seed": 0, "arm": "text-only", "on_step": lambda step: None} | options
+def trained_with(backbone, split_folder, config=CONFIG, queries=None, **options) -> list[Trained]:
+    """What was trained, at each wanted number of steps."""
+    found = []
+    options = {"seed": 0, "on_step": lambda step: None, "on_budget": found.append} | options
     queries = read_queries(split_folder) if queries is None else queries
-    return refine(lambda: copy.deepcopy(backbone), ShardSource(split_folder), queries, config, **options)
+    refine(copy.deepcopy(backbone), ShardSource(split_folder), queries, config, **options)
+    return found
 
 
-@pytest.mark.parametrize("arm", ["text-only", "multimodal-20"])
+def refined_with(backbone, split_folder, config=CONFIG, **options) -> Refined:
+    [trained] = trained_with(backbone, split_folder, config, **options)
+    return put_weights(copy.deepcopy(backbone), trained.weights, config, ShardSource(split_folder))
+
+
+def arm(name: str, **changes) -> RefineConfig:
+    return dataclasses.replace(CONFIG, **ARMS[name] | changes)
+
+
+@pytest.mark.parametrize("name", ["text-only", "multimodal-20"])
 def test_refining_changes_the_decoder_only_and_is_repeatable(
-    process_group, backbone, split_folder, samples, arm
+    process_group, backbone, split_folder, samples, name
 ):
     steps = []
-    refined = refined_with(backbone, split_folder, arm=arm, on_step=steps.append)
+    refined = refined_with(backbone, split_folder, arm(name), on_step=steps.append)
     before = dict(backbone.model.named_parameters())
     after = dict(refined.backbone.model.named_parameters())
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == set(refined.backbone.contract.adapter_keys)
     assert all(".language_model.layers." in name for name in changed)
     assert [step.number for step in steps] == [1, 2, 3] and steps[-1].loss < steps[0].loss + 1
-    again = dict(refined_with(backbone, split_folder, arm=arm).backbone.model.named_parameters())
-    assert all(torch.equal(after[name], again[name]) for name in after)
+    again = dict(refined_with(backbone, split_folder, arm(name)).backbone.model.named_parameters())
+    assert all(torch.equal(after[parameter], again[parameter]) for parameter in after)
     builder = SequenceBuilder(refined.backbone)
     batch = collate([builder.summarize_image(samples[0].image())], pad_token=builder.pad_token)
     with torch.no_grad():
         assert torch.isfinite(embed(refined.backbone, batch)).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "changed_parts"),
+    [("full fine-tuning", {"language_model"}), ("CLIP-style", {"language_model", "visual"})],
+)
+def test_whole_weights_are_trained_where_the_arm_says_so(
+    process_group, backbone, split_folder, name, changed_parts
+):
+    config = arm(name, steps=2, learning_rate=1e-3)
+    [trained] = trained_with(backbone, split_folder, config)
+    refined = put_weights(copy.deepcopy(backbone), trained.weights, config, ShardSource(split_folder))
+    before = dict(backbone.model.named_parameters())
+    after = dict(refined.backbone.model.named_parameters())
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert {name.split(".")[1] for name in changed} == changed_parts
+    change = sum(
+        float((after[name].detach().double() - before[name].detach().double()).square().sum())
+        for name in after
+    )
+    assert refined.weight_change == pytest.approx(change**0.5)
+    assert refined.backbone.contract.adapter_keys == ()
+    unknown = {"model.nothing": torch.zeros(1)}
+    with pytest.raises(RefinementError, match="it has no model"):
+        put_weights(copy.deepcopy(backbone), unknown, config, ShardSource(split_folder))
+
+
+def test_a_training_that_passes_its_budgets_equals_one_for_each(process_group, backbone, split_folder):
+    passed = trained_with(backbone, split_folder, wanted=(1, 3))
+    assert [trained.steps for trained in passed] == [1, 3]
+    for trained in passed:
+        [alone] = trained_with(backbone, split_folder, wanted=(trained.steps,))
+        assert trained.weights.keys() == alone.weights.keys()
+        assert all(torch.equal(trained.weights[name], alone.weights[name]) for name in alone.weights)
+
+
+def test_the_weight_change_is_that_of_the_merged_weights(process_group, backbone, split_folder):
+    refined = refined_with(backbone, split_folder)
+    before = dict(backbone.model.named_parameters())
+    change = sum(
+        float((after.double() - before[name].double()).square().sum())
+        for name, after in refined.backbone.model.named_parameters()
+    )
+    assert change > 0 and refined.weight_change == pytest.approx(change**0.5)
+
+
 def test_a_soup_is_the_mean_of_the_merged_weights(process_group, backbone, split_folder):
     source = ShardSource(split_folder)
-    one, two = (refined_with(backbone, split_folder, seed=seed) for seed in (0, 1))
-    soup = merge_adapters(copy.deepcopy(backbone), [one.adapter, two.adapter], CONFIG, source)
-    assert soup.contract == one.backbone.contract
-    merged = [dict(model.model.named_parameters()) for model in (one.backbone, two.backbone, soup)]
-    for name in soup.contract.adapter_keys:
+    adapters = [trained_with(backbone, split_folder, seed=seed)[0].weights for seed in (0, 1)]
+    one, two = (merge_adapters(copy.deepcopy(backbone), [part], CONFIG, source) for part in adapters)
+    soup = merge_adapters(copy.deepcopy(backbone), adapters, CONFIG, source)
+    assert soup.backbone.contract == one.backbone.contract
+    merged = [dict(model.backbone.model.named_parameters()) for model in (one, two, soup)]
+    for name in soup.backbone.contract.adapter_keys:
         mean = (merged[0][name].double() + merged[1][name].double()) / 2
         assert not torch.equal(merged[0][name], merged[1][name])
         assert torch.allclose(merged[2][name].double(), mean, atol=1e-6)
 
 
 def test_an_adapter_of_another_shape_is_refused(process_group, backbone, split_folder):
-    adapter = refined_with(backbone, split_folder).adapter
+    [trained] = trained_with(backbone, split_folder)
+    adapter = trained.weights
     renamed = {name.replace("layers.0", "layers.7"): tensor for name, tensor in adapter.items()}
     with pytest.raises(RefinementError, match="does not fit"):
         merge_adapters(copy.deepcopy(backbone), [renamed], CONFIG, ShardSource(split_folder))
 
 
 def test_a_learned_temperature_moves_and_a_fixed_one_stays(process_group, backbone, split_folder):
-    fixed = refined_with(backbone, split_folder)
-    learned = refined_with(backbone, split_folder, dataclasses.replace(CONFIG, learn_temperature=True))
+    [fixed] = trained_with(backbone, split_folder)
+    [learned] = trained_with(backbone, split_folder, dataclasses.replace(CONFIG, learn_temperature=True))
     assert fixed.temperature == pytest.approx(CONFIG.temperature)
     assert learned.temperature != pytest.approx(CONFIG.temperature, rel=1e-3)
 
@@ -116,13 +174,13 @@ def test_a_learned_temperature_moves_and_a_fixed_one_stays(process_group, backbo
 def test_too_few_queries_are_refused(process_group, backbone, split_folder, samples):
     query = Query(identity="q", text="one query", relevant=(samples[0].key,))
     with pytest.raises(RefinementError, match="too few"):
-        refined_with(backbone, split_folder, queries=[query])
+        trained_with(backbone, split_folder, queries=[query])
 
 
 def test_a_batch_of_one_document_has_no_negatives(process_group, backbone, split_folder):
     config = dataclasses.replace(CONFIG, same_document_negatives=False)
     with pytest.raises(RefinementError, match="same_document_negatives"):
-        refined_with(backbone, split_folder, config)
+        trained_with(backbone, split_folder, config)
 
 
 # Documents, texts and images by one letter each.
