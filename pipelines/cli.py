@@ -1,4 +1,4 @@
-"""The `lco` command: `lco run`, `sweep`, `plan`, `up` and `bootstrap`. Imports nothing slow before it must."""
+"""The `lco` command: run, sweep, plan, up and bootstrap. Imports nothing slow before it must."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Run:
 class Sweep:
     """Run the law's laboratory: doses, seeds, controls, ceilings, baselines, the bound. No server needed.
 
-    Takes an hour or two with recipe tiny on two cores; what is interrupted goes on when it is started again."""
+    An hour or more with recipe tiny on two cores; an interrupted one goes on when it is started again."""
 
     recipe: RecipeName = "tiny"
     """Named configuration; its part `sweep` says which doses, seeds, budgets, arms and controls."""

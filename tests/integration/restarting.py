@@ -44,21 +44,15 @@ class Bench:
                 target = attempt.path / path.relative_to(self.split)
                 target.mkdir() if path.is_dir() else target.write_bytes(path.read_bytes())
             split = attempt.commit(inputs={}, configuration={}, counts={})
-        place = {
-            "dose": STEPS * BATCH,
-            "pages": "target",
-            "seed": 0,
-            "steps": STEPS,
-            "model": str(self.model),
-        }
-        place |= {"arm": "multimodal-20", "changes": ARMS["multimodal-20"]}
+        place = {"dose": STEPS * BATCH, "pages": "target", "seed": 0, "steps": STEPS}
+        place |= {"arm": "multimodal-20", "changes": ARMS["multimodal-20"], "model": str(self.model)}
         job = {
             "stage": self.stage,
             "recipe": asdict(recipe),
             "store": str(self.store.root),
             "metrics": str(self.root / f"metrics-{self.runs}.jsonl"),
             "inputs": {name: str(split.path) for name in ("target_train", "base_train")},
-            "cells": [{"fingerprint": "output", "training": "training", **place, **work}],
+            "cells": [{"fingerprint": "output", "training": "training", **place}],
             "processes_per_cell": processes,
             "provenance": {},
         }
