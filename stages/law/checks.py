@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
-from stages.law.comparisons import Comparisons, compare
+from stages.law.comparisons import Comparisons, bootstrap, compare
+from stages.law.controls import Controls, compare_controls
 from stages.law.evidence import Evidence
+from stages.law.laboratory import Laboratory
+from stages.law.statistics import Estimate
 from stages.recipes import LawConfig
 
 
@@ -23,14 +26,24 @@ class Findings:
     """The evidence with everything computed from it.
 
     ``size`` are the conditions without which there is no verdict at all (queries, doses, seeds);
-    ``conditions`` are those of the law, by name: generation, effect, order, chance.
+    ``conditions`` are those of the law, by name: generation, effect, order, chance; of a sweep also
+    shuffled, unrelated, compute, grounding. ``controls`` is None for a run without a laboratory.
     """
 
     evidence: Evidence
     thresholds: LawConfig
     compared: Comparisons
+    controls: Controls | None
     size: tuple[Check, ...]
     conditions: dict[str, Check]
+
+    @property
+    def explained_by(self) -> tuple[str, ...]:
+        """Controls that did without the own pages what these did: "shuffled", "unrelated"."""
+        if self.controls is None:
+            return ()
+        least = self.thresholds.minimum_effect
+        return tuple(name for name in self.controls.against if self.controls.at_top(name).high < least)
 
     @property
     def large_enough(self) -> bool:
@@ -38,15 +51,22 @@ class Findings:
         return all(check.passed for check in self.size)
 
 
-def find(evidence: Evidence, thresholds: LawConfig) -> Findings:
-    """Compute the comparisons and check every condition."""
+def find(evidence: Evidence, thresholds: LawConfig, laboratory: Laboratory | None = None) -> Findings:
+    """Compute the comparisons and check every condition; those of the controls where there are any."""
     compared = compare(evidence, thresholds)
+    controls = None
+    if laboratory is not None:
+        controls = compare_controls(evidence, laboratory, thresholds.primary_arm, bootstrap(thresholds))
+    checks = _conditions(evidence, compared, thresholds)
+    if controls is not None:
+        checks += _control_conditions(compared, controls, thresholds)
     return Findings(
         evidence=evidence,
         thresholds=thresholds,
         compared=compared,
+        controls=controls,
         size=_size(evidence, thresholds),
-        conditions={check.name: check for check in _conditions(evidence, compared, thresholds)},
+        conditions={check.name: check for check in checks},
     )
 
 
@@ -104,5 +124,45 @@ def _conditions(evidence: Evidence, compared: Comparisons, thresholds: LawConfig
             required=f"{thresholds.minimum_times_random:g}× random or more",
             measured=compared.times_random.times(),
             passed=compared.times_random.low >= thresholds.minimum_times_random,
+        ),
+    )
+
+
+def _control_conditions(
+    compared: Comparisons, controls: Controls, thresholds: LawConfig
+) -> tuple[Check, ...]:
+    def check(name: str, question: str, minimum: float, measured: Estimate) -> Check:
+        return Check(
+            name=name,
+            question=question,
+            required=f"nDCG@10 {minimum:+g} or more" if minimum > 0 else "nDCG@10 above 0",
+            measured=measured.signed(),
+            passed=measured.low > 0 and measured.low >= minimum,
+        )
+
+    return (
+        check(
+            "shuffled",
+            "Do the own pages teach more than the same pages with one another's texts?",
+            thresholds.minimum_over_shuffled,
+            controls.at_top("shuffled"),
+        ),
+        check(
+            "unrelated",
+            "Do they teach more than unrelated pages?",
+            thresholds.minimum_over_unrelated,
+            controls.at_top("unrelated"),
+        ),
+        check(
+            "compute",
+            "Do they do more than the same compute spent on contrastive learning?",
+            thresholds.minimum_over_compute,
+            controls.compute,
+        ),
+        check(
+            "grounding",
+            "Do page images gain more than the pages' text does?",
+            thresholds.minimum_over_text,
+            compared.beyond_text,
         ),
     )

@@ -56,7 +56,7 @@ class Comparisons:
 
 def compare(evidence: Evidence, thresholds: LawConfig) -> Comparisons:
     """Compute every comparison that the verdict and the report use."""
-    how, documents = _bootstrap(thresholds), evidence.documents
+    how, documents = bootstrap(thresholds), evidence.documents
     primary, top = thresholds.primary_arm, evidence.doses[-1]
     image = evidence.curve(primary)
     text = evidence.curve(primary, "query_to_text")
@@ -92,7 +92,7 @@ def compare(evidence: Evidence, thresholds: LawConfig) -> Comparisons:
 
 def dose_table(evidence: Evidence, thresholds: LawConfig) -> tuple[dict, ...]:
     """One row per dose: generation of both languages and every retrieval score, with intervals."""
-    how = _bootstrap(thresholds)
+    how = bootstrap(thresholds)
     rows = []
     for dose, target, base in zip(evidence.doses, evidence.target, evidence.base, strict=True):
         rows.append(
@@ -129,7 +129,8 @@ def _retrieval_row(evidence: Evidence, dose: int, arm: str, how: Bootstrap) -> d
     return row
 
 
-def _bootstrap(thresholds: LawConfig) -> Bootstrap:
+def bootstrap(thresholds: LawConfig) -> Bootstrap:
+    """How the thresholds want intervals to be resampled."""
     return Bootstrap(
         resamples=thresholds.bootstrap_resamples,
         confidence=thresholds.confidence,

@@ -3,7 +3,29 @@
 import math
 
 from stages.law.checks import Findings, steps_up
+from stages.law.laboratory_words import CONTROL_NAMES, control_reasons
 from stages.law.statistics import Estimate
+from stages.recipes import LawConfig
+
+
+def thresholds_in_words(thresholds: LawConfig) -> tuple[str, ...]:
+    """What is required, to be shown before the results are known."""
+    t = thresholds
+    return (
+        f"Judged on {t.primary_arm} CL, with {t.confidence:.0%} intervals, on {t.minimum_queries} or more "
+        f"queries, {t.minimum_doses} or more doses and {t.minimum_seeds} or more CL seeds.",
+        f"Generation: nats per byte cut {t.minimum_generative_gain:g}× or more.",
+        f"Effect: nDCG@10 gains {t.minimum_effect:+g} or more from dose 0 to the highest dose; an interval "
+        'wholly below it is "not supported".',
+        f"Order: Spearman {t.minimum_spearman:g} or more, trend p {t.maximum_trend_p:g} or less.",
+        f"Chance: {t.minimum_times_random:g}× random or more at the highest dose.",
+        f"Controls, of a sweep: own pages ahead of shuffled pairs by {t.minimum_over_shuffled:g} or more, of "
+        f"unrelated pages by more than {t.minimum_over_unrelated:g}, of the same compute spent on CL by more "
+        f"than {t.minimum_over_compute:g}; images gain more than text by more than {t.minimum_over_text:g}. "
+        f'Shuffled or unrelated pages that come wholly within {t.minimum_effect:g} explain the gain: "not '
+        'supported".',
+        'Each lower end of an interval must meet its bound; anything between is "inconclusive".',
+    )
 
 
 def go_on(findings: Findings) -> str:
@@ -32,6 +54,8 @@ def go_on(findings: Findings) -> str:
 def stop(findings: Findings) -> str:
     """The decision where the law is not supported: where else to spend."""
     compared = findings.compared
+    if findings.explained_by:
+        return _explained(findings)
     if compared.paired.high < 0:
         return (
             "Generative pretraining harms retrieval on these documents: reading improved "
@@ -68,6 +92,7 @@ def reasons(findings: Findings) -> tuple[str, ...]:
         f"{compared.trend_p:.3f}).",
         f"At the highest dose, {'' if passed['chance'].passed else 'retrieval is not clearly above chance: '}"
         f"nDCG@10 is {compared.times_random.value:.3g} times that of a random ranking.",
+        *control_reasons(findings),
     )
 
 
@@ -98,6 +123,17 @@ def notes(findings: Findings) -> tuple[str, ...]:
     if best != len(evidence.doses) - 1:
         found.append(f"Dose {evidence.doses[best]:,} reads best, not the highest: later training overfits.")
     return tuple(found)
+
+
+def _explained(findings: Findings) -> str:
+    """The decision where a control did as well without the own pages."""
+    names = " and on ".join(CONTROL_NAMES[name] for name in findings.explained_by)
+    ahead = ", ".join(findings.controls.at_top(name).signed() for name in findings.explained_by)
+    return (
+        f"More generative pretraining on these pages will not help, because what they teach is not needed: "
+        f"CGP on {names} does as well (own pages minus these: {ahead}), while {_gained(findings)}. "
+        f"{_limit(findings)}"
+    )
 
 
 def _limit(findings: Findings) -> str:
