@@ -3,29 +3,30 @@
     python -m stages.evaluate.retrieval JOB.json
 
 Directions: query -> page image (the score that counts), query -> page text (the text-side control), and page
-text -> its own image (how far both modalities meet). Random ranking and BM25 stand beside them.
+text -> its own image (how far both modalities meet). Random ranking and BM25 stand beside them. With them,
+for the law, the geometry by layer and the contrastive loss over the candidates of the bound.
 """
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from infra.process import watch_parent
-from stages.backbone import Backbone, load_backbone
-from stages.evaluate.geometry import all_identical, anisotropy, chance_mutual_knn, mutual_knn
+from stages.backbone import load_backbone
+from stages.evaluate.bound import candidate_sizes, image_losses
+from stages.evaluate.encoding import EncodedTask, TaskEncoder
+from stages.evaluate.geometry import chance_mutual_knn, geometry_by_layer
+from stages.evaluate.linear_maps import LINEAR_MAPS, TrainingPages, fit_linear_map
 from stages.evaluate.score import RetrievalScores, random_scores, score_retrieval
-from stages.evaluate.search_task import SearchTask, build_task
+from stages.evaluate.search_task import SearchTask, build_task, candidates_of
 from stages.recipes import EvaluateConfig
-from stages.train.batches import collate
 from stages.train.job import Job, read_job
 from stages.train.lexical import Bm25
-from stages.train.sequences import SequenceBuilder, TokenSequence
 
 SHOWN_RESULTS = 5
 BELOW_EVERY_COSINE = -2.0
@@ -38,10 +39,10 @@ def main(job_path: Path) -> None:
     config = job.recipe.evaluate
     task = build_task(job.inputs["evaluated"].path, config)
     baselines = {name: scores.to_json() for name, scores in score_baselines(task, config).items()}
-    cells = job.own_cells()
+    encoder, cells = TaskEncoder(task, config), job.own_cells()
     for number, cell in enumerate(cells, start=1):
-        backbone = load_backbone(cell["model"], job.recipe.backbone)
-        result = measure_retrieval(backbone, task, config)
+        encoded = encode_cell(encoder, job, cell)
+        result = measure_retrieval(encoded, task, config, temperature=job.recipe.refine.temperature)
         job.metrics.write(
             cell=cell["fingerprint"],
             step=cell["dose"],
@@ -51,6 +52,16 @@ def main(job_path: Path) -> None:
             metrics={},
         )
         _commit(job, cell, place_of(cell) | result | {"baselines": baselines})
+
+
+def encode_cell(encoder: TaskEncoder, job: Job, cell: Mapping[str, Any]) -> EncodedTask:
+    """The task's vectors by a cell's model, linearly mapped where the cell's arm is a linear map."""
+    backbone = load_backbone(cell["model"], job.recipe.backbone)
+    encoded = encoder.encode(backbone)
+    if cell["arm"] not in LINEAR_MAPS:
+        return encoded
+    pages = TrainingPages(job.store.open(cell["fit_pages"]).path, backbone, job.recipe.evaluate)
+    return encoded.mapped(fit_linear_map(cell["arm"], backbone, pages, job.recipe).vectors)
 
 
 def place_of(cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,20 +93,23 @@ def score_baselines(task: SearchTask, config: EvaluateConfig) -> dict[str, Retri
     }
 
 
-def measure_retrieval(backbone: Backbone, task: SearchTask, config: EvaluateConfig) -> dict:
-    """Return one model's entry of retrieval.json, without the cell's place and the baselines."""
-    builder = SequenceBuilder(backbone)
-    images = encode(backbone, [builder.summarize_image(s.image()) for s in task.corpus], config.batch_size)
-    with_text = [task.corpus[position] for position in task.with_text]
-    texts = encode(backbone, [builder.summarize_text(s.text) for s in with_text], config.batch_size)
-    queries = encode(backbone, [builder.summarize_text(q.text) for q in task.queries], config.batch_size)
-    text_ids = [sample.key for sample in with_text]
-    to_images = queries.vectors @ images.vectors.T
+def measure_retrieval(
+    encoded: EncodedTask, task: SearchTask, config: EvaluateConfig, *, temperature: float
+) -> dict:
+    """Return one model's entry of retrieval.json, without the cell's place and the baselines.
+
+    `temperature`: of the contrastive loss, the one that refinement trains at.
+    """
+    images, texts, queries = (one.vectors for one in (encoded.images, encoded.texts, encoded.queries))
+    text_ids = [task.corpus_ids[position] for position in task.with_text]
+    to_images = queries @ images.T
     to_texts = np.full(to_images.shape, BELOW_EVERY_COSINE, dtype=np.float32)  # no text: found last
-    to_texts[:, task.with_text] = queries.vectors @ texts.vectors.T
+    to_texts[:, task.with_text] = queries @ texts.T
     own_image = [{key} for key in text_ids]
     document_of = {sample.key: sample.document for sample in task.corpus}
     found_images = _score(to_images, task.corpus_ids, task.relevant, config)
+    compared = encoded.images.layers.shape[1]
+    enough = compared > config.neighbours + 1
     return {
         "corpus_size": len(task.corpus),
         "corpus_pages": len({(sample.document, sample.page) for sample in task.corpus}),
@@ -105,74 +119,61 @@ def measure_retrieval(backbone: Backbone, task: SearchTask, config: EvaluateConf
         "directions": {
             "query_to_image": found_images.to_json(),
             "query_to_text": _score(to_texts, task.corpus_ids, task.relevant, config).to_json(),
-            "text_to_image": _score(
-                texts.vectors @ images.vectors.T, task.corpus_ids, own_image, config
-            ).to_json()
+            "text_to_image": _score(texts @ images.T, task.corpus_ids, own_image, config).to_json()
             | {"ids": text_ids},
         },
-        "geometry": measure_geometry(images, texts, task, config),
-        "chance_mutual_knn": _chance(len(with_text), config),
+        "contrastive": measure_contrastive(encoded, task, config, temperature),
+        "geometry": geometry_by_layer(encoded.images.layers, encoded.texts.layers, config.neighbours)
+        if enough
+        else [],
+        "chance_mutual_knn": chance_mutual_knn(compared, config.neighbours) if enough else None,
         "examples": _examples(to_images, found_images.per_query["mrr"], task, config),
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """Vectors of some rows."""
+def measure_contrastive(
+    encoded: EncodedTask, task: SearchTask, config: EvaluateConfig, temperature: float
+) -> dict | None:
+    """L_cl of texts and of queries over the candidates of the bound; None where no query has a text."""
+    candidates = candidates_of(task, config.critic_candidates)
+    if not candidates:
+        return None
+    keys = [candidate.sample.key for candidate in candidates]
+    row_of = {key: row for row, key in enumerate(task.corpus_ids)}
+    text_row = {row: number for number, row in enumerate(task.with_text)}
+    query_row = {query.identity: row for row, query in enumerate(task.queries)}
+    image_rows = [row_of[key] for key in keys]
+    anchors = {
+        "text": encoded.texts.vectors[[text_row[row] for row in image_rows]],
+        "query": encoded.queries.vectors[[query_row[candidate.query.identity] for candidate in candidates]],
+    }
+    relevant = {
+        "text": [{key} for key in keys],
+        "query": [set(candidate.query.relevant) & set(keys) for candidate in candidates],
+    }
+    images = encoded.images.vectors[image_rows]
+    return {"keys": keys, "sizes": candidate_sizes(len(keys)), "temperature": temperature} | {
+        kind: _contrastive(rows @ images.T, keys, relevant[kind], temperature)
+        for kind, rows in anchors.items()
+    }
 
-    vectors: np.ndarray
-    """[rows, hidden] float32, L2-normalised: the embedding."""
-    layers: np.ndarray
-    """[layers + 1, rows, hidden] float32: the same position's hidden state after the embedding layer and
-    after each decoder layer (the last one after the final norm)."""
 
+def _contrastive(
+    cosines: np.ndarray, keys: list[str], relevant: list[set[str]], temperature: float
+) -> dict[str, Any]:
+    """Losses in nats of anchors against all images [N], means among the first n, and nDCG@10 [N].
 
-@torch.no_grad()
-def encode(backbone: Backbone, sequences: Sequence[TokenSequence], batch_size: int) -> Encoded:
-    """Embed token sequences, in batches of similar length."""
-    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
-    layers: list[np.ndarray | None] = [None] * len(sequences)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = collate([sequences[index] for index in rows], pad_token=backbone.tokenizer.pad_token_id)
-        output = backbone.model.model(**batch.model_inputs(), use_cache=False, output_hidden_states=True)
-        states = [state[:, -1] for state in output.hidden_states[:-1]] + [output.last_hidden_state[:, -1]]
-        for row, index in enumerate(rows):
-            layers[index] = torch.stack([state[row] for state in states]).float().numpy()
-    stacked = np.stack(layers, axis=1)
-    vectors = stacked[-1] / np.linalg.norm(stacked[-1], axis=-1, keepdims=True)
-    return Encoded(vectors=vectors, layers=stacked)
-
-
-def measure_geometry(images: Encoded, texts: Encoded, task: SearchTask, config: EvaluateConfig) -> list[dict]:
-    """Anisotropy and image-text mutual-kNN of every layer, on samples that have both.
-
-    None where all vectors of a side are identical: their cosine is 1 and their neighbours are ties.
+    `cosines`: [N, N], anchors by images; anchor j belongs to image j.
     """
-    count = min(config.geometry_samples, len(task.with_text))
-    if count <= config.neighbours + 1:
-        return []
-    rows = task.with_text[:count]
-    measured = []
-    for layer in range(len(images.layers)):
-        image, text = images.layers[layer][rows], texts.layers[layer][:count]
-        same_images, same_texts = all_identical(image), all_identical(text)
-        measured.append(
-            {
-                "layer": layer,
-                "anisotropy_image": None if same_images else anisotropy(image),
-                "anisotropy_text": None if same_texts else anisotropy(text),
-                "mutual_knn": None
-                if same_images or same_texts
-                else mutual_knn(image, text, k=config.neighbours),
-            }
-        )
-    return measured
-
-
-def _chance(samples: int, config: EvaluateConfig) -> float | None:
-    count = min(config.geometry_samples, samples)
-    return chance_mutual_knn(count, config.neighbours) if count > config.neighbours + 1 else None
+    logits = cosines.T.astype(np.float64) / temperature
+    found = score_retrieval(cosines, corpus_ids=keys, relevant=relevant, resamples=1)
+    return {
+        "losses": image_losses(logits).tolist(),
+        "by_size": {
+            str(size): float(image_losses(logits[:size, :size]).mean()) for size in candidate_sizes(len(keys))
+        },
+        "ndcg@10": list(found.per_query["ndcg@10"]),
+    }
 
 
 def _examples(

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from data_prep.shards import ShardSource
+from stages.evaluate.encoding import TaskEncoder, encode, prepared_images
 from stages.evaluate.generation import character_edits, choose, greedy_transcriptions, teacher_forced
-from stages.evaluate.retrieval import encode, measure_retrieval, score_baselines
+from stages.evaluate.retrieval import measure_retrieval, score_baselines
 from stages.evaluate.search_task import build_task
 from stages.recipes import get_recipe
 from stages.train.batches import collate
@@ -16,6 +17,14 @@ from stages.train.sequences import SequenceBuilder
 CONFIG = dataclasses.replace(
     get_recipe("tiny").evaluate, max_corpus=8, max_queries=8, neighbours=2, batch_size=3
 )
+
+
+TEMPERATURE = 0.05
+
+
+def measured(backbone, folder) -> dict:
+    task = build_task(folder, CONFIG)
+    return measure_retrieval(TaskEncoder(task, CONFIG).encode(backbone), task, CONFIG, temperature=TEMPERATURE)
 
 
 def test_character_edits_by_hand():
@@ -73,7 +82,7 @@ def test_the_task_is_the_same_every_time_and_within_its_limits(split_folder):
 
 def test_retrieval_result_has_every_direction(backbone, split_folder):
     task = build_task(split_folder, CONFIG)
-    result = measure_retrieval(backbone, task, CONFIG)
+    result = measured(backbone, split_folder)
     assert set(result["directions"]) == {"query_to_image", "query_to_text", "text_to_image"}
     assert len(result["query_ids"]) == len(result["query_documents"]) == len(task.queries)
     layers = backbone.model.config.text_config.num_hidden_layers
@@ -83,15 +92,14 @@ def test_retrieval_result_has_every_direction(backbone, split_folder):
 
 
 def test_before_the_first_layer_all_vectors_are_one_and_are_not_compared(backbone, split_folder):
-    task = build_task(split_folder, CONFIG)
-    before, *layers = measure_retrieval(backbone, task, CONFIG)["geometry"]
-    measures = ("anisotropy_image", "anisotropy_text", "mutual_knn")
-    assert [before[name] for name in measures] == [None, None, None]
+    before, *layers = measured(backbone, split_folder)["geometry"]
+    measures = ("anisotropy_image", "anisotropy_text", "mutual_knn", "cka")
+    assert [before[name] for name in measures] == [None] * 4
     assert all(layer[name] is not None for layer in layers for name in measures)
 
 
 def test_an_example_has_the_rank_of_its_first_right_sample(backbone, split_folder):
-    examples = measure_retrieval(backbone, build_task(split_folder, CONFIG), CONFIG)["examples"]
+    examples = measured(backbone, split_folder)["examples"]
     for example in examples:
         right = [hit["key"] in example["relevant"] for hit in example["top"]]
         assert example["rank"] == right.index(True) + 1 if any(right) else example["rank"] > len(right)
@@ -102,7 +110,8 @@ def test_encoding_in_batches_gives_the_contract_vector(backbone, samples):
     builder = SequenceBuilder(backbone)
     rows = [builder.summarize_image(sample.image()) for sample in samples]
     expected = embed(backbone, collate(rows, pad_token=builder.pad_token)).numpy()
-    assert encode(backbone, rows, batch_size=3).vectors == pytest.approx(expected, abs=1e-5)
+    found = encode(backbone, prepared_images(builder, samples), batch_size=3)
+    assert found.vectors == pytest.approx(expected, abs=1e-5)
 
 
 def test_chosen_samples_do_not_depend_on_file_order(split_folder):

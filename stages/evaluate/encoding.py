@@ -1,0 +1,159 @@
+"""Vectors of a task's inputs by one model after another; token sequences are made once, for all models."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_prep.shards import Sample
+from stages.backbone import Backbone, ContractMismatch, EmbeddingContract
+from stages.evaluate.search_task import SearchTask
+from stages.recipes import EvaluateConfig
+from stages.train.batches import collate
+from stages.train.sequences import SequenceBuilder, TokenSequence
+
+KEPT_IMAGE_BYTES = 2**30
+"""Patches kept for the next model, for one set of images: thousands of blocks, or some forty whole pages."""
+
+
+class PreparedSequences(Sequence[TokenSequence]):
+    """Token sequences of some inputs, each made when it is first asked for.
+
+    Those whose patches fit into `KEPT_IMAGE_BYTES` are kept, first come; the others are made again for every
+    model. So memory does not grow with the corpus, and a batch holds no more images than its rows.
+
+    Args:
+        build: makes the sequence of one of `inputs`.
+        size: a number that grows with the sequence's length, known without making it.
+    """
+
+    def __init__(
+        self, inputs: Sequence[Any], build: Callable[[Any], TokenSequence], size: Callable[[Any], int]
+    ) -> None:
+        self.sizes = [size(one) for one in inputs]
+        self._inputs = inputs
+        self._build = build
+        self._kept: dict[int, TokenSequence] = {}
+        self._free_bytes = KEPT_IMAGE_BYTES
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def __getitem__(self, row: int) -> TokenSequence:
+        if row in self._kept:
+            return self._kept[row]
+        sequence = self._build(self._inputs[row])
+        patch_bytes = 0 if sequence.patches is None else sequence.patches.nbytes
+        if patch_bytes <= self._free_bytes:
+            self._free_bytes -= patch_bytes
+            self._kept[row] = sequence
+        return sequence
+
+
+def prepared_images(builder: SequenceBuilder, samples: Sequence[Sample]) -> PreparedSequences:
+    """Sequences of samples' images, to be embedded."""
+    return PreparedSequences(
+        samples,
+        build=lambda sample: builder.summarize_image(sample.image()),
+        size=lambda sample: sample.width * sample.height,
+    )
+
+
+def prepared_texts(builder: SequenceBuilder, texts: Sequence[str]) -> PreparedSequences:
+    """Sequences of texts or queries, to be embedded."""
+    return PreparedSequences(texts, build=builder.summarize_text, size=len)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Vectors of some rows."""
+
+    vectors: np.ndarray
+    """[rows, hidden] float32, L2-normalised: the embedding."""
+    layers: np.ndarray
+    """[layers + 1, chosen rows, hidden] float32: the same position's hidden state after the embedding layer
+    and after each decoder layer (the last one after the final norm), of the rows asked for."""
+
+    def mapped(self, mapped_vectors: Callable[[np.ndarray], np.ndarray]) -> "Encoded":
+        """Map the embedding; the last layer becomes its image, the layers below stay the model's."""
+        layers, last = self.layers.copy(), self.layers[-1]
+        layers[-1] = mapped_vectors(last / np.linalg.norm(last, axis=1, keepdims=True))
+        return Encoded(vectors=mapped_vectors(self.vectors), layers=layers)
+
+
+@torch.no_grad()
+def encode(
+    backbone: Backbone, sequences: PreparedSequences, batch_size: int, *, layer_rows: Sequence[int] = ()
+) -> Encoded:
+    """Embed token sequences, in batches of similar length; hidden states of all layers for `layer_rows`."""
+    shape = backbone.model.config.text_config
+    vectors = np.empty((len(sequences), shape.hidden_size), dtype=np.float32)
+    layers = np.empty((shape.num_hidden_layers + 1, len(layer_rows), shape.hidden_size), dtype=np.float32)
+    place = {row: number for number, row in enumerate(layer_rows)}
+    order = sorted(range(len(sequences)), key=lambda row: (sequences.sizes[row], row))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = collate([sequences[row] for row in rows], pad_token=backbone.tokenizer.pad_token_id)
+        chosen = [number for number, row in enumerate(rows) if row in place]
+        output = backbone.model.model(
+            **batch.model_inputs(), use_cache=False, output_hidden_states=bool(chosen)
+        )
+        last = output.last_hidden_state[:, -1].float()
+        vectors[rows] = torch.nn.functional.normalize(last, dim=-1).numpy()
+        if chosen:
+            states = [state[chosen, -1].float() for state in output.hidden_states[:-1]] + [last[chosen]]
+            layers[:, [place[rows[number]] for number in chosen]] = torch.stack(states).numpy()
+    return Encoded(vectors=vectors, layers=layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedTask:
+    """One model's vectors of a search task; layers of the first samples that have a text."""
+
+    images: Encoded
+    """Rows: the corpus."""
+    texts: Encoded
+    """Rows: the samples that have a text."""
+    queries: Encoded
+
+    def mapped(self, mapped_vectors: Callable[[np.ndarray], np.ndarray]) -> "EncodedTask":
+        """The task's vectors after a map of the embedding [rows, hidden] to [rows, hidden]."""
+        return EncodedTask(
+            images=self.images.mapped(mapped_vectors),
+            texts=self.texts.mapped(mapped_vectors),
+            queries=self.queries.mapped(mapped_vectors),
+        )
+
+
+class TaskEncoder:
+    """Encodes one search task with model after model, from sequences that are made once."""
+
+    def __init__(self, task: SearchTask, config: EvaluateConfig) -> None:
+        self._task = task
+        self._config = config
+        self._prepared_for: EmbeddingContract | None = None
+
+    def encode(self, backbone: Backbone) -> EncodedTask:
+        """Encode the task. Raises ContractMismatch where a model takes other inputs than the one before."""
+        self._prepare(backbone)
+        batch_size, compared = self._config.batch_size, self._task.with_text[: self._config.geometry_samples]
+        return EncodedTask(
+            images=encode(backbone, self._images, batch_size, layer_rows=compared),
+            texts=encode(backbone, self._texts, batch_size, layer_rows=range(len(compared))),
+            queries=encode(backbone, self._queries, batch_size),
+        )
+
+    def _prepare(self, backbone: Backbone) -> None:
+        contract = replace(backbone.contract, adapter_keys=())
+        if self._prepared_for is None:
+            builder, task = SequenceBuilder(backbone), self._task
+            self._images = prepared_images(builder, task.corpus)
+            self._texts = prepared_texts(builder, [task.corpus[row].text for row in task.with_text])
+            self._queries = prepared_texts(builder, [query.text for query in task.queries])
+            self._prepared_for = contract
+        if contract != self._prepared_for:
+            raise ContractMismatch(
+                "two models of one job differ in prompts, chat template or limits; evaluate them in two jobs"
+            )
