@@ -5,13 +5,15 @@ from one document are not independent; where ``groups`` names each query's docum
 resampled.
 """
 
-import math
+import functools
+import itertools
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy import stats
 
 _EXACT_TREND_DOSES = 8  # 8! = 40,320 orders; above it the test samples orders
+_TIE = 1e-12  # orders that differ by rounding alone are equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +98,15 @@ def resampled_means(scores: np.ndarray, how: Bootstrap, groups: np.ndarray | Non
 
     Every resample uses the same seeds and queries for all doses, which keeps doses paired.
     """
-    _, seeds, queries = scores.shape
+    seeds = scores.shape[1]
+    members, sizes = _units(scores.shape[2], groups)
     rng = np.random.default_rng(how.seed)
     seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=how.resamples) / seeds
-    query_weights = _query_weights(rng, queries, how.resamples, groups)
-    per_seed = np.einsum("dsq,bq->bds", scores, query_weights, optimize=True)
-    return np.einsum("bds,bs->bd", per_seed, seed_weights)
+    counts = _draw_units(rng, len(sizes), how.resamples)
+    # Whole units are drawn, so their sums are all that a resample needs.
+    sums = scores if groups is None else scores @ np.eye(len(sizes))[members]
+    per_seed = counts @ sums.reshape(-1, len(sizes)).T / (counts @ sizes)[:, None]
+    return np.einsum("bds,bs->bd", per_seed.reshape(how.resamples, -1, seeds), seed_weights)
 
 
 def ratio_of_sums(numerators: np.ndarray, denominators: np.ndarray, how: Bootstrap) -> Estimate:
@@ -109,7 +114,7 @@ def ratio_of_sums(numerators: np.ndarray, denominators: np.ndarray, how: Bootstr
 
     Used for nats per byte (nats, bytes) and for the generative gain (nats at dose 0, nats at a dose).
     """
-    weights = _query_weights(np.random.default_rng(how.seed), len(numerators), how.resamples, None)
+    weights = _draw_units(np.random.default_rng(how.seed), len(numerators), how.resamples)
     return how.interval(
         numerators.sum() / denominators.sum(), (weights @ numerators) / (weights @ denominators)
     )
@@ -136,32 +141,36 @@ def trend_p(means: np.ndarray, *, seed: int = 0, resamples: int = 9999) -> float
     as wholes: seeds of one dose share its checkpoint and are no independent witnesses of a trend. Exact
     up to eight doses; the smallest p is 1 / (number of doses)!.
     """
-    if np.ptp(means) == 0:
-        return 1.0
     ranks = np.arange(len(means), dtype=float)
-    result = stats.permutation_test(
-        (means,),
-        lambda permuted, axis: np.moveaxis(permuted, axis, -1) @ ranks,
-        permutation_type="pairings",
-        alternative="greater",
-        n_resamples=math.factorial(_EXACT_TREND_DOSES) if len(means) <= _EXACT_TREND_DOSES else resamples,
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.pvalue)
+    if len(means) <= _EXACT_TREND_DOSES:
+        drawn = _orders(len(means)) @ means
+        at_least, of = (drawn >= ranks @ means - _TIE).sum(), len(drawn)
+    else:
+        rng = np.random.default_rng(seed)
+        drawn = rng.permuted(np.tile(ranks, (resamples, 1)), axis=1) @ means
+        # The observed order counts as one of the sampled ones, so that p is never zero.
+        at_least, of = (drawn >= ranks @ means - _TIE).sum() + 1, resamples + 1
+    return float(at_least / of)
 
 
-def _query_weights(
-    rng: np.random.Generator, queries: int, resamples: int, groups: np.ndarray | None
-) -> np.ndarray:
-    """Weights ``[resamples, queries]``, each row summing to one: how often each query was drawn."""
+@functools.cache
+def _orders(count: int) -> np.ndarray:
+    """Every order of 0..count-1 ``[count!, count]``."""
+    return np.array(list(itertools.permutations(range(count))), dtype=float)
+
+
+def _units(queries: int, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The unit of each query, and the queries of each unit: documents, or single queries without groups."""
     members = np.arange(queries) if groups is None else np.unique(groups, return_inverse=True)[1]
-    units = int(members.max()) + 1
+    return members, np.bincount(members).astype(np.float64)
+
+
+def _draw_units(rng: np.random.Generator, units: int, resamples: int) -> np.ndarray:
+    """How often each unit was drawn ``[resamples, units]``, each row summing to the number of units."""
     drawn = rng.integers(units, size=(resamples, units))
     drawn += np.arange(resamples)[:, None] * units  # one bincount for all resamples
-    counts = np.bincount(drawn.ravel(), minlength=resamples * units).reshape(resamples, units)
-    weights = counts[:, members].astype(np.float64)
-    return weights / weights.sum(axis=1, keepdims=True)
+    counts = np.bincount(drawn.ravel(), minlength=resamples * units)
+    return counts.reshape(resamples, units).astype(np.float64)
 
 
 def _correlate(rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
