@@ -1,6 +1,6 @@
-"""`python -m pipelines.serve OUTPUT FLOW`: serve deployment `full-pipeline`, a child process per run.
+"""`python -m pipelines.serve OUTPUT FLOW=NAME ...`: serve deployments, a child process per run.
 
-`lco up` starts it. FLOW: `module:name` of the flow, for instance `pipelines.flow:lco`.
+`lco up` starts it. FLOW: `module:name` of a flow, for instance `pipelines.flow:lco=full-pipeline`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from prefect.deployments.runner import EntrypointType
-
-DEPLOYMENT = "full-pipeline"
+from prefect import serve
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
 
 
 def main(arguments: list[str]) -> None:
@@ -22,16 +21,19 @@ def main(arguments: list[str]) -> None:
     """
     # Prefect's answer to a signal; it does stop, and the log would end with a warning.
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited")
-    output, flow_name = arguments
-    module, name = flow_name.split(":")
-    flow = getattr(importlib.import_module(module), name)
-    flow.serve(
-        name=DEPLOYMENT,
+    output, *deployments = arguments
+    serve(*(deployment(text, output) for text in deployments), limit=1, print_starting_message=False)
+
+
+def deployment(text: str, output: str) -> RunnerDeployment:
+    """The deployment that `module:flow=name` describes."""
+    place, name = text.split("=")
+    module, flow = place.split(":")
+    return getattr(importlib.import_module(module), flow).to_deployment(
+        name=name,
         # The form shows where results go, and a person can choose another folder.
         parameters={"output": str(Path(output))},
         entrypoint_type=EntrypointType.MODULE_PATH,
-        limit=1,
-        print_starting_message=False,
     )
 
 

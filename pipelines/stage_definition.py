@@ -114,6 +114,8 @@ STAGES: Mapping[str, StageDefinition] = {
             packages=(
                 *_COMMON,
                 "stages.evaluate.critic",
+                "stages.evaluate.bound",
+                "stages.evaluate.likelihood",
                 "stages.evaluate.score",
                 "stages.evaluate.search_task",
             ),

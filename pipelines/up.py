@@ -1,4 +1,4 @@
-"""`lco up`: Prefect server, MLflow server and the deployment `lco/full-pipeline`, on loopback, until Ctrl-C.
+"""`lco up`: Prefect server, MLflow server and the deployments, on loopback, until Ctrl-C.
 
 All data lies below the output folder in SQLite. When one of the three ends by itself, the others are
 stopped and its log is shown: half a system would only look alive.
@@ -10,7 +10,7 @@ import json
 import signal
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -22,16 +22,20 @@ from pipelines.run import prefect_server_definition
 from pipelines.services import Service, ServiceDefinition, command, require_free_port, running
 
 DEPLOYMENT = "lco/full-pipeline"
-FLOW = "pipelines.flow:lco"
+DEPLOYMENTS = ("pipelines.flow:lco=full-pipeline", "pipelines.sweep:sweep=grsl")
 POLL_SECONDS = 0.5
 
 
 def up(
-    settings: Settings, *, prefect_port: int | None = None, mlflow_port: int | None = None, flow: str = FLOW
+    settings: Settings,
+    *,
+    prefect_port: int | None = None,
+    mlflow_port: int | None = None,
+    deployments: Sequence[str] = DEPLOYMENTS,
 ) -> int:
     """Start everything, print the addresses, wait for Ctrl-C or SIGTERM; return the exit status 0.
 
-    `flow`: `module:name` of the flow to serve. Raises BadParameter for a port that is taken, ServiceFailed
+    `deployments`: what to serve; see pipelines.serve. Raises BadParameter for a taken port, ServiceFailed
     when a server does not start or ends by itself.
     """
     settings = replace(
@@ -52,7 +56,7 @@ def up(
         ]
         if not _wait_healthy(servers, stop):
             return 0
-        deployment = stack.enter_context(running(deployment_definition(settings, flow)))
+        deployment = stack.enter_context(running(deployment_definition(settings, deployments)))
         if not _wait_healthy([*servers, deployment], stop):
             return 0
         print(_welcome(settings, runs_page(settings.mlflow_url, settings.experiment)), flush=True)
@@ -96,8 +100,8 @@ def mlflow_definition(settings: Settings) -> ServiceDefinition:
     )
 
 
-def deployment_definition(settings: Settings, flow: str) -> ServiceDefinition:
-    """The process that polls for runs of the deployment and starts each in a process of its own."""
+def deployment_definition(settings: Settings, deployments: Sequence[str]) -> ServiceDefinition:
+    """The process that polls for runs of the deployments and starts each in a process of its own."""
     environment = {
         **prefect_environment(settings, {}),
         "PREFECT_API_URL": f"{settings.prefect_url}/api",
@@ -107,22 +111,22 @@ def deployment_definition(settings: Settings, flow: str) -> ServiceDefinition:
         "LCO_OUTPUT": str(settings.output),
     }
     return ServiceDefinition(
-        name="deployment",
+        name="deployments",
         module="pipelines.serve",
-        arguments=(str(settings.output), flow),
+        arguments=(str(settings.output), *deployments),
         environment=environment,
-        log_path=settings.output / "logs" / "deployment.log",
-        ready=lambda: _deployment_is_ready(settings),
+        log_path=settings.output / "logs" / "deployments.log",
+        ready=lambda: _deployments_are_ready(settings, len(deployments)),
         # A running flow stops its training (20 s of grace there) and sets the final states in MLflow.
         grace_seconds=30.0,
     )
 
 
-def _deployment_is_ready(settings: Settings) -> bool:
-    """Whether the server knows the deployment and a runner polls for it."""
+def _deployments_are_ready(settings: Settings, count: int) -> bool:
+    """Whether the server knows the deployments and a runner polls for them."""
     request = urllib.request.Request(
         f"{settings.prefect_url}/api/deployments/filter",
-        data=json.dumps({"deployments": {"name": {"any_": [DEPLOYMENT.split("/")[1]]}}}).encode(),
+        data=json.dumps({}).encode(),
         headers={"Content-Type": "application/json"},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -131,7 +135,7 @@ def _deployment_is_ready(settings: Settings) -> bool:
             deployments = json.load(response)
     except OSError:  # a busy server; one that ended is noticed by its own check
         return False
-    return any(deployment["status"] == "READY" for deployment in deployments)
+    return sum(deployment["status"] == "READY" for deployment in deployments) >= count
 
 
 @contextmanager
@@ -178,7 +182,7 @@ Logs      {settings.output / "logs"}
 Start a run from the Prefect page (Deployments, full-pipeline, Run), or from another terminal:
 
   export PREFECT_API_URL={settings.prefect_url}/api
-  {command("prefect")} deployment run {DEPLOYMENT} --watch
+  {command("prefect")} deployment run {DEPLOYMENT} --watch       # or sweep/grsl, the law's laboratory
 
 Parameters, as JSON:  --param documents=/path/to/pdfs --param doses='[0, 3200]' --param seeds='[0]'
 Ctrl-C stops everything."""

@@ -124,7 +124,7 @@ def start_run(system: System, documents: Path) -> subprocess.CompletedProcess:
 
 def test_a_deployment_run_completes_and_mlflow_holds_its_tree(system: System, few_documents: Path) -> None:
     result = start_run(system, few_documents)
-    log = (system.output / "logs" / "deployment.log").read_text()[-4000:]
+    log = (system.output / "logs" / "deployments.log").read_text()[-4000:]
     assert result.returncode == 0, f"{result.stdout[-2000:]}\n{log}"
     assert "finished successfully in 'Completed'" in " ".join(result.stdout.split())
     assert (system.output / "report.html").stat().st_size > 0
@@ -165,6 +165,8 @@ def test_the_form_of_the_deployment_is_typed(system: System) -> None:
     assert set(form) == {"recipe", "documents", "doses", "seeds", "output"}
     assert all(field["description"] for field in form.values())
     assert {"type": "integer"} in [option.get("items") for option in form["doses"]["anyOf"]]
+    sweep = request(f"{system.prefect}/api/deployments/name/sweep/grsl")
+    assert set(sweep["parameter_openapi_schema"]["properties"]) == {*form, "other_documents"}
     assert request(f"{system.prefect}/ui-settings")["api_url"] == f"{system.prefect}/api"
 
 
@@ -181,7 +183,7 @@ def test_a_second_run_reuses_everything(system: System, few_documents: Path) -> 
 def test_a_bad_parameter_fails_the_run_with_its_reason(system: System) -> None:
     result = start_run(system, Path("/no/such/folder"))
     assert result.returncode != 0
-    assert "/no/such/folder does not exist" in (system.output / "logs" / "deployment.log").read_text()
+    assert "/no/such/folder does not exist" in (system.output / "logs" / "deployments.log").read_text()
 
 
 def test_a_second_lco_up_on_taken_ports_says_so(system: System, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 from infra.process import MetricsTail
 from infra.settings import Settings
 from infra.tracking import FileTracker, ResilientTracker
-from pipelines import flow
+from pipelines import flow, tasks
 from pipelines.console import SilentReporter
 from pipelines.record import RunRecord
-from pipelines.stage_definition import Reference
+from pipelines.stage_definition import Reference, model_cells
 from pipelines.stage_runner import PipelineRun
 from stages.recipes import Recipe, get_recipe
 from tests.unit.pipelines.fake_documents import prepare_documents
@@ -74,31 +74,31 @@ class Workplace:
         self, recipe: Recipe | None = None, *, stages: Mapping = FAKE_STAGES
     ) -> dict[str, list[Reference]]:
         """Every stage, as the flow calls them; the outputs by stage."""
-        run = self.new_run(recipe or self.recipe(), stages=stages)
+        recipe = recipe or self.recipe()
+        run = self.new_run(recipe, stages=stages)
         run.logs.mkdir(parents=True)
-        target = flow.prepare_target_documents.fn(run, prepare_documents)
-        base = flow.prepare_base_documents.fn(run, prepare_documents)
-        pretrained = flow.pretrain.fn(run, target, base)
-        generation = flow.generation_quality.fn(run, pretrained, target, base)
-        negatives = flow.hard_negatives.fn(run, target) if run.recipe.refine.hard_negatives else None
-        refined = flow.refine.fn(run, pretrained, target, negatives)
-        retrieval = flow.page_retrieval.fn(run, pretrained, refined, target)
-        trained = {"pretrain": pretrained, "refine": refined}
-        law = flow.scaling_law.fn(run, trained, generation, retrieval, target, base)
-        run.record.report(Path(law["path"]))
-        run.record.close("FINISHED")
-        return {
+        target = tasks.prepare_target_documents.fn(run, prepare_documents)
+        base = tasks.prepare_base_documents.fn(run, prepare_documents)
+        pretrained = tasks.pretrain.fn(run, target, base)
+        generation = tasks.generation_quality.fn(run, pretrained, target, base)
+        negatives = tasks.hard_negatives.fn(run, target) if run.recipe.refine.hard_negatives else None
+        refined = tasks.refine.fn(run, flow.arms_of_the_recipe(recipe, pretrained), target, negatives)
+        found = tasks.before_refinement(pretrained) + model_cells(refined, split="test")
+        measured = {
             "pretrain": pretrained,
             "generation": generation,
             "refine": refined,
-            "retrieval": retrieval,
-            "law": [law],
+            "retrieval": tasks.page_retrieval.fn(run, found, target["test"]),
         }
+        law = tasks.scaling_law.fn(run, measured, target, base)
+        run.record.report(Path(law["path"]))
+        run.record.close("FINISHED")
+        return measured | {"law": [law]}
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
-    monkeypatch.setattr(flow, "base_model_digest", lambda recipe: "made up")
+    monkeypatch.setattr(tasks, "base_model_digest", lambda recipe: "made up")
     place = Workplace(root=tmp_path)
     place.write("target", "a.txt", "trang")
     place.write("base", "a.txt", "page")

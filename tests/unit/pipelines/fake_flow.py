@@ -11,6 +11,7 @@ from prefect import flow
 
 from infra.settings import Settings
 from pipelines import flow as real
+from pipelines import tasks
 from pipelines.parameters import RecipeName, check_parameters
 from pipelines.run import exit_status
 from tests.unit.pipelines.fake_documents import prepare_documents
@@ -26,7 +27,7 @@ def lco(
     output: str | None = None,
 ) -> dict:
     """Made up."""
-    real.base_model_digest = lambda recipe: "made up"  # made-up stages start from no model
+    tasks.base_model_digest = lambda recipe: "made up"  # made-up stages start from no model
     parameters = check_parameters(recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output)
     return real.run_pipeline(parameters, stages=FAKE_STAGES, prepare=prepare_documents)
 
@@ -39,6 +40,6 @@ if __name__ == "__main__":
             Settings.from_environment(output=Path(sys.argv[1])),
             prefect_port=int(sys.argv[2]),
             mlflow_port=int(sys.argv[3]),
-            flow="tests.unit.pipelines.fake_flow:lco",
+            deployments=["tests.unit.pipelines.fake_flow:lco=full-pipeline"],
         )
     sys.exit(status.code)

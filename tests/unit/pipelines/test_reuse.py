@@ -93,7 +93,7 @@ def test_where_the_base_model_lies_changes_nothing(workplace: Workplace, changed
 
 def test_another_base_model_changes_everything(workplace: Workplace, changed: Callable, monkeypatch) -> None:
     first = workplace.run()
-    monkeypatch.setattr("pipelines.flow.base_model_digest", lambda recipe: "another")
+    monkeypatch.setattr("pipelines.tasks.base_model_digest", lambda recipe: "another")
     assert changed(first, workplace.run()) >= {"pretrain"}
 
 

@@ -47,7 +47,7 @@ def test_a_reused_cell_is_recorded_as_reused(workplace: Workplace) -> None:
     started = [e for e in of_kind(events(workplace, 1), "start_run") if e["tags"].get("stage") == "retrieval"]
     assert len(started) == 6
     assert {child["tags"]["reused"] for child in started} == {"true"}
-    assert {"d32 - retrieval", "d0 s0 text-only - retrieval"} < {child["name"] for child in started}
+    assert {"d32 - retrieval", "d0 s0 text-only 30 steps - retrieval"} < {child["name"] for child in started}
     for child in started:  # its only other requests are its metrics and its end
         log = [event for event in events(workplace, 1) if event["run"] == child["run"]]
         assert [event["event"] for event in log] == ["start_run", "log_points", "finish_run"]
