@@ -1,0 +1,117 @@
+"""Log-likelihoods of many texts under each of many page images, with the prompt to transcribe.
+
+A page's prompt goes through the model once; its keys and values then serve all texts. A text ends with the
+end token, as in training: the likelihoods of all texts there are sum to 1.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+
+from stages.backbone import Backbone
+from stages.recipes import EngineConfig
+from stages.train.batches import IGNORED_LABEL, collate, padded_buckets
+from stages.train.sequences import SequenceBuilder, TokenSequence
+
+WHITE = 255
+POSITIONS_AT_ONCE = 8_192
+"""Positions of texts in a forward pass, at most; each row also holds a copy of the page's keys and values."""
+LABELS_AT_ONCE = 256
+"""Rows of logits at a time: a few megabytes that stay in a processor's cache take half the time of more."""
+
+
+def log_likelihoods(
+    backbone: Backbone, pages: Sequence[TokenSequence], texts: Sequence[TokenSequence]
+) -> Iterator[np.ndarray]:
+    """Yield for each page, in order, `log p(text | page)` of all texts in nats [texts], float64.
+
+    Args:
+        pages: their images and prompts count, their answers do not.
+        texts: their answers count, what stands before does not.
+    """
+    answers = [_answer(text) for text in texts]
+    longest = max(len(answer) for answer in answers)
+    buckets = padded_buckets(answers, EngineConfig(text_tokens=max(POSITIONS_AT_ONCE, longest)))
+    batches = [_labels([answers[number] for number in bucket]) for bucket in buckets]
+    for page in pages:
+        prefix = _encode_prefix(backbone.model, page)
+        values = np.empty(len(answers))
+        for bucket, labels in zip(buckets, batches, strict=True):
+            values[bucket] = _continuations(backbone.model, page, prefix, labels)
+        yield values
+
+
+def blank_log_likelihoods(backbone: Backbone, sequences: Sequence[TokenSequence]) -> np.ndarray:
+    """Return `log p(text | white page)` of each sequence's text in nats [sequences], float64.
+
+    The white page has the size of the sequence's own: all that is missing is what is written on it.
+    """
+    builder = SequenceBuilder(backbone)
+    by_grid: dict[tuple[int, int, int], list[int]] = {}
+    for number, sequence in enumerate(sequences):
+        by_grid.setdefault(sequence.grid, []).append(number)
+    values = np.empty(len(sequences))
+    for (_, rows, columns), numbers in by_grid.items():
+        side = backbone.image_processor.patch_size
+        white = builder.transcribe_image(Image.new("L", (columns * side, rows * side), WHITE), None)
+        (values[numbers],) = log_likelihoods(backbone, [white], [sequences[number] for number in numbers])
+    return values
+
+
+def _answer(sequence: TokenSequence) -> TokenSequence:
+    start = sequence.label_start
+    return TokenSequence(ids=sequence.ids[start:], label_start=0, positions=sequence.positions[:, start:])
+
+
+def _labels(answers: Sequence[TokenSequence]) -> torch.Tensor:
+    """Tokens of some answers [rows, longest], padded on the right: what follows a text cannot change it."""
+    rows = [torch.tensor(answer.ids) for answer in answers]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED_LABEL)
+
+
+@torch.inference_mode()
+def _encode_prefix(model: Qwen2_5_VLForConditionalGeneration, page: TokenSequence) -> DynamicCache:
+    """Keys and values of a page's prompt but for its last token, which predicts the first one of a text."""
+    length = page.label_start - 1
+    prompt = replace(page, ids=page.ids[:length], label_start=length, positions=page.positions[:, :length])
+    inputs = collate([prompt], pad_token=0).model_inputs()
+    on_device = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    return model.model(**on_device, use_cache=True).past_key_values
+
+
+@torch.inference_mode()
+def _continuations(
+    model: Qwen2_5_VLForConditionalGeneration, page: TokenSequence, prefix: DynamicCache, labels: torch.Tensor
+) -> np.ndarray:
+    """Log-likelihood of each row of labels after the page's prompt [rows]."""
+    rows, length = labels.shape
+    last = page.label_start - 1
+    labels = labels.to(model.device)
+    ids = torch.cat([labels.new_full((rows, 1), page.ids[last]), labels[:, :-1].clamp(min=0)], dim=1)
+    first = torch.tensor(page.positions[:, last], device=model.device)
+    positions = first[:, None, None] + torch.arange(length, device=model.device)  # as of text: all axes alike
+    hidden = model.model.language_model(
+        input_ids=ids,
+        position_ids=positions,
+        past_key_values=_for_rows(prefix, rows),
+        use_cache=True,
+    ).last_hidden_state
+    places = labels != IGNORED_LABEL
+    losses = [
+        torch.nn.functional.cross_entropy(model.lm_head(states).float(), tokens, reduction="none")
+        for states, tokens in zip(
+            hidden[places].split(LABELS_AT_ONCE), labels[places].split(LABELS_AT_ONCE), strict=True
+        )
+    ]
+    sums = torch.zeros(rows, dtype=torch.float64, device=model.device)
+    return -sums.index_add_(0, places.nonzero()[:, 0], torch.cat(losses).double()).cpu().numpy()
+
+
+def _for_rows(prefix: DynamicCache, rows: int) -> DynamicCache:
+    """The keys and values of one row, for several; the prefix itself stays as it is."""
+    shape = (rows, -1, -1, -1)
+    return DynamicCache([(layer.keys.expand(shape), layer.values.expand(shape)) for layer in prefix.layers])

@@ -1,0 +1,174 @@
+"""The generative critic: its matrix against one full forward a pair, its program against its parts."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.queries import Query
+from infra.store import LocalStore
+from stages.evaluate import critic
+from stages.evaluate.bound import image_losses
+from stages.evaluate.generation import teacher_forced
+from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods
+from stages.evaluate.search_task import Candidate, build_task, candidates_of
+from stages.recipes import get_recipe
+from stages.train.sequences import SequenceBuilder
+from tests.unit.stages.conftest import make_sample
+
+CONFIG = dataclasses.replace(get_recipe("tiny").evaluate, bootstrap_resamples=20)
+
+
+@pytest.fixture
+def sequences(backbone, samples):
+    builder = SequenceBuilder(backbone)
+    return [builder.transcribe_image(sample.image(), sample.text) for sample in samples]
+
+
+@torch.no_grad()
+def one_by_one(backbone, samples, texts) -> np.ndarray:
+    """log p(text | image) [images, texts]: a forward of transformers' own for each pair, in float64 sums.
+
+    transformers finds the M-RoPE positions itself.
+    """
+    builder = SequenceBuilder(backbone)
+    image_token = backbone.model.config.image_token_id
+    matrix = np.empty((len(samples), len(texts)))
+    for row, sample in enumerate(samples):
+        for column, text in enumerate(texts):
+            pair = builder.transcribe_image(sample.image(), text)
+            ids = torch.tensor([pair.ids])
+            logits = backbone.model(
+                input_ids=ids,
+                pixel_values=torch.from_numpy(pair.patches),
+                image_grid_thw=torch.tensor([pair.grid]),
+                mm_token_type_ids=(ids == image_token).int(),
+            ).logits[0, pair.label_start - 1 : -1]
+            chosen = logits.double().log_softmax(dim=-1).gather(1, ids[0, pair.label_start :, None])
+            matrix[row, column] = float(chosen.sum())
+    return matrix
+
+
+@pytest.mark.parametrize("positions", [8_192, 40])
+def test_matrix_equals_one_forward_a_pair(backbone, samples, sequences, positions, monkeypatch):
+    monkeypatch.setattr("stages.evaluate.likelihood.POSITIONS_AT_ONCE", positions)
+    monkeypatch.setattr("stages.evaluate.likelihood.LABELS_AT_ONCE", 7)
+    matrix = np.stack(list(log_likelihoods(backbone, sequences, sequences)))
+    expected = one_by_one(backbone, samples, [sample.text for sample in samples])
+    assert np.abs(matrix - expected).max() < 1e-4
+    # The images matter even to random weights: a matrix that forgot them would not pass.
+    assert (np.ptp(expected, axis=0) > 0.01).all()
+
+
+def test_diagonal_is_the_loss_of_generation_and_an_empty_text_is_its_end_token(backbone, samples):
+    builder = SequenceBuilder(backbone)
+    shown = [samples[0], dataclasses.replace(samples[1], text="")]
+    sequences = [builder.transcribe_image(sample.image(), sample.text) for sample in shown]
+    matrix = np.stack(list(log_likelihoods(backbone, sequences, sequences)))
+    read = teacher_forced(backbone, shown, batch_size=1)
+    assert -matrix.diagonal() == pytest.approx([one.nats for one in read], abs=1e-4)
+    assert read[1].tokens == 1
+
+
+def test_blank_pages_are_white_and_of_the_same_size(backbone, samples, sequences):
+    white = [make_sample(number, "") for number in range(len(samples))]
+    expected = one_by_one(backbone, white, [sample.text for sample in samples]).diagonal()
+    assert len({sequence.grid for sequence in sequences}) > 1
+    assert blank_log_likelihoods(backbone, sequences) == pytest.approx(expected, abs=1e-4)
+
+
+def test_entry_by_its_definitions(backbone, samples):
+    second = Query(identity="b", text="Insert page", relevant=(samples[1].key, samples[0].key))
+    candidates = [
+        Candidate(sample=samples[0], query=Query(identity="a", text="Enter", relevant=(samples[0].key,))),
+        Candidate(sample=samples[1], query=second),
+    ]
+    done = []
+    entry = critic.measure_critic(backbone, candidates, CONFIG, done.append)
+    assert done == [2] and entry["keys"] == [samples[0].key, samples[1].key] and entry["sizes"] == [2]
+    for kind, texts in (("text", [s.text for s in samples[:2]]), ("query", ["Enter", "Insert page"])):
+        matrix = one_by_one(backbone, samples[:2], texts)
+        measured = entry[kind]
+        assert measured["losses"] == pytest.approx(image_losses(matrix), abs=1e-4)
+        assert measured["by_size"]["2"]["loss"] == pytest.approx(np.mean(measured["losses"]))
+        assert measured["nats"] == pytest.approx(-matrix.diagonal(), abs=1e-4)
+        assert measured["bytes"] == [len(text.encode()) for text in texts]
+        own_first = [matrix[0, 0] > matrix[1, 0], matrix[1, 1] > matrix[0, 1]]
+        if kind == "query":
+            own_first[1] = True  # both pages answer it
+        assert measured["scores"]["per_query"]["recall@1"] == pytest.approx(
+            [0.5 if kind == "query" and number else float(first) for number, first in enumerate(own_first)]
+        )
+
+
+def test_smaller_sizes_are_the_first_candidates():
+    matrix = np.random.default_rng(0).normal(-50, 3, (20, 20))
+    by_size = critic.summarise(matrix)["by_size"]
+    assert list(by_size) == ["8", "16", "20"]
+    for size, entry in by_size.items():
+        first = matrix[: int(size), : int(size)]
+        assert entry["loss"] == pytest.approx(image_losses(first).mean())
+        assert np.log(int(size)) - entry["information"] == pytest.approx(entry["loss"], abs=1e-6)
+
+
+@pytest.fixture
+def job_file(backbone, split_folder, tmp_path):
+    """A job of two cells of one model, over the split of the fixtures."""
+    store = LocalStore(tmp_path / "store")
+    with store.attempt("documents-test", "0" * 32) as attempt:
+        shutil.copytree(split_folder, attempt.path, dirs_exist_ok=True)
+        test = attempt.commit(inputs={}, configuration={}, counts={})
+    backbone.save(tmp_path / "model")
+    places = (("a" * 32, "target", 0), ("b" * 32, "shuffled", 32))
+    job = {
+        "recipe": dataclasses.asdict(dataclasses.replace(get_recipe("tiny"), evaluate=CONFIG)),
+        "store": str(store.root),
+        "metrics": str(tmp_path / "metrics.jsonl"),
+        "inputs": {"target_test": str(test.path)},
+        "cells": [
+            {"fingerprint": name, "model": str(tmp_path / "model"), "pages": pages, "dose": dose}
+            for name, pages, dose in places
+        ],
+        "processes_per_cell": 1,
+        "provenance": {},
+    }
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(job))
+    return path
+
+
+def test_the_program_commits_its_cells_and_tells_how_far_it_is(job_file, split_folder, monkeypatch):
+    monkeypatch.setattr(critic, "watch_parent", lambda: None)
+    monkeypatch.setattr(critic, "IMAGES_PER_REPORT", 3)
+    critic.main(job_file)
+    store = LocalStore(job_file.parent / "store")
+    first, second = (
+        json.loads((store.find("critic", name * 32).path / "critic.json").read_text()) for name in "ab"
+    )
+    assert (first.pop("pages"), first.pop("dose")) == ("target", 0)
+    assert (second.pop("pages"), second.pop("dose")) == ("shuffled", 32)
+    assert first == second
+    candidates = candidates_of(build_task(split_folder, CONFIG), CONFIG.critic_candidates)
+    assert first["keys"] == [candidate.sample.key for candidate in candidates]
+    count = len(candidates)
+    assert first["sizes"] == [count] and 3 < count <= 8
+    for kind in ("text", "query"):
+        for name in ("losses", "nats", "nats_blank", "bytes"):
+            assert len(first[kind][name]) == count
+        assert first[kind]["by_size"][str(count)]["information"] <= np.log(count)
+    events = [json.loads(line) for line in (job_file.parent / "metrics.jsonl").read_text().splitlines()]
+    blocks = [*range(3, count, 3), count]
+    assert [event["done"] for event in events] == blocks + [count + done for done in blocks]
+    assert {event["total"] for event in events} == {2 * count}
+
+
+def test_one_candidate_is_refused(job_file, monkeypatch):
+    monkeypatch.setattr(critic, "watch_parent", lambda: None)
+    job = json.loads(job_file.read_text())
+    job["recipe"]["evaluate"]["critic_candidates"] = 1
+    job_file.write_text(json.dumps(job))
+    with pytest.raises(ValueError, match="two pages with text and a query"):
+        critic.main(job_file)
