@@ -6,7 +6,8 @@ its fingerprint: an interrupted sweep goes on where it was, and a larger one reu
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -14,11 +15,13 @@ from prefect import flow
 from infra.launcher import Launcher, LocalLauncher
 from pipelines.flow import pipeline_run, publish
 from pipelines.parameters import RecipeName, RunParameters, check_parameters, chosen_recipe
-from pipelines.stage_definition import STAGES, StageDefinition, model_cells
+from pipelines.stage_definition import STAGES, Reference, StageDefinition, model_cells
+from pipelines.stage_runner import PipelineRun
 from pipelines.sweep_cells import (
     adapter_models,
     ceiling_cells,
     compared_cells,
+    distinct,
     ends,
     equal_compute_cells,
     learning_rate_cells,
@@ -111,47 +114,56 @@ def run_sweep(
     """
     recipe = sweep_recipe(parameters)
     with pipeline_run("sweep", recipe, parameters, stages, launcher or LocalLauncher()) as run:
-        for line in thresholds_in_words(recipe.law):
-            run.reporter.note(f"Fixed before the results: {line}")
-        target = prepare_target_documents(run, prepare)
-        base = prepare_base_documents(run, prepare)
-        others = [prepare_other_documents(run, str(folder), prepare) for folder in parameters.others]
-        pretrained = pretrain(run, target, base)
-        controls = [
-            model
-            for pages in CONTROLS
-            for model in pretrain(run, target, base, pages, recipe.sweep.control_doses)
-        ]
-        models = pretrained + controls
-        generation = generation_quality(run, models, target, base)
-        critics = generative_critic(run, models, target)
-        negatives = hard_negatives(run, target) if recipe.refine.hard_negatives else None
-        grid = refine(run, learning_rate_cells(recipe, pretrained), target, negatives)
-        validation = page_retrieval(run, model_cells(grid, split="validation"), target["validation"])
-        refined = refine(
-            run,
-            [
-                *primary_cells(recipe, models),
-                *ceiling_cells(recipe, pretrained, validation),
-                *compared_cells(recipe, pretrained),
-                *equal_compute_cells(recipe, pretrained, grid),
-            ],
-            target,
-            negatives,
-        )
-        soups = refine(run, soup_cells(recipe, pretrained, refined), target, negatives)
-        drift = generation_quality(run, adapter_models(recipe, refined), target, base)
-        found = before_refinement(models) + linear_map_cells(recipe, pretrained, target)
-        found += model_cells([*refined, *soups], split="test")
-        retrieval = page_retrieval(run, found, target["test"])
-        for folder, other in zip(parameters.others, others, strict=True):
-            cells = model_cells(ends(recipe, refined), split=folder.name)
-            retrieval += page_retrieval(run, cells, other["test"])
-        measured = {
-            "pretrain": models,
-            "refine": refined + soups,
-            "generation": generation + drift,
-            "critic": critics,
-            "retrieval": retrieval + validation,
-        }
-        return publish(run, scaling_law(run, measured, target, base))
+        return publish(run, sweep_stages(run, parameters.others, prepare))
+
+
+def sweep_stages(
+    run: PipelineRun, other_folders: Sequence[Path], prepare: PrepareDocuments | None = None
+) -> Reference:
+    """All cells of the sweep in their order; return the law's output."""
+    recipe = run.recipe
+    for line in thresholds_in_words(recipe.law):
+        run.reporter.note(f"Fixed before the results: {line}")
+    target = prepare_target_documents(run, prepare)
+    base = prepare_base_documents(run, prepare)
+    others = [prepare_other_documents(run, str(folder), prepare) for folder in other_folders]
+    pretrained = pretrain(run, target, base)
+    controls = [
+        model
+        for pages in CONTROLS
+        for model in pretrain(run, target, base, pages, recipe.sweep.control_doses)
+    ]
+    models = pretrained + controls
+    generation = generation_quality(run, models, target, base)
+    negatives = hard_negatives(run, target) if recipe.refine.hard_negatives else None
+    grid = refine(run, learning_rate_cells(recipe, pretrained), target, negatives)
+    validation = page_retrieval(run, model_cells(grid, split="validation"), target["validation"])
+    refined = refine(
+        run,
+        [
+            *primary_cells(recipe, models),
+            *ceiling_cells(recipe, pretrained, validation),
+            *compared_cells(recipe, pretrained),
+            *equal_compute_cells(recipe, pretrained, grid),
+        ],
+        target,
+        negatives,
+    )
+    soups = refine(run, soup_cells(recipe, pretrained, refined), target, negatives)
+    drift = generation_quality(run, adapter_models(recipe, refined), target, base)
+    found = before_refinement(models) + linear_map_cells(recipe, pretrained, target)
+    found += model_cells([*refined, *soups], split="test")
+    retrieval = page_retrieval(run, found, target["test"])
+    for folder, other in zip(other_folders, others, strict=True):
+        cells = model_cells(ends(recipe, refined), split=folder.name)
+        retrieval += page_retrieval(run, cells, other["test"])
+    critics = generative_critic(run, models, target)
+    measured = {
+        "pretrain": models,
+        # The grid's trainings say which learning rate each of their names stands for.
+        "refine": distinct([*grid, *refined, *soups]),
+        "generation": generation + drift,
+        "critic": critics,
+        "retrieval": retrieval + validation,
+    }
+    return scaling_law(run, measured, target, base)

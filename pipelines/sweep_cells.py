@@ -149,6 +149,11 @@ def ends(recipe: Recipe, refined: list[Reference]) -> list[Reference]:
     ]
 
 
+def distinct(references: Iterable[Reference]) -> list[Reference]:
+    """Each output once, in order."""
+    return list({one["path"]: one for one in references}.values())
+
+
 def _ndcg(reference: Reference) -> float:
     retrieval = read_json(reference["path"], "retrieval.json")
     return retrieval["directions"]["query_to_image"]["ndcg@10"]["mean"]

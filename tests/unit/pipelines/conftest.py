@@ -3,17 +3,20 @@ stages."""
 
 import dataclasses
 import importlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import Task
 
 from infra.process import MetricsTail
 from infra.settings import Settings
 from infra.tracking import FileTracker, ResilientTracker
-from pipelines import flow, tasks
+from pipelines import flow, sweep, tasks
 from pipelines.console import SilentReporter
+from pipelines.parameters import RunParameters
 from pipelines.record import RunRecord
 from pipelines.stage_definition import Reference, model_cells
 from pipelines.stage_runner import PipelineRun
@@ -33,6 +36,12 @@ class InProcessLauncher:
         tail.deliver(on_event, final=True)
 
 
+def replaced_documents(recipe: Recipe, root: Path) -> Recipe:
+    return dataclasses.replace(
+        recipe, target_documents=str(root / "target"), base_documents=str(root / "base")
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workplace:
     """Folders of one test, and a run of the whole pipeline in them."""
@@ -45,11 +54,9 @@ class Workplace:
         (folder / name).write_text(text, encoding="utf-8")
 
     def recipe(self, *, doses: tuple[int, ...] = (0, 32), seeds: tuple[int, ...] = (0,)) -> Recipe:
-        tiny = get_recipe("tiny")
+        tiny = replaced_documents(get_recipe("tiny"), self.root)
         return dataclasses.replace(
             tiny,
-            target_documents=str(self.root / "target"),
-            base_documents=str(self.root / "base"),
             pretrain=dataclasses.replace(tiny.pretrain, doses=doses),
             refine=dataclasses.replace(tiny.refine, seeds=seeds),
         )
@@ -69,6 +76,23 @@ class Workplace:
             reporter=SilentReporter(),
             record=RunRecord(tracker, recipe=recipe, name="test", tags={}),
         )
+
+    def sweep(self, parameters: RunParameters, *, stages: Mapping = FAKE_STAGES) -> dict[str, list[dict]]:
+        """Every stage of a sweep; see `jobs`."""
+        run = self.new_run(replaced_documents(sweep.sweep_recipe(parameters), self.root), stages=stages)
+        run.logs.mkdir(parents=True)
+        sweep.sweep_stages(run, parameters.others, prepare_documents)
+        run.record.close("FINISHED")
+        return self.jobs(int(run.logs.name))
+
+    def jobs(self, run: int) -> dict[str, list[dict]]:
+        """The cells of every job that a run started, by stage and in their order."""
+        folder = Settings(output=self.root / "output").runs / str(run)
+        started: dict[str, list[dict]] = {}
+        for path in sorted(folder.glob("*/job.json"), key=lambda path: path.stat().st_mtime_ns):
+            job = json.loads(path.read_text(encoding="utf-8"))
+            started.setdefault(job["stage"], []).extend(job["cells"])
+        return started
 
     def run(
         self, recipe: Recipe | None = None, *, stages: Mapping = FAKE_STAGES
@@ -98,8 +122,16 @@ class Workplace:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    return new_workplace(tmp_path, monkeypatch)
+
+
+def new_workplace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    """Two folders of documents; the tasks are plain functions as long as the patch lives."""
     monkeypatch.setattr(tasks, "base_model_digest", lambda recipe: "made up")
-    place = Workplace(root=tmp_path)
+    for name, member in list(vars(sweep).items()):
+        if isinstance(member, Task):
+            monkeypatch.setattr(sweep, name, member.fn)
+    place = Workplace(root=root)
     place.write("target", "a.txt", "trang")
     place.write("base", "a.txt", "page")
     return place
