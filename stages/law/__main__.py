@@ -2,10 +2,12 @@
 
     python -m stages.law JOB.json
 
-Reads the committed training, generation and retrieval cells named in the job, and commits one output:
-verdict.json, report.html, figures/*.png and evidence.json. Needs no torch and no network.
+Reads the committed cells named in the job, of a sweep with its laboratory (critics, controls, ceilings), and
+commits one output: verdict.json, report.html, evidence.json, and figures/ with each figure's picture and
+its data as CSV and JSON. Needs no torch and no network.
 """
 
+import csv
 import importlib.metadata
 import io
 import itertools
@@ -13,25 +15,21 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from data_prep.shards import ShardSource
 from infra.fingerprint import code_version
 from infra.process import MetricsFile, watch_parent
 from infra.store import Committed, LocalStore
-from stages.law.evidence import read_evidence
-from stages.law.figures import draw_figures
-from stages.law.report import (
-    Report,
-    geometry_in_words,
-    place_name,
-    render_report,
-    sample_pages,
-    sample_searches,
-    trainings,
-)
+from stages.law.cells import select
+from stages.law.evidence import cells_of_the_law, read_evidence
+from stages.law.figures import draw_figures, figure_data
+from stages.law.read_laboratory import read_laboratory
+from stages.law.report import Report, place_name, render_report, trainings
+from stages.law.samples import sample_pages, sample_searches
 from stages.law.verdict import Verdict, judge
 from stages.train.job import Job, read_job
 
@@ -42,6 +40,7 @@ _FILES = {
     "refine": "training.json",
     "generation": "generation.json",
     "retrieval": "retrieval.json",
+    "critic": "critic.json",
 }
 _LIBRARIES = (
     "lco-pipeline",
@@ -64,15 +63,22 @@ def main(job_path: Path) -> None:
 
     sources = dict(job.inputs)
     read = {stage: _read_cells(job.store, stage, cells, sources) for stage, cells in cell["cells"].items()}
-    generation, retrieval = read["generation"], read["retrieval"]
+    thresholds, steps = job.recipe.law, job.recipe.refine.steps
+    # Of a sweep the law itself judges the target's pages after the recipe's CL; the rest is the laboratory's.
+    generation = select(read["generation"], arm=None)
+    retrieval = cells_of_the_law(read["retrieval"], steps)
     report_progress(1, "reading the evidence", {})
 
     item = "passage" if job.recipe.documents.unit == "block" else "page"
-    evidence = read_evidence(generation, retrieval, item)
-    verdict = judge(evidence, job.recipe.law)
+    evidence = read_evidence(generation, retrieval, item, steps)
+    laboratory = (
+        read_laboratory(read, primary_arm=thresholds.primary_arm, steps=steps) if "critic" in read else None
+    )
+    verdict = judge(evidence, thresholds, laboratory)
     report_progress(2, "judging", _headline(verdict))
 
-    figures = draw_figures(verdict, evidence, retrieval)
+    data = figure_data(verdict, evidence, retrieval, laboratory)
+    figures = draw_figures(data, item)
     report_progress(3, "drawing", {})
 
     image_of = _thumbnails(sources["target_test"], _shown_keys(generation, retrieval))
@@ -80,6 +86,7 @@ def main(job_path: Path) -> None:
         Report(
             verdict=verdict,
             evidence=evidence,
+            data=data,
             figures=figures,
             pages=sample_pages(generation, image_of, verdict.thresholds.sample_pages),
             searches=sample_searches(
@@ -97,12 +104,12 @@ def main(job_path: Path) -> None:
             documents=Path(job.recipe.target_documents).name,
             inputs={name: source.manifest.fingerprint for name, source in sources.items()},
             trainings=trainings({stage: read[stage] for stage in ("pretrain", "refine")}),
-            geometry=geometry_in_words(retrieval, item) if "geometry" in figures else (),
             recipe=asdict(job.recipe),
         )
     )
     with job.store.attempt("law", cell["fingerprint"]) as attempt:
-        _write(attempt.path, verdict, evidence.to_json(), figures, page)
+        _write(attempt.path, verdict, evidence.to_json(), page)
+        _write_figures(attempt.path / "figures", figures, data)
         attempt.commit(
             inputs={name: source.manifest.content_digest for name, source in sources.items()},
             configuration=asdict(job.recipe.law),
@@ -172,16 +179,28 @@ def _provenance(job: Job, cell: dict) -> dict[str, str]:
     }
 
 
-def _write(folder: Path, verdict: Verdict, evidence: dict, figures: dict[str, bytes], page: str) -> None:
+def _write(folder: Path, verdict: Verdict, evidence: dict, page: str) -> None:
     _dump(folder / "verdict.json", verdict.to_json(), indent=1)
     _dump(folder / "evidence.json", evidence)
-    (folder / "figures").mkdir()
-    for name, png in figures.items():
-        (folder / "figures" / f"{name}.png").write_bytes(png)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _dump(path: Path, content: dict, indent: int | None = None) -> None:
+def _write_figures(
+    folder: Path, figures: Mapping[str, bytes], data: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> None:
+    """Every figure as a picture; every figure's and every table's rows as CSV and JSON."""
+    folder.mkdir()
+    for name, png in figures.items():
+        (folder / f"{name}.png").write_bytes(png)
+    for name, rows in data.items():
+        _dump(folder / f"{name}.json", rows, indent=1)
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _dump(path: Path, content: Any, indent: int | None = None) -> None:
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent)
     path.write_text(text + "\n", encoding="utf-8")
 

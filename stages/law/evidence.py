@@ -151,7 +151,7 @@ def read_evidence(
             between cells; seeds differ between doses of an arm.
     """
     generation = select(generation, arm=None)
-    retrieval = _of_the_law(retrieval, steps)
+    retrieval = cells_of_the_law(retrieval, steps)
     by_dose = {cell["dose"]: cell for cell in generation}
     doses = tuple(sorted(by_dose))
     if len(by_dose) != len(generation) or 0 not in by_dose:
@@ -199,7 +199,8 @@ def _reading_json(reading: Reading) -> dict:
     return {name: values.tolist() for name, values in vars(reading).items()}
 
 
-def _of_the_law(retrieval: Sequence[dict], steps: int | None) -> list[dict]:
+def cells_of_the_law(retrieval: Sequence[dict], steps: int | None) -> list[dict]:
+    """The retrieval cells that `read_evidence` takes. Raises EvidenceError where there is none."""
     found = [
         cell
         for cell in select(retrieval)
