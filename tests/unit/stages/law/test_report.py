@@ -9,17 +9,9 @@ from pathlib import Path
 import pytest
 
 from stages.law.evidence import read_evidence
-from stages.law.figures import draw_figures
-from stages.law.report import (
-    Report,
-    data_uri,
-    geometry_in_words,
-    render_report,
-    sample_pages,
-    sample_searches,
-    transcription,
-    without_places,
-)
+from stages.law.figures import draw_figures, figure_data
+from stages.law.report import Report, place_name, render_report, without_places
+from stages.law.samples import data_uri, sample_pages, sample_searches, transcription
 from stages.law.verdict import judge
 from stages.recipes import LawConfig
 
@@ -31,16 +23,17 @@ def report_of(illustrated, law=LAW, **changes):
     run, image_of, inventories = illustrated
     evidence = read_evidence(run.generation, run.retrieval)
     verdict = judge(evidence, law)
+    data = figure_data(verdict, evidence, run.retrieval)
     content = {
         "verdict": verdict,
         "evidence": evidence,
-        "figures": draw_figures(verdict, evidence, run.retrieval),
+        "data": data,
+        "figures": draw_figures(data),
         "pages": sample_pages(run.generation, image_of, 6),
         "searches": sample_searches(run.retrieval, "text-only", image_of, count=5, images=4),
         "inventories": inventories,
         "provenance": {"recipe": "tiny", "date": "2026-01-02 03:04 UTC", "machine": "2 CPU cores"},
         "documents": "help-pages",
-        "geometry": geometry_in_words(run.retrieval, "page"),
         "recipe": {"name": "tiny", "documents": "/home/somebody/private/pages"},
     }
     return Report(**(content | changes))
@@ -118,10 +111,9 @@ def test_private_folders_are_left_out(page):
     assert without_places(recipe) == {"a": {"location": "stages/base"}, "b": "org/model", "c": "mine"}
 
 
-def test_a_layer_of_identical_vectors_is_left_out_and_named(page, illustrated):
-    said = " ".join(geometry_in_words(illustrated[0].retrieval, "page"))
-    assert "Layer 0 is left out: all its vectors are identical" in said and "nan" not in said
-    assert "Layer 0 is left out" in page
+def test_a_layer_of_identical_vectors_is_left_out_and_named(page, report):
+    assert {row["mutual_knn"] for row in report.data["geometry"] if row["layer"] == 0} == {None}
+    assert "Layer 0 is left out: all its vectors are identical" in page
 
 
 def test_searches_run_from_the_largest_gain_to_the_largest_loss(illustrated):
@@ -168,6 +160,16 @@ def test_hostile_documents_stay_text(illustrated, report):
     assert page.count("</title>") == 1
 
 
+def test_a_cell_is_named_by_what_tells_it_apart():
+    assert place_name("generation", {"dose": 4800, "seed": None, "arm": None}) == "generation, dose 4,800"
+    plain = {"dose": 0, "pages": "target", "seed": 0, "arm": "text-only", "steps": 30, "split": "test"}
+    assert place_name("retrieval", plain) == "retrieval, dose 0, seed 0, text-only, 30 steps"
+    control = plain | {"pages": "shuffled", "split": "validation"}
+    assert place_name("retrieval", control) == (
+        "retrieval, dose 0, shuffled pages, seed 0, text-only, 30 steps, validation split"
+    )
+
+
 def test_images_must_be_images():
     with pytest.raises(ValueError, match="PNG or JPEG"):
         data_uri(b"<svg onload=alert(1)>")
@@ -211,16 +213,19 @@ def test_figures_are_reproducible_and_survive_extremes(illustrated, simulate, re
     run = illustrated[0]
     evidence = read_evidence(run.generation, run.retrieval)
     verdict = judge(evidence, LAW)
-    first, second = (draw_figures(verdict, evidence, run.retrieval) for _ in range(2))
+    data = figure_data(verdict, evidence, run.retrieval)
+    first, second = (draw_figures(data) for _ in range(2))
     assert first == second
     assert set(first) == {"dose_response", "law", "generation", "geometry"}
     lonely = simulate(strengths=(1.0,), doses=(0,), losses=(0.5,), seeds=(3,), queries=5)
     evidence = read_evidence(lonely.generation, lonely.retrieval)
     for cell in lonely.retrieval:
         cell["geometry"], cell["chance_mutual_knn"] = [], None
-    figures = draw_figures(judge(evidence, LAW), evidence, lonely.retrieval)
-    assert figures.keys() == first.keys() - {"geometry"}
-    smallest = replace(report, evidence=evidence, verdict=judge(evidence, LAW), figures=figures)
+    verdict = judge(evidence, LAW)
+    data = figure_data(verdict, evidence, lonely.retrieval)
+    figures = draw_figures(data)
+    assert figures.keys() == data.keys() == first.keys() - {"geometry"}
+    smallest = replace(report, evidence=evidence, verdict=verdict, data=data, figures=figures)
     assert "Geometry by layer" not in render_report(smallest)
 
 
