@@ -42,10 +42,15 @@ class UserQuery:
     page: int  # 1-based
 
 
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in its script; those of Khmer are told apart by U+200B and spaces only."""
+    return _WORD.findall(text)
+
+
 def make_queries(key: str, text: str, *, count: int, word_share: float, seed: int) -> list[Query]:
     """Return up to `count` distinct queries for one sample; none where the text has too few words."""
     generator = random.Random(int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8]))
-    sentences = [words for part in _SENTENCE_END.split(text) if len(words := _WORD.findall(part)) >= 2]
+    sentences = [words for part in _SENTENCE_END.split(text) if len(words := words_of(part)) >= 2]
     made: dict[str, Query] = {}
     for number in range(count if sentences else 0):
         words = generator.choice(sentences)

@@ -8,6 +8,7 @@ the ink: crops of equal lines are then equally high and their type sits at the s
 
 import ctypes
 import math
+import re
 import statistics
 import unicodedata
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual line pitch
+SUBSCRIPT_DESCENT = 0.57  # of scripts that set whole letters below the line
+_SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Tibetan, Burmese, Khmer
 BOLD_WEIGHT = 600
 _HORIZONTAL = math.cos(0.05)  # radians
 _HYPHENS = str.maketrans(dict.fromkeys("\x02\u00ad\ufffe", "-"))  # pdfium's codes for one at a line's end
@@ -39,7 +42,8 @@ class Line:
 
     @property
     def bottom(self) -> float:
-        return self.baseline - DESCENT * self.size
+        descent = SUBSCRIPT_DESCENT if _SUBSCRIPT_SCRIPTS.search(self.text) else DESCENT
+        return self.baseline - descent * self.size
 
 
 @dataclass(frozen=True, kw_only=True)

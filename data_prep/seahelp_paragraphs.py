@@ -1,0 +1,115 @@
+"""Which paragraphs of the help are in SeaHelp: really translated, whole, and each text once."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from data_prep.config import DocumentsConfig
+from data_prep.libreoffice_help import FEWEST_PARAGRAPHS, LONGEST_PARAGRAPH, Paragraph
+from data_prep.queries import words_of
+from data_prep.splits import SPLITS, TextDuplicates, assign_splits, text_signature
+from data_prep.syllable_font import has_stray_mark
+
+TRANSLATED_SHARE = 0.5
+"""Share of a paragraph's distinct words that its English original must lack."""
+_BROKEN_REFERENCE = ".xhp#"
+# U+200B that ends no Khmer syllable, or stands before a space or at the end, parts nothing.
+_LOOSE_SPACE = re.compile("(?<![\u1780-\u17d3\u17dd])\u200b+|\u200b+(?=[\\s\u200b]|$)")
+
+Topics = dict[str, list[Paragraph]]
+"""Topic path -> paragraphs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HelpParagraph:
+    """One paragraph of a document, with its English original."""
+
+    topic: str
+    identity: str
+    is_title: bool
+    text: str
+    english: str
+
+
+def split_documents(names: Iterable[str]) -> dict[str, str]:
+    """Return {document: split}: the same in every language, and what `lco run` makes of it by default."""
+    config = DocumentsConfig()
+    return assign_splits(
+        names, test_share=config.test_share, validation_share=config.validation_share, seed=config.seed
+    )
+
+
+def choose_paragraphs(
+    topics: Topics, english: Topics, documents: dict[str, list[str]], printable: set[str]
+) -> tuple[dict[str, list[HelpParagraph]], dict[str, int]]:
+    """Return {document: its paragraphs} and how many were left out for which reason.
+
+    Args:
+        topics, english: one language's help, and the original; the same object for English itself.
+        documents: {document: its topics}.
+
+    Of near-duplicates (the measure of `data_prep.splits`) the first is kept, test documents before the
+    others: no text of the test stands a second time, in its split or in another.
+    """
+    splits = split_documents(documents)
+    in_order = sorted(documents, key=lambda name: (-SPLITS.index(splits[name]), name))
+    originals = {p.text for paragraphs in english.values() for p in paragraphs}
+    seen = TextDuplicates(DocumentsConfig().near_duplicate_similarity)
+    kept: dict[str, list[HelpParagraph]] = {}
+    left_out: Counter[str] = Counter()
+    for name in in_order:
+        for topic in documents[name]:
+            paragraphs = []
+            for paragraph in _with_originals(topic, topics, english):
+                reason = _why_unusable(paragraph.text, printable)
+                if not reason and topics is not english:
+                    reason = "" if is_translated(paragraph, originals) else "untranslated"
+                if reason:
+                    left_out[reason] += 1
+                else:
+                    paragraphs.append(paragraph)
+            new = [p for p in paragraphs if _is_new(p, seen)]
+            left_out["near-duplicate"] += len(paragraphs) - len(new)
+            if len(new) >= FEWEST_PARAGRAPHS:
+                kept.setdefault(name, []).extend(new)
+            else:
+                left_out["topic too short"] += len(new)
+    return kept, dict(sorted(left_out.items()))
+
+
+def _with_originals(topic: str, topics: Topics, english: Topics) -> list[HelpParagraph]:
+    originals = {paragraph.identity: paragraph.text for paragraph in english[topic]}
+    return [
+        HelpParagraph(
+            topic=topic,
+            identity=paragraph.identity,
+            is_title=paragraph.is_title,
+            text=_LOOSE_SPACE.sub("", paragraph.text),
+            english=originals.get(paragraph.identity, ""),
+        )
+        for paragraph in topics.get(topic, ())
+    ]
+
+
+def is_translated(paragraph: HelpParagraph, originals: set[str]) -> bool:
+    """Return whether the text is no English paragraph, and half of its words are not its original's."""
+    words = {word.casefold() for word in words_of(paragraph.text)}
+    known = {word.casefold() for word in words_of(paragraph.english)}
+    return paragraph.text not in originals and len(words - known) >= max(1, TRANSLATED_SHARE * len(words))
+
+
+def _why_unusable(text: str, printable: set[str]) -> str:
+    if not 4 <= len(text) <= LONGEST_PARAGRAPH:
+        return "too short or too long"
+    if _BROKEN_REFERENCE in text:
+        return "broken reference"
+    return "damaged text" if not set(text) <= printable or has_stray_mark(text) else ""
+
+
+def _is_new(paragraph: HelpParagraph, seen: TextDuplicates) -> bool:
+    signature = text_signature(paragraph.text)
+    if seen.seen(signature):
+        return False
+    seen.add(f"{paragraph.topic}#{paragraph.identity}", signature)
+    return True

@@ -1,0 +1,220 @@
+"""SeaHelp: only what is translated, text that is read back exactly, queries that fit their pages."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pypdfium2
+import pytest
+from fpdf import FPDF
+
+from data_prep import text_layer
+from data_prep.config import DocumentsConfig
+from data_prep.libreoffice_help import Paragraph, _ParagraphParser
+from data_prep.prepare import prepare_documents
+from data_prep.seahelp import build
+from data_prep.seahelp_pages import KHMER, PageSetter, break_lines, check_text_layer, make_fonts
+from data_prep.shards import ShardSource, read_queries
+from data_prep.syllable_font import syllables
+from infra.store import LocalStore
+from tests.unit.data_prep.help_packages import REPEATED, UNTRANSLATED, sentence, write_packages
+from tests.unit.data_prep.making import Steps
+
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory) -> Path:
+    return write_packages(tmp_path_factory.mktemp("packages"))
+
+
+@pytest.fixture(scope="module")
+def seahelp(packages, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("built") / "seahelp"
+    build(packages, folder)
+    return folder
+
+
+def pages_of(path: Path) -> list[str]:
+    """Each page's text as one line without U+200B."""
+    document = pypdfium2.PdfDocument(path)
+    texts = [" ".join(line.text for line in text_layer.read_lines(page)) for page in document]
+    document.close()
+    return [text.replace("\u200b", "") for text in texts]
+
+
+def queries_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "queries.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_built_twice_it_has_the_same_digest(packages, seahelp, tmp_path):
+    first = json.loads((seahelp / "manifest.json").read_text())
+    second = build(packages, tmp_path / "again")
+    assert second["digest"] == first["digest"]
+    assert second["files"] == first["files"]
+
+
+def test_the_manifest_names_every_file_and_its_digest(seahelp):
+    manifest = json.loads((seahelp / "manifest.json").read_text())
+    paths = {p.relative_to(seahelp).as_posix(): p for p in seahelp.rglob("*") if p.is_file()}
+    del paths["manifest.json"]
+    assert manifest["files"].keys() == paths.keys()
+    lines = ""
+    for name in sorted(paths):  # as `sha256sum` would write them
+        digest = hashlib.sha256(paths[name].read_bytes()).hexdigest()
+        assert manifest["files"][name] == digest
+        lines += f"{digest}  {name}\n"
+    assert manifest["digest"] == hashlib.sha256(lines.encode()).hexdigest()
+    assert manifest["packages"]["libreoffice-help-km"] == "1:2.3-4"
+
+
+def test_another_text_has_another_digest(packages, seahelp, tmp_path):
+    changed = write_packages(tmp_path / "packages")
+    topic = changed / "usr/share/libreoffice/help/km/text/scalc/00.html"
+    topic.write_text(topic.read_text("utf-8").replace("កែ", "កៃ", 1), encoding="utf-8")
+    digest = json.loads((seahelp / "manifest.json").read_text())["digest"]
+    assert build(changed, tmp_path / "changed")["digest"] != digest
+
+
+@pytest.mark.parametrize("language", ["vi", "id", "km"])
+def test_only_translated_paragraphs_are_set_and_all_of_them(seahelp, language):
+    text = " ".join(page for path in sorted((seahelp / language).glob("*.pdf")) for page in pages_of(path))
+    assert UNTRANSLATED not in text
+    assert "No paragraph id" not in text
+    found = re.sub(r"\s", "", text)
+    for number in range(1, 8):
+        assert re.sub(r"[\s\u200b]", "", sentence(language, "scalc/00.html", number)) in found
+
+
+def test_of_repeated_paragraphs_the_one_in_the_test_stays(seahelp):
+    splits = json.loads((seahelp / "splits.json").read_text())
+    with_it = [p.name for p in (seahelp / "id").glob("*.pdf") if REPEATED in " ".join(pages_of(p))]
+    assert len(with_it) == 1
+    assert with_it[0] in splits["test"]
+
+
+def test_each_page_has_its_image(seahelp):
+    for path in (seahelp / "km").glob("*.pdf"):
+        images = sorted((seahelp / "images/km").glob(f"{path.stem}-*.png"))
+        assert len(images) == len(pages_of(path))
+
+
+@pytest.mark.parametrize("language", ["vi", "id", "km"])
+def test_both_kinds_of_queries_ask_for_the_same_paragraphs(seahelp, language):
+    own, english = queries_of(seahelp / language), queries_of(seahelp / f"{language}-from-en")
+    assert own
+    place = ("document", "page", "split", "identity")
+    assert [[q[name] for name in place] for q in own] == [[q[name] for name in place] for q in english]
+    for path in (seahelp / language).glob("*.pdf"):
+        assert (seahelp / f"{language}-from-en" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("language", ["vi", "km"])
+def test_a_query_names_the_page_of_its_paragraph_and_does_not_copy_it(seahelp, language):
+    for own, english in zip(
+        queries_of(seahelp / language), queries_of(seahelp / f"{language}-from-en"), strict=True
+    ):
+        topic, identity = own["identity"].split("#")
+        number = int(re.sub(r"\D", "", identity))
+        page = re.sub(r"\s", "", pages_of(seahelp / language / own["document"])[own["page"] - 1])
+        assert re.sub(r"[\s\u200b]", "", sentence(language, topic, number)) in page
+        assert english["query"] == sentence("en-US", topic, number)
+        assert own["query"].replace(" ", "") not in page
+        assert english["query"].replace(" ", "") not in page
+        assert set(own["query"].split()) <= set(re.split("[ \u200b.]", sentence(language, topic, number)))
+
+
+def test_no_query_is_asked_twice(seahelp):
+    for folder in ("vi", "vi-from-en", "km", "km-from-en", "en"):
+        texts = [query["query"] for query in queries_of(seahelp / folder)]
+        assert len(texts) == len(set(texts))
+
+
+@pytest.mark.parametrize("folder", ["km", "km-from-en"])
+def test_lco_splits_the_folder_as_the_benchmark_says_and_asks_its_queries(seahelp, folder, tmp_path):
+    prepared = prepare_documents(seahelp / folder, DocumentsConfig(), LocalStore(tmp_path), Steps())
+    splits = json.loads((seahelp / "splits.json").read_text())
+    for name in SPLITS:
+        source = ShardSource(getattr(prepared, name).path)
+        documents = {source[position].document for position in range(len(source))}
+        assert documents == set(splits[name]) & {path.name for path in (seahelp / folder).glob("*.pdf")}
+    asked = {query.text for query in read_queries(prepared.test.path)}
+    assert asked == {query["query"] for query in queries_of(seahelp / folder) if query["split"] == "test"}
+
+
+def test_a_missing_package_is_named(packages, tmp_path):
+    (tmp_path / "usr").symlink_to(packages / "usr")
+    with pytest.raises(FileNotFoundError, match="libreoffice-help-en-us"):
+        build(tmp_path / "elsewhere", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_is_not_written_into(packages, tmp_path):
+    with pytest.raises(FileExistsError):
+        build(packages, tmp_path)
+
+
+def khmer_document(packages: Path, folder: Path, text: str) -> Path:
+    make_fonts(KHMER, packages / "usr/share/fonts/truetype/noto", folder, [text])
+    setter = PageSetter("test", KHMER, folder)
+    setter.add(Paragraph(identity="par_id1", is_title=False, text=text))
+    setter.write(folder / "out.pdf")
+    return folder / "out.pdf"
+
+
+def test_khmer_comes_back_from_the_pdf_character_by_character(packages, tmp_path):
+    # Vowels that are drawn before their consonant, stacked subscripts, Latin and digits between.
+    text = "កែ\u200bស្ត្រី\u200bសៀវភៅ (Ctrl+2) ជ្រើស\u200bលើ\u200bក្នុង ។ " * 4
+    path = khmer_document(packages, tmp_path, text.strip())
+    document = pypdfium2.PdfDocument(path)
+    lines = text_layer.read_lines(document[0])
+    assert len(lines) > 2
+    # A line ends at a space or U+200B, which the line break stands for.
+    assert re.sub("[ \u200b]+", " ", " ".join(line.text for line in lines)) == re.sub(
+        "[ \u200b]+", " ", text.strip()
+    )
+    assert any("\u200b" in line.text for line in lines)
+
+
+def test_a_damaged_text_layer_is_refused(tmp_path):
+    pdf = FPDF()
+    pdf.add_page()
+    pdf.set_font("Helvetica", "", 11)
+    pdf.text(20, 20, "One text")
+    pdf.output(str(tmp_path / "out.pdf"))
+    check_text_layer(tmp_path / "out.pdf", ["One", "text"])
+    with pytest.raises(ValueError, match=r"out\.pdf: the text layer is not the text"):
+        check_text_layer(tmp_path / "out.pdf", ["Another text"])
+
+
+def test_khmer_lines_break_at_its_spaces_and_never_inside_a_syllable():
+    words = ["ក្នុង", "ស្ត្រី", "សៀវភៅ", "ត្រូវ" * 6]
+    text = "\u200b".join(words) + " ។"
+    lines = break_lines(text, 8, lambda part: len(list(syllables(part.strip("\u200b")))))
+    assert lines == ["\u200b".join(words[:3]), "ត្រូវ" * 4, "ត្រូវ" * 2 + " ។"]
+
+
+def test_syllables_hold_their_subscripts_vowels_and_signs():
+    assert list(syllables("ស្ត្រី\u200bកែ A១")) == ["ស្ត្រី", "\u200b", "កែ", " ", "A", "១"]
+
+
+def test_a_crop_of_khmer_reaches_below_its_subscripts():
+    line = text_layer.Line(text="ក្នុង", left=0, right=9, baseline=100, size=10, is_bold=False)
+    latin = text_layer.Line(text="Trang", left=0, right=9, baseline=100, size=10, is_bold=False)
+    # The deepest ink of Noto Sans Khmer lies 0.563 em below the line.
+    assert line.bottom < 100 - 5.63
+    assert latin.bottom == 97.5
+
+
+@pytest.mark.parametrize(
+    ("one_wording", "expected"), [(True, "Press Ctrl+Z."), (False, "Press Command Ctrl+Z.")]
+)
+def test_of_wordings_by_platform_the_default_is_kept(one_wording, expected):
+    parser = _ParagraphParser(one_wording=one_wording)
+    parser.feed(
+        '<p id="par_id1">Press <span class="switchinline"><span hidden="true" id="MAC1" class="MAC">'
+        '<span class="keycode">Command </span></span><span hidden="true" id="defaulttext1">'
+        '<span class="keycode">Ctrl</span></span></span>+Z.</p>'
+    )
+    assert [paragraph.text for paragraph in parser.paragraphs] == [expected]
