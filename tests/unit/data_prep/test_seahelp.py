@@ -192,7 +192,14 @@ def test_khmer_lines_break_at_its_spaces_and_never_inside_a_syllable():
     words = ["ក្នុង", "ស្ត្រី", "សៀវភៅ", "ត្រូវ" * 6]
     text = "\u200b".join(words) + " ។"
     lines = break_lines(text, 8, lambda part: len(list(syllables(part.strip("\u200b")))))
-    assert lines == ["\u200b".join(words[:3]), "ត្រូវ" * 4, "ត្រូវ" * 2 + " ។"]
+    # A word wider than a line fills it up, syllable by syllable.
+    assert lines == ["\u200b".join([*words[:3], "ត្រូវ"]), "ត្រូវ" * 4, "ត្រូវ ។"]
+    assert break_lines(
+        "\u200b".join(words[:3]), 5, lambda part: len(list(syllables(part.strip("\u200b"))))
+    ) == [
+        "\u200b".join(words[:2]),
+        words[2],
+    ]
 
 
 def test_syllables_hold_their_subscripts_vowels_and_signs():
