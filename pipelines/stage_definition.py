@@ -101,7 +101,7 @@ STAGES: Mapping[str, StageDefinition] = {
             module="stages.evaluate.generation",
             recipe_parts=("backbone", "evaluate"),
             not_used=LOCATION,
-            packages=(*_COMMON, "stages.evaluate.generation"),
+            packages=(*_COMMON, "stages.evaluate.generation", "stages.evaluate.search_task"),
             libraries=("torch", "transformers", "rapidfuzz"),
             independent_cells=True,
         ),
@@ -158,11 +158,13 @@ STAGES: Mapping[str, StageDefinition] = {
             packages=(
                 *_COMMON,
                 "stages.evaluate.retrieval",
+                "stages.evaluate.encoding",
+                "stages.evaluate.linear_maps",
                 "stages.evaluate.search_task",
                 "stages.evaluate.score",
                 "stages.evaluate.geometry",
             ),
-            libraries=("torch", "transformers", "bm25s", "pytrec-eval-terrier", "scipy"),
+            libraries=("torch", "transformers", "bm25s", "pytrec-eval-terrier", "scipy", "scikit-learn"),
             independent_cells=True,
         ),
         StageDefinition(

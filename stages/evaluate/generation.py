@@ -6,8 +6,6 @@ Measured on the target language and on the base language (forgetting). Nats per 
 tokenizers can be compared.
 """
 
-import hashlib
-import heapq
 import json
 import sys
 import unicodedata
@@ -21,6 +19,7 @@ from rapidfuzz.distance import Levenshtein
 from data_prep.shards import Sample, ShardSource
 from infra.process import watch_parent
 from stages.backbone import IMAGE_TOKEN, Backbone, load_backbone
+from stages.evaluate.search_task import choose
 from stages.recipes import EvaluateConfig
 from stages.train.batches import collate
 from stages.train.forward import label_logits
@@ -69,14 +68,6 @@ def _commit(job: Job, cell: dict, result: dict) -> None:
             configuration=asdict(job.recipe.evaluate),
             counts={"dose": cell["dose"]},
         )
-
-
-def choose(source: ShardSource, count: int) -> list[Sample]:
-    """Return `count` samples, chosen by the digest of their keys: the same for every checkpoint."""
-    chosen = heapq.nsmallest(
-        count, enumerate(source.keys()), key=lambda entry: hashlib.sha256(entry[1].encode()).hexdigest()
-    )
-    return [source[position] for position, _ in chosen]
 
 
 def measure_generation(backbone: Backbone, samples: Sequence[Sample], config: EvaluateConfig) -> dict:

@@ -18,7 +18,7 @@ from data_prep.queries import Query
 from data_prep.shards import Sample, ShardSource, read_queries
 from stages.backbone import Backbone
 from stages.evaluate.encoding import PreparedSequences, encode, prepared_images, prepared_texts
-from stages.evaluate.generation import choose
+from stages.evaluate.search_task import choose
 from stages.recipes import EvaluateConfig, Recipe
 from stages.train.sequences import SequenceBuilder
 
@@ -132,6 +132,7 @@ class TrainingPages:
         self._queries = [query for query in read_queries(folder) if number_of.keys() & set(query.relevant)]
         if not self._queries:
             raise ValueError(f"{folder}: no query for any of {len(self._samples)} samples; raise fit_samples")
+        self.keys = number_of.keys()
         self._number_of = number_of
         self.images = prepared_images(builder, self._samples)
         self.texts = prepared_texts(builder, [sample.text for sample in self._samples])

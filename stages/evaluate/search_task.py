@@ -78,3 +78,9 @@ def candidates_of(task: SearchTask, count: int) -> list[Candidate]:
         if key is not None and len(chosen) < count:
             chosen[key] = Candidate(sample=samples[key], query=query)
     return list(chosen.values())
+
+
+def choose(source: ShardSource, count: int) -> list[Sample]:
+    """Return `count` samples, chosen by the digest of their keys: the same for every checkpoint."""
+    chosen = heapq.nsmallest(count, enumerate(source.keys()), key=lambda entry: _digest(entry[1]))
+    return [source[position] for position, _ in chosen]
