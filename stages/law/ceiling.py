@@ -12,7 +12,7 @@ from scipy import stats
 
 from stages.law.evidence import BEFORE_CL, Evidence
 from stages.law.laboratory import BudgetCurve, Laboratory
-from stages.law.statistics import Bootstrap, Estimate, resampled_means, trend_p
+from stages.law.statistics import Bootstrap, Estimate, count_units, resampled_means, trend_p
 
 _FEWEST_BUDGETS = 3  # two parameters and one point to contradict them
 _TIMES = 200  # values of k tried, evenly on a logarithmic scale
@@ -92,6 +92,7 @@ def fit_ceiling(
     seeds = len(next(iter(curve.scores.values())))
     scores = np.stack([np.repeat(before, seeds, axis=0), *(curve.scores[count] for count in steps[1:])])
     means, draws = scores.mean(axis=(1, 2)), resampled_means(scores, how, groups)
+    how = how.for_units(count_units(scores.shape[2], groups))
     points = [how.interval(mean, drawn) for mean, drawn in zip(means, draws.T, strict=True)]
     best = int(means.argmax())
     times, heights = _fit(steps, np.vstack([means, draws]))

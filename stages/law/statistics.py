@@ -3,11 +3,16 @@
 Arrays are ``[seeds, queries]`` for one dose and ``[doses, seeds, queries]`` for all. Queries that come
 from one document are not independent; where ``groups`` names each query's document, whole documents are
 resampled.
+
+Percentile intervals of few units are too narrow (simulated, 13 documents: a 95% interval holds the truth in
+90 to 93% of sweeps). They are widened as Hesterberg (2015, "What Teachers Should Know About the Bootstrap",
+section 4.3, expanded percentile interval) proposes; then 94 to 95%. They speak for other documents, queries
+and CL seeds, not for another pretraining run.
 """
 
 import functools
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -18,7 +23,7 @@ _TIE = 1e-12  # orders that differ by rounding alone are equal
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A value with its bootstrap percentile interval; ``p`` is two-sided against zero, or None."""
+    """A value with its bootstrap interval; ``p``, two-sided against zero, is of the resamples, or None."""
 
     value: float
     low: float
@@ -51,6 +56,17 @@ class Bootstrap:
     confidence: float = 0.95
     seed: int = 0
 
+    def for_units(self, units: int) -> "Bootstrap":
+        """The same with the confidence that makes percentile intervals of so few units wide enough.
+
+        Quantiles at the levels of `±sqrt(n / (n - 1)) t` with n - 1 degrees of freedom, in place of `±z`: the
+        one for the missing Bessel correction, the other for the estimated spread.
+        """
+        if units < 2:
+            return self
+        t = stats.t.ppf((1 + self.confidence) / 2, units - 1)
+        return replace(self, confidence=float(1 - 2 * stats.norm.sf(t * np.sqrt(units / (units - 1)))))
+
     def interval(self, value: float, draws: np.ndarray, *, against_zero: bool = False) -> Estimate:
         """Percentile interval of ``draws`` ``[resamples]`` around the observed ``value``."""
         low, high = np.quantile(draws, [(1 - self.confidence) / 2, (1 + self.confidence) / 2])
@@ -68,6 +84,7 @@ def means_over_queries(
 ) -> list[Estimate]:
     """``mean_over_queries`` of each of ``scores`` ``[entries, seeds, queries]``, with one set of draws."""
     draws = resampled_means(scores, how, groups)
+    how = how.for_units(count_units(scores.shape[2], groups))
     return [how.interval(entry.mean(), drawn) for entry, drawn in zip(scores, draws.T, strict=True)]
 
 
@@ -90,6 +107,7 @@ def paired_difference(
         )
     difference = after - before
     draws = resampled_means(difference[None], how, groups)[:, 0]
+    how = how.for_units(count_units(len(difference[0]), groups))
     return how.interval(difference.mean(), draws, against_zero=True)
 
 
@@ -109,13 +127,18 @@ def resampled_means(scores: np.ndarray, how: Bootstrap, groups: np.ndarray | Non
     return np.einsum("bds,bs->bd", per_seed.reshape(how.resamples, -1, seeds), seed_weights)
 
 
+def count_units(queries: int, groups: np.ndarray | None) -> int:
+    """How many units are resampled: documents, or single queries without groups."""
+    return queries if groups is None else len(np.unique(groups))
+
+
 def ratio_of_sums(numerators: np.ndarray, denominators: np.ndarray, how: Bootstrap) -> Estimate:
     """``sum(numerators) / sum(denominators)`` over blocks ``[blocks]``, resampling blocks.
 
     Used for nats per byte (nats, bytes) and for the generative gain (nats at dose 0, nats at a dose).
     """
     weights = _draw_units(np.random.default_rng(how.seed), len(numerators), how.resamples)
-    return how.interval(
+    return how.for_units(len(numerators)).interval(
         numerators.sum() / denominators.sum(), (weights @ numerators) / (weights @ denominators)
     )
 
@@ -131,7 +154,7 @@ def spearman(
     reference = stats.rankdata(quality)
     value = _correlate(stats.rankdata(scores.mean(axis=(1, 2)))[None], reference)[0]
     draws = _correlate(stats.rankdata(resampled_means(scores, how, groups), axis=1), reference)
-    return how.interval(value, draws)
+    return how.for_units(count_units(scores.shape[2], groups)).interval(value, draws)
 
 
 def trend_p(means: np.ndarray, *, seed: int = 0, resamples: int = 9999) -> float:

@@ -19,11 +19,11 @@ def thresholds_in_words(thresholds: LawConfig) -> tuple[str, ...]:
         'wholly below it is "not supported".',
         f"Order: Spearman {t.minimum_spearman:g} or more, trend p {t.maximum_trend_p:g} or less.",
         f"Chance: {t.minimum_times_random:g}× random or more at the highest dose.",
-        f"Controls, of a sweep: own pages ahead of shuffled pairs by {t.minimum_over_shuffled:g} or more, of "
-        f"unrelated pages by more than {t.minimum_over_unrelated:g}, of the same compute spent on CL by more "
-        f"than {t.minimum_over_compute:g}; images gain more than text by more than {t.minimum_over_text:g}. "
-        f'Shuffled or unrelated pages that come wholly within {t.minimum_effect:g} explain the gain: "not '
-        'supported".',
+        f"Controls, of a sweep: own pages ahead of shuffled pairs by {t.minimum_effect:g} or more, of "
+        "unrelated pages and of the same compute spent on CL by more than 0; images gain more than text; and "
+        f"each of these four reproduces no more than {t.maximum_explained:.0%} of the gain. Shuffled or "
+        f"unrelated pages that the own pages lead by less than {t.minimum_effect:g}, the whole interval, "
+        'explain the gain: "not supported".',
         'Each lower end of an interval must meet its bound; anything between is "inconclusive".',
     )
 
