@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data_prep.config import DocumentsConfig
@@ -79,17 +79,25 @@ def choose_paragraphs(
 
 
 def _with_originals(topic: str, topics: Topics, english: Topics) -> list[HelpParagraph]:
-    originals = {paragraph.identity: paragraph.text for paragraph in english[topic]}
+    originals = _first_by_identity(english[topic])
     return [
         HelpParagraph(
             topic=topic,
-            identity=paragraph.identity,
+            identity=identity,
             is_title=paragraph.is_title,
             text=_LOOSE_SPACE.sub("", paragraph.text),
-            english=originals.get(paragraph.identity, ""),
+            english=originals[identity].text if identity in originals else "",
         )
-        for paragraph in topics.get(topic, ())
+        for identity, paragraph in _first_by_identity(topics.get(topic, ())).items()
     ]
+
+
+def _first_by_identity(paragraphs: Sequence[Paragraph]) -> dict[str, Paragraph]:
+    """Some topics use an id twice, in different places in different languages: its first paragraph counts."""
+    first: dict[str, Paragraph] = {}
+    for paragraph in paragraphs:
+        first.setdefault(paragraph.identity, paragraph)
+    return first
 
 
 def is_translated(paragraph: HelpParagraph, originals: set[str]) -> bool:

@@ -52,6 +52,9 @@ def _write_topic(folder: Path, language: str, topic: str) -> None:
         texts[0] = REPEATED
     lines = [f'<h1 id="hd_id0">{texts[0]}</h1>']
     lines += [f'<p id="par_id{n}" class="paragraph">{text}</p>' for n, text in enumerate(texts[1:], start=1)]
+    lines.append(
+        f'<p id="par_id1">An id that is used twice: {topic}</p>'
+    )  # as in some files of the real help
     lines.append(f'<p id="par_id99">{UNTRANSLATED}</p><p>No paragraph id: {language}</p>')
     path = folder / "usr/share/libreoffice/help" / language / "text" / topic
     path.parent.mkdir(parents=True, exist_ok=True)
