@@ -93,7 +93,7 @@ def _with_originals(topic: str, topics: Topics, english: Topics) -> list[HelpPar
 
 
 def _first_by_identity(paragraphs: Sequence[Paragraph]) -> dict[str, Paragraph]:
-    """Some topics use an id twice, in different places in different languages: its first paragraph counts."""
+    """Some topics use an id twice: its first paragraph counts."""
     first: dict[str, Paragraph] = {}
     for paragraph in paragraphs:
         first.setdefault(paragraph.identity, paragraph)
