@@ -21,7 +21,7 @@ from stages.recipes import ARMS
 PAGES = {"target": "own pages", "shuffled": "shuffled pairs", "unrelated": "unrelated pages"}
 DIRECTIONS = {"query_to_image": "image", "query_to_text": "text"}
 _FITTED_POINTS = 61
-GAIN, DIFFERENCE = "gain over dose 0", "own pages minus control"
+GAIN, AHEAD = "gain over dose 0", "own pages minus control"
 
 
 def laboratory_rows(verdict: Verdict, evidence: Evidence, laboratory: Laboratory) -> dict[str, list[Row]]:
@@ -152,22 +152,39 @@ def learning_rate_rows(laboratory: Laboratory) -> list[Row]:
 
 
 def control_rows(verdict: Verdict, laboratory: Laboratory) -> list[Row]:
-    """Paired differences in nDCG@10 at the highest dose: each gain over dose 0, then own minus control."""
+    """Paired differences in nDCG@10 at the highest dose, in groups; those of which `decides` are conditions.
+
+    Each gain over dose 0; own pages minus each control; and the share of the own gain that a control may
+    reproduce, minus what it does.
+    """
     compared, controls = verdict.comparisons, verdict.laboratory.controls
-    gains = {
-        "own pages, searching images": compared.paired,
-        **{f"{PAGES[name]}, searching images": gain for name, gain in controls.gains.items()},
-        "own pages, searching texts": compared.text_control,
-        **{f"{PAGES[name]}, searching texts": gain for name, gain in controls.text_gains.items()},
-    }
-    differences = {
-        **{f"minus {PAGES[name]}": controls.at_top(name) for name in controls.against},
-        f"minus {equal_compute(laboratory)}": controls.compute,
-        "gain on images minus gain on texts": compared.beyond_text,
+    names = {**PAGES, "compute": equal_compute(laboratory), "grounding": "searching texts"}
+    own_gain = "own pages, searching images"
+    groups = {
+        GAIN: {
+            own_gain: compared.paired,
+            **{f"{names[name]}, searching images": gain for name, gain in controls.gains.items()},
+            "own pages, searching texts": compared.text_control,
+            **{f"{names[name]}, searching texts": gain for name, gain in controls.text_gains.items()},
+        },
+        AHEAD: {
+            **{f"minus {names[name]}": controls.at_top(name) for name in controls.against},
+            f"minus {names['compute']}": controls.compute,
+            "gain on images minus gain on texts": compared.beyond_text,
+        },
+        f"{verdict.thresholds.maximum_explained:.0%} of the gain minus control's": {
+            f"minus that of {names[name]}": left for name, left in controls.unexplained.items()
+        },
     }
     return [
-        {"group": group, "comparison": name, **columns("difference", estimate), "p": estimate.p}
-        for group, estimates in ((GAIN, gains), (DIFFERENCE, differences))
+        {
+            "group": group,
+            "comparison": name,
+            "decides": group != GAIN or name == own_gain,
+            **columns("difference", estimate),
+            "p": estimate.p,
+        }
+        for group, estimates in groups.items()
         for name, estimate in estimates.items()
     ]
 

@@ -126,7 +126,7 @@ def critic(rows: Sequence[Row], item: str) -> Figure:
 
 def controls(rows: Sequence[Row], item: str) -> Figure:
     """Forest plot of paired differences in nDCG@10: what each pretraining gained, what controls leave."""
-    figure = Figure(figsize=(7.2, 0.9 + 0.3 * (len(rows) + 3)), layout="constrained")
+    figure = Figure(figsize=(7.2, 0.9 + 0.28 * (len(rows) + 5)), layout="constrained")
     axes = figure.subplots()
     ticks: list[tuple[float, str, str]] = []
     place = 0.0
@@ -151,10 +151,7 @@ def controls(rows: Sequence[Row], item: str) -> Figure:
 
 
 def _forest_line(axes: Axes, place: float, row: Row) -> None:
-    decides = row["group"] == "own pages minus control" or row["comparison"].startswith(
-        "own pages, searching i"
-    )
-    colour = BLUE if decides else MUTED
+    colour = BLUE if row["decides"] else MUTED
     axes.errorbar(
         row["difference"], place, xerr=bars([row], "difference"), color=colour, marker="o", markersize=6,
         elinewidth=1.8, capsize=3,

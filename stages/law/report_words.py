@@ -15,7 +15,7 @@ def bound_in_words(rows: Sequence[Row]) -> tuple[str, ...]:
     said = []
     for kind, of_kind in own.items():
         what = "their own texts" if kind == "text" else "queries"
-        readings = (f"the {name} {_tally(of_kind, f'{name}_held')}" for name in ("guarantee", "ceiling"))
+        readings = (f"{name} {_tally(of_kind, f'{name}_held')}" for name in ("guarantee", "ceiling"))
         said.append(f"Finding images by {what}: {'; '.join(readings)}.")
     return tuple(said)
 

@@ -90,10 +90,10 @@ class Sweep(Run):
 
     def budget_curve(self, strength):
         """Levels off after some 30 steps; seeds and budgets share their noise."""
-        noise = np.random.default_rng(9).normal(0, 0.3, self.queries)
+        noise = np.random.default_rng(9).normal(0, 0.1, self.queries)
 
         def level(steps):
-            score = strength - 0.1 + 0.12 * (1 - np.exp(-steps / 10)) + self.difficulty + noise
+            score = strength + 0.4 * (1 - np.exp(-steps / 10)) + self.difficulty + noise
             return np.repeat(
                 from_ranks(1 + np.round((self.corpus - 1) * norm.sf(score)))["ndcg@10"][None], 3, axis=0
             )
@@ -111,7 +111,12 @@ def critic(rng, quality, count=128):
             generative=own,
             contrastive=cl,
             slack=0.21,
-            by_size={n: (float(own[:n].mean()), float(cl[:, :n].mean())) for n in (8, 16, 32, 64, 128)},
+            by_size={
+                n: tuple(
+                    float(part * np.log(n) / np.log(count)) for part in (own[:n].mean(), cl[:, :n].mean())
+                )
+                for n in (8, 16, 32, 64, 128)
+            },
         )
 
     def found(share, shape):
