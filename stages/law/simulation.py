@@ -21,21 +21,25 @@ from stages.law.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, decide
 from stages.recipes import LawConfig
 
 GAIN, TEXT_GAIN = 0.135, 0.02  # measured on the tiny backbone
+LAW = World(image=GAIN, text=TEXT_GAIN)
 NOISY = Noise(checkpoint=0.025)
 WORLDS = {
-    "law": World(image=GAIN, text=TEXT_GAIN),
-    "law, noisier checkpoints": World(image=GAIN, text=TEXT_GAIN, noise=NOISY),
+    "law": LAW,
     "law, half of the gain": World(image=GAIN / 2, text=TEXT_GAIN / 2),
+    "law, checkpoints without noise": replace(LAW, noise=Noise(checkpoint=0.0)),
+    "law, noisier checkpoints": replace(LAW, noise=NOISY),
     "no law": World(),
-    "no law, noisier checkpoints": World(noise=NOISY),
     "no law, retrieval falls": World(image=-GAIN),
+    "no law, noisier checkpoints": World(noise=NOISY),
     "confounder: all gain alike": World(image=GAIN, text=GAIN, shuffled=GAIN, unrelated=GAIN, compute=GAIN),
-    "confounder: shuffled pages gain alike": World(image=GAIN, text=TEXT_GAIN, shuffled=GAIN),
-    "confounder: unrelated pages gain alike": World(image=GAIN, text=TEXT_GAIN, unrelated=GAIN),
-    "confounder: more CL gains alike": World(image=GAIN, text=TEXT_GAIN, compute=GAIN),
-    "confounder: text gains alike": World(image=GAIN, text=GAIN),
+    "confounder: shuffled pages gain alike": replace(LAW, shuffled=GAIN),
+    "confounder: unrelated pages gain alike": replace(LAW, unrelated=GAIN),
+    "confounder: more CL gains alike": replace(LAW, compute=GAIN),
+    "confounder: text gains alike": replace(LAW, text=GAIN),
+    "noisier checkpoints, shuffled pages gain alike": replace(LAW, shuffled=GAIN, noise=NOISY),
 }
-"""Truths by name. Their gain is the one measured; no confounder may ever be called supported."""
+"""Truths by name. Their gain is the one measured; no confounder may ever be called supported. Checkpoints
+noisier than those measured show where that ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,9 @@ class Rates:
 
     Attributes:
         supported_interval: exact 95% (Clopper-Pearson).
-        coverage: how often the interval of the gain held the true gain of the dose.
+        coverage: how often the interval of the gain held the true gain of the dose. The interval speaks for
+            other documents, queries and CL seeds; what one checkpoint differs by from its dose lies outside
+            it, as the truth without that noise shows.
         failed: condition -> how often it was not met.
     """
 
@@ -84,7 +90,7 @@ def measure(name: str, world: World, thresholds: LawConfig, *, sweeps: int, seed
 def main(sweeps: int = 500, resamples: int = 500, json_path: Path | None = None) -> None:
     """Print the table of rates; write it as JSON where a path is given."""
     thresholds = LawConfig(bootstrap_resamples=resamples)
-    print(f"{'truth':<40} supported (95%)          not supp.  inconcl.  coverage  conditions failed")
+    print(f"{'truth':<46} supported (95%)          not supp.  inconcl.  coverage  conditions failed")
     rates = []
     for name, world in WORLDS.items():
         found = measure(name, world, thresholds, sweeps=sweeps)
@@ -92,7 +98,7 @@ def main(sweeps: int = 500, resamples: int = 500, json_path: Path | None = None)
         low, high = found.supported_interval
         failed = ", ".join(f"{check} {share:.2f}" for check, share in found.failed.items() if share > 0)
         print(
-            f"{name:<40} {found.supported:.3f} [{low:.3f}, {high:.3f}]    {found.not_supported:.3f}      "
+            f"{name:<46} {found.supported:.3f} [{low:.3f}, {high:.3f}]    {found.not_supported:.3f}      "
             f"{found.inconclusive:.3f}     {found.coverage:.3f}     {failed}",
             flush=True,
         )

@@ -69,6 +69,42 @@ def test_documents_as_units_widen_the_interval():
     assert single == alone  # every query its own document
 
 
+def test_resampling_sums_of_documents_is_resampling_documents():
+    rng = np.random.default_rng(3)
+    scores, groups = rng.random((2, 3, 40)), rng.integers(0, 6, 40)
+    how = Bootstrap(resamples=20, seed=4)
+    draws = resampled_means(scores, how, groups)
+    rng = np.random.default_rng(4)
+    seed_draws = rng.multinomial(3, np.full(3, 1 / 3), size=20)
+    document_draws = rng.integers(6, size=(20, 6))
+    for draw, seeds, documents in zip(draws, seed_draws, document_draws, strict=True):
+        queries = np.concatenate([np.flatnonzero(groups == document) for document in documents])
+        for mean, dose in zip(draw, scores, strict=True):
+            assert mean == pytest.approx(np.average(dose[:, queries].mean(axis=1), weights=seeds))
+
+
+def test_few_units_widen_the_interval_as_student_s_t_would():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 1, (1, 13))
+    found = mean_over_queries(scores, Bootstrap(resamples=200_000))
+    exact = stats.t.interval(0.95, 12, loc=scores.mean(), scale=stats.sem(scores[0]))
+    assert (found.low, found.high) == pytest.approx(exact, abs=0.1 * (exact[1] - exact[0]))
+    assert HOW.for_units(13).confidence == pytest.approx(0.97667, abs=2e-4)  # t 2.17881 * sqrt(13/12)
+    assert HOW.for_units(1) is HOW
+    assert HOW.for_units(100_000).confidence == pytest.approx(0.95, abs=1e-4)
+
+
+def test_13_documents_still_cover_the_truth():
+    rng = np.random.default_rng(6)
+    documents = np.repeat(np.arange(13), rng.integers(20, 80, 13))
+    covered = 0
+    for _ in range(400):
+        scores = 0.3 + rng.normal(0, 0.1, 13)[documents] + rng.normal(0, 0.3, (1, len(documents)))
+        found = mean_over_queries(scores, Bootstrap(resamples=300), documents)
+        covered += found.low <= 0.3 <= found.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
 def test_interval_has_its_nominal_coverage_over_both_levels():
     rng = np.random.default_rng(5)
     how = Bootstrap(resamples=400, confidence=0.9, seed=0)
@@ -123,6 +159,16 @@ def test_trend_by_enumeration():
     assert trend_p(np.arange(4.0)) == pytest.approx(1 / 24)
     assert trend_p(-np.arange(4.0)) == 1.0
     assert trend_p(np.ones(4)) == 1.0
+
+
+@pytest.mark.parametrize("count", [4, 7, 8])
+def test_trend_agrees_with_scipy(count):
+    means = np.random.default_rng(count).random(count) + np.arange(count) / 20
+    theirs = stats.permutation_test(
+        (means,), lambda x, axis: np.moveaxis(x, axis, -1) @ np.arange(count), permutation_type="pairings",
+        alternative="greater", n_resamples=50_000, vectorized=True,
+    )  # fmt: skip
+    assert trend_p(means) == pytest.approx(theirs.pvalue)
 
 
 def test_trend_agrees_with_page_for_one_judge():

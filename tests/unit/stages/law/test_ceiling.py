@@ -1,0 +1,99 @@
+"""Ceilings: a known plateau is found, and where the budgets do not show one the reading says so."""
+
+import numpy as np
+import pytest
+from scipy.optimize import curve_fit
+
+from stages.law.ceiling import ceiling_trend, fit_ceiling
+from stages.law.laboratory import BudgetCurve
+from stages.law.statistics import Bootstrap
+
+HOW = Bootstrap(resamples=400)
+BUDGETS = (5, 10, 30, 60, 120)
+MARGIN = 0.02
+
+
+def saturating(steps, plateau, start, time):
+    return plateau - (plateau - start) * np.exp(-steps / time)
+
+
+def fitted(mean_at, rng=0, *, start=0.3, budgets=BUDGETS, noise=0.05, queries=300, seeds=3, dose=0):
+    """Fit curves whose mean is known: queries differ from each other, and a little from budget to budget."""
+    rng = np.random.default_rng(rng)
+    query = rng.normal(0, 0.3, queries)
+    scores = {
+        steps: mean_at(steps)
+        + query
+        + rng.normal(0, 0.01, (seeds, 1))
+        + rng.normal(0, noise, (seeds, queries))
+        for steps in budgets
+    }
+    before = (start + query + rng.normal(0, noise, queries))[None]
+    curve = BudgetCurve(scores=scores, learning_rate=1e-3, validation={1e-3: 0.4})
+    return fit_ceiling(dose, curve, before, HOW, MARGIN), curve, before
+
+
+def test_the_fit_is_that_of_scipy():
+    found, curve, before = fitted(lambda steps: saturating(steps, 0.5, 0.3, 20))
+    steps = np.array(BUDGETS)
+    means = np.array([curve.scores[count].mean() for count in BUDGETS])
+    start = before.mean()
+    (plateau, time), _ = curve_fit(lambda t, a, k: saturating(t, a, start, k), steps, means, p0=(0.5, 10))
+    assert found.determined and found.reason == ""
+    assert found.plateau.value == pytest.approx(plateau, abs=5e-4)
+    assert found.time_constant == pytest.approx(time, rel=0.02)
+    assert found.height == found.plateau
+    assert list(found.curve) == [0, *BUDGETS]
+    assert found.curve[30].value == pytest.approx(means[2])
+
+
+def test_the_interval_holds_the_plateau_as_often_as_it_says():
+    covered = 0
+    for rng in range(80):
+        found, _, _ = fitted(lambda steps: saturating(steps, 0.5, 0.3, 15), rng)
+        covered += found.plateau is not None and found.plateau.low <= 0.5 <= found.plateau.high
+    assert covered >= 70  # 95% of 80, less 2.6 standard deviations
+
+
+def test_a_curve_that_still_rises_has_no_plateau():
+    found, _, _ = fitted(lambda steps: 0.3 + 0.2 * steps / 120)
+    assert not found.determined and found.plateau is None
+    assert "still rising at 120 steps" in found.reason
+    assert found.best_steps == 120 and found.height == found.best == found.curve[120]
+
+
+def test_retrieval_that_falls_again_has_no_plateau_and_keeps_its_best_budget():
+    found, _, _ = fitted({5: 0.4, 10: 0.45, 30: 0.5, 60: 0.42, 120: 0.3}.get)
+    assert not found.determined
+    assert "falls again after 30 steps" in found.reason
+    assert found.best_steps == 30 and found.best.value == pytest.approx(0.5, abs=0.05)
+
+
+def test_cl_that_only_harms_leaves_the_score_before_it():
+    found, _, _ = fitted(lambda steps: 0.3 - 0.002 * steps)
+    assert not found.determined and "falls again with CL" in found.reason
+    assert found.best_steps == 0 and found.best == found.curve[0]
+
+
+def test_two_budgets_are_too_few():
+    found, _, _ = fitted(lambda steps: saturating(steps, 0.5, 0.3, 10), budgets=(10, 60))
+    assert not found.determined and found.time_constant is None
+    assert found.reason.startswith("2 CL budgets")
+
+
+def test_a_plateau_that_is_reached_at_once_is_one():
+    found, _, _ = fitted(lambda steps: 0.5)
+    assert found.determined and found.plateau.value == pytest.approx(0.5, abs=0.05)
+
+
+def test_trend_of_the_ceilings_over_doses():
+    ceilings = tuple(
+        fitted(lambda steps, top=top: saturating(steps, top, 0.3, 10), dose=dose)[0]
+        for dose, top in enumerate((0.4, 0.45, 0.5, 0.55))
+    )
+    trend = ceiling_trend(ceilings)
+    assert (trend.spearman, trend.determined, trend.doses) == (1.0, 4, 4)
+    assert trend.p == pytest.approx(1 / 24)
+    assert trend.rise == pytest.approx(ceilings[-1].plateau.value - ceilings[0].plateau.value)
+    assert ceiling_trend(ceilings[::-1]).spearman == -1.0
+    assert ceiling_trend(ceilings[:2]) is None

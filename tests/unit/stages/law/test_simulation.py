@@ -1,0 +1,87 @@
+"""The verdict's own error rates on simulated sweeps of known truth.
+
+The rates that count need 500 sweeps of each truth, minutes of one core:
+
+    python -m pytest -m error_rates tests/unit/stages/law/test_simulation.py
+"""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from stages.law.simulated_sweeps import Design, Noise, World, simulate
+from stages.law.simulation import GAIN, WORLDS, main, measure
+from stages.recipes import LawConfig
+
+LAW = LawConfig(bootstrap_resamples=300)
+CONFOUNDERS = [name for name in WORLDS if name.startswith("confounder")]
+
+
+def test_few_sweeps_of_each_kind_are_judged_as_they_should():
+    assert measure("", WORLDS["law"], LAW, sweeps=24).supported >= 0.75
+    assert measure("", WORLDS["no law"], LAW, sweeps=18).supported <= 0.12
+    assert measure("", WORLDS["confounder: all gain alike"], LAW, sweeps=18).supported == 0
+
+
+@pytest.mark.error_rates
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("world", ["no law", "no law, noisier checkpoints", "no law, retrieval falls"])
+def test_without_a_law_at_most_5_percent_are_supported(world):
+    assert measure(world, WORLDS[world], LAW, sweeps=500).supported <= 0.05
+
+
+@pytest.mark.error_rates
+@pytest.mark.timeout(3600)
+def test_the_effect_of_the_tiny_backbone_is_found_in_at_least_90_percent():
+    assert measure("law", WORLDS["law"], LAW, sweeps=500).supported >= 0.9
+
+
+@pytest.mark.error_rates
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("world", CONFOUNDERS)
+def test_a_confounder_is_never_supported(world):
+    assert measure(world, WORLDS[world], LAW, sweeps=500).supported == 0
+
+
+def test_a_simulated_sweep_has_the_moments_it_was_given():
+    design = Design(doses=(0, 1), control_doses=(1,), queries_of_documents=(150,) * 40, seeds=3)
+    world = World(image=0.135, shuffled=0.05, text=0.02, noise=Noise(checkpoint=0.0))
+    evidence, laboratory = simulate(world, np.random.default_rng(0), design)
+    low, high = (evidence.scores(dose, "text-only") for dose in (0, 1))
+    assert low.shape == (3, 6000)
+    assert low.mean() == pytest.approx(0.35, abs=0.02)
+    assert (high - low).mean() == pytest.approx(0.135, abs=0.015)
+    shuffled = laboratory.controls["shuffled"][1]["query_to_image"]
+    assert (shuffled - low).mean() == pytest.approx(0.05, abs=0.015)
+    text = [evidence.scores(dose, "text-only", "query_to_text").mean() for dose in (0, 1)]
+    assert text[1] - text[0] == pytest.approx(0.02, abs=0.015)
+    # The moments of the real run that the noise was found by.
+    assert np.corrcoef(low.mean(axis=0), high.mean(axis=0))[0, 1] == pytest.approx(0.7, abs=0.05)
+    assert low.var(axis=0, ddof=1).mean() == pytest.approx(0.003, abs=0.001)
+    assert set(np.unique(low.round(6))) <= {0.0, *(1 / np.log2(np.arange(2, 12))).round(6)}
+
+
+def test_the_rates_are_reproducible_and_their_interval_is_exact():
+    first, second = (measure("law", WORLDS["law"], LAW, sweeps=4, seed=3) for _ in range(2))
+    assert first == second
+    expected = stats.binomtest(round(first.supported * 4), 4).proportion_ci()
+    assert first.supported_interval == pytest.approx(tuple(expected))
+    assert first.supported + first.not_supported + first.inconclusive == pytest.approx(1)
+
+
+def test_the_program_writes_what_it_prints(tmp_path, capsys):
+    path = tmp_path / "results" / "error_rates.json"
+    main(sweeps=1, resamples=50, json_path=path)
+    content = json.loads(path.read_text())
+    assert [entry["world"] for entry in content["rates"]] == list(WORLDS)
+    assert content["thresholds"]["minimum_effect"] == LAW.minimum_effect
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in WORLDS)
+
+
+def test_the_truths_are_what_their_names_say():
+    assert WORLDS["law"].image == GAIN and WORLDS["law"].shuffled == 0
+    assert WORLDS["no law"].image == 0
+    assert all(WORLDS[name].image == GAIN for name in CONFOUNDERS) and len(CONFOUNDERS) >= 5
