@@ -174,7 +174,8 @@ class EvaluateConfig:
     fit_samples: int = 1000
     """Training samples that whitening and the linear projection are fitted on, chosen by digest of key."""
     projection_steps: int = 300
-    projection_learning_rate: float = 1e-3
+    projection_learning_rate: float = 3e-4
+    """Of 3e-4 and 1e-3, for 100 and 300 steps: the best query -> text search of tiny's validation documents."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Geometry against brute force and scikit-learn."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,14 @@ from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 
-from stages.evaluate.geometry import all_identical, anisotropy, chance_mutual_knn, mutual_knn
+from stages.evaluate.geometry import (
+    all_identical,
+    anisotropy,
+    chance_mutual_knn,
+    geometry_by_layer,
+    linear_cka,
+    mutual_knn,
+)
 
 
 @given(seed=st.integers(0, 1000), count=st.integers(2, 40), width=st.integers(1, 8), shift=st.floats(-3, 3))
@@ -45,6 +54,64 @@ def test_mutual_knn_of_equal_and_of_unrelated_spaces():
     assert mutual_knn(image, rng.standard_normal((400, 5))) == pytest.approx(chance_mutual_knn(400), abs=0.01)
 
 
+def hsic_over_quadruples(one, other):
+    """The U-statistic of HSIC: its kernel averaged over all ordered quadruples of distinct rows."""
+    terms = [
+        one[i, j] * (other[i, j] + other[q, r] - 2 * other[i, q])
+        for i, j, q, r in itertools.permutations(range(len(one)), 4)
+    ]
+    return np.mean(terms)
+
+
+def hsic_with_centring_matrices(one, other):
+    """The biased estimator of Kornblith et al. (2019)."""
+    centring = np.eye(len(one)) - 1 / len(one)
+    return np.trace(one @ centring @ other @ centring)
+
+
+def cka(hsic, image, text):
+    one, other = (cosine_similarity(side) for side in (image, text))
+    return hsic(one, other) / np.sqrt(hsic(one, one) * hsic(other, other))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cka_is_that_of_the_unbiased_hsic(seed):
+    rng = np.random.default_rng(seed)
+    image = rng.standard_normal((8, 5)) + 0.5
+    text = image[:, :3] + 0.5 * rng.standard_normal((8, 3))
+    assert linear_cka(image, text) == pytest.approx(cka(hsic_over_quadruples, image, text), abs=1e-10)
+
+
+def test_cka_of_many_pages_and_few_dimensions_is_nearly_the_biased_one():
+    rng = np.random.default_rng(3)
+    image = rng.standard_normal((400, 4)) + 0.5
+    text = image @ rng.standard_normal((4, 6)) + rng.standard_normal((400, 6))
+    biased = cka(hsic_with_centring_matrices, image, text)
+    assert linear_cka(image, text) == pytest.approx(biased, abs=0.005)
+    assert 0.1 < biased < 0.95
+
+
+def test_cka_of_equal_and_of_unrelated_spaces():
+    rng = np.random.default_rng(4)
+    image, text = rng.standard_normal((2, 200, 400))
+    rotation = np.linalg.qr(rng.standard_normal((400, 400)))[0]
+    assert linear_cka(image, 3 * image @ rotation) == pytest.approx(1)
+    assert linear_cka(image, text) == pytest.approx(0, abs=0.05)
+    assert cka(hsic_with_centring_matrices, image, text) > 0.6  # why the unbiased one
+
+
+def test_each_layer_has_its_own_measures():
+    rng = np.random.default_rng(5)
+    images, texts = rng.standard_normal((2, 3, 30, 6))
+    images[0], texts[1] = 1.0, images[1]
+    before, equal, unrelated = geometry_by_layer(images, texts, 4)
+    assert (before["anisotropy_image"], before["mutual_knn"], before["cka"]) == (None, None, None)
+    assert before["anisotropy_text"] == anisotropy(texts[0])
+    assert (equal["layer"], equal["mutual_knn"], equal["cka"]) == (1, 1.0, pytest.approx(1))
+    assert unrelated["mutual_knn"] == mutual_knn(images[2], texts[2], k=4)
+    assert unrelated["cka"] == linear_cka(images[2], texts[2])
+
+
 def test_identical_vectors_are_noticed():
     one = np.random.default_rng(2).standard_normal((1, 6)).astype(np.float32)
     assert all_identical(np.repeat(one, 20, axis=0)) and all_identical(one * np.arange(1, 9)[:, None])
@@ -56,5 +123,7 @@ def test_bad_input_is_named():
         anisotropy(np.array([[1.0, 0.0], [0.0, 0.0]]))
     with pytest.raises(ValueError, match="at least two"):
         anisotropy(np.ones((1, 4)))
+    with pytest.raises(ValueError, match="at least 4"):
+        linear_cka(np.eye(3), np.eye(3))
     with pytest.raises(ValueError, match="k=10"):
         mutual_knn(np.eye(5), np.eye(5))

@@ -1,0 +1,78 @@
+"""Inputs that are made once and kept within bounds give every model the vectors it gives alone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from stages.backbone import ContractMismatch
+from stages.evaluate import encoding
+from stages.evaluate.encoding import TaskEncoder, encode, prepared_images
+from stages.evaluate.search_task import build_task
+from stages.recipes import get_recipe
+from stages.train.batches import collate
+from stages.train.sequences import SequenceBuilder
+
+CONFIG = dataclasses.replace(get_recipe("tiny").evaluate, geometry_samples=5, batch_size=3)
+
+
+@pytest.mark.parametrize("kept", [0, 20_000, 2**30])
+def test_images_are_kept_while_they_fit_and_made_again_otherwise(backbone, samples, monkeypatch, kept):
+    monkeypatch.setattr(encoding, "KEPT_IMAGE_BYTES", kept)
+    builder = SequenceBuilder(backbone)
+    expected = [builder.summarize_image(sample.image()) for sample in samples]
+    sizes = [one.patches.nbytes for one in expected]
+    sequences = prepared_images(builder, samples)
+    first, second = list(sequences), list(sequences)
+    for one, again, alone in zip(first, second, expected, strict=True):
+        assert one.ids == again.ids == alone.ids
+        assert (one.patches == alone.patches).all() and (again.patches == alone.patches).all()
+    reused = [one is again for one, again in zip(first, second, strict=True)]
+    assert sum(size for size, kept_one in zip(sizes, reused, strict=True) if kept_one) <= kept
+    assert all(reused) == (kept >= sum(sizes)) and any(reused) == (kept >= min(sizes))
+
+
+@torch.no_grad()
+def test_layers_are_the_last_positions_hidden_states_of_the_rows_asked_for(backbone, samples):
+    builder, rows = SequenceBuilder(backbone), [6, 0, 3]
+    found = encode(backbone, prepared_images(builder, samples), 3, layer_rows=rows).layers
+    for number, row in enumerate(rows):
+        alone = collate([builder.summarize_image(samples[row].image())], pad_token=builder.pad_token)
+        output = backbone.model.model(**alone.model_inputs(), output_hidden_states=True)
+        states = torch.stack([state[0, -1] for state in output.hidden_states])
+        states[-1] = output.last_hidden_state[0, -1]
+        assert found[:, number] == pytest.approx(states.numpy(), abs=1e-4)
+
+
+def test_a_second_model_is_encoded_as_if_it_were_alone(backbone, split_folder):
+    task = build_task(split_folder, CONFIG)
+    encoder = TaskEncoder(task, CONFIG)
+    first = encoder.encode(backbone)
+    with torch.no_grad():
+        for parameter in backbone.model.parameters():
+            parameter.mul_(1.1)
+    second, alone = encoder.encode(backbone), TaskEncoder(task, CONFIG).encode(backbone)
+    for kind in ("images", "texts", "queries"):
+        one, other = getattr(second, kind), getattr(alone, kind)
+        assert (one.vectors == other.vectors).all() and (one.layers == other.layers).all()
+        assert (one.vectors != getattr(first, kind).vectors).any()
+
+
+def test_compared_layers_are_of_the_same_pages_on_both_sides(backbone, split_folder):
+    task = build_task(split_folder, CONFIG)
+    encoded = TaskEncoder(task, CONFIG).encode(backbone)
+    assert encoded.images.layers.shape == encoded.texts.layers.shape and encoded.images.layers.shape[1] == 5
+    for side, rows in ((encoded.images, task.with_text[:5]), (encoded.texts, range(5))):
+        last = side.layers[-1] / np.linalg.norm(side.layers[-1], axis=1, keepdims=True)
+        assert last == pytest.approx(side.vectors[list(rows)], abs=1e-6)
+
+
+def test_models_that_take_other_inputs_are_refused(backbone, split_folder):
+    encoder = TaskEncoder(build_task(split_folder, CONFIG), CONFIG)
+    encoder.encode(backbone)
+    refined = dataclasses.replace(backbone.contract, adapter_keys=("a",))
+    encoder.encode(dataclasses.replace(backbone, contract=refined))
+    other = dataclasses.replace(backbone.contract, text_prompt="\nIn one word:")
+    with pytest.raises(ContractMismatch, match="two jobs"):
+        encoder.encode(dataclasses.replace(backbone, contract=other))
