@@ -175,7 +175,7 @@ class EvaluateConfig:
     """Training samples that whitening and the linear projection are fitted on, chosen by digest of key."""
     projection_steps: int = 300
     projection_learning_rate: float = 3e-4
-    """Of 3e-4 and 1e-3, for 100 and 300 steps: the best query -> text search of tiny's validation documents."""
+    """Of 3e-4 and 1e-3, for 100 and 300 steps: best query -> text search of tiny's validation split."""
 
 
 @dataclass(frozen=True, kw_only=True)
