@@ -34,19 +34,19 @@ queries, so that scores can be paired.
 
 ## How it was made
 - **Text.** The help of LibreOffice is parallel by file and by paragraph id. Kept are paragraphs of 4 to
-  400 characters that are really translated (no English paragraph, and half of the words are not in the
-  English original), whole, and without damaged characters. Of wordings that differ by platform the
-  default is kept. Khmer words are separated by U+200B where the translators wrote it.
+  400 characters that are really translated (half of the words are not in the English original, and no
+  four words in a row are), whole, and without damaged characters. Of wordings that differ by platform
+  the default is kept. Khmer words are separated by U+200B where the translators wrote it.
 - **Documents.** Twelve neighbouring topics of the English help are one document, in every language, less
   those that are not translated. Splits are by document, by a digest of its name: a test document is no
   training document in any of the languages, and a translation of a test page is never trained on.
 - **Near-duplicates.** A paragraph whose character 5-grams overlap an earlier paragraph's by 85% or more
   (Jaccard, estimated by MinHash) is left out; test documents come first, then validation, then train. So
   no text of the test stands a second time in its language.
-- **English queries** are the English originals of paragraphs with 6 to 40 words: nothing of them stands
-  on the page but names and numbers. **Queries in the page's language** keep half of the words of one of
-  the same paragraph's sentences, shuffled, and are never a copy of the page. Up to two paragraphs a
-  page; a query that two paragraphs give is left out.
+- **English queries** are the English originals of paragraphs with 6 to 40 words: their paragraph on the
+  page shares names, commands and numbers with them, not sentences. **Queries in the page's language**
+  keep half of the words of one of the same paragraph's sentences, shuffled, and are never a copy of the
+  page. Up to two paragraphs a page; a query that two paragraphs give is left out.
 - **Pages.** Noto Sans Mono 10 pt; Khmer in Noto Sans Khmer 12 pt, shaped by HarfBuzz. No paragraph runs
   over two pages. Khmer lines break at U+200B and spaces, else between syllables.
 

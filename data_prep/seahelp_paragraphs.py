@@ -13,6 +13,8 @@ from data_prep.syllable_font import has_stray_mark
 
 TRANSLATED_SHARE = 0.5
 """Share of a paragraph's distinct words that its English original must lack."""
+COPIED_RUN = 4
+"""Words in a row that a translation and its English original never share."""
 _BROKEN_REFERENCE = ".xhp#"
 # U+200B that ends no Khmer syllable, or stands before a space or at the end, parts nothing.
 _LOOSE_SPACE = re.compile("(?<![\u1780-\u17d3\u17dd])\u200b+|\u200b+(?=[\\s\u200b]|$)")
@@ -101,10 +103,21 @@ def _first_by_identity(paragraphs: Sequence[Paragraph]) -> dict[str, Paragraph]:
 
 
 def is_translated(paragraph: HelpParagraph, originals: set[str]) -> bool:
-    """Return whether the text is no English paragraph, and half of its words are not its original's."""
-    words = {word.casefold() for word in words_of(paragraph.text)}
-    known = {word.casefold() for word in words_of(paragraph.english)}
-    return paragraph.text not in originals and len(words - known) >= max(1, TRANSLATED_SHARE * len(words))
+    """Return whether nothing of the text is left in English but names, commands and numbers."""
+    words = [word.casefold() for word in words_of(paragraph.text)]
+    known = [word.casefold() for word in words_of(paragraph.english)]
+    new = len(set(words) - set(known))
+    return (
+        paragraph.text not in originals
+        and new >= max(1, TRANSLATED_SHARE * len(set(words)))
+        and not _runs(words) & _runs(known)
+    )
+
+
+def _runs(words: list[str]) -> set[tuple[str, ...]]:
+    """Return the runs of `COPIED_RUN` words of letters; numbers in a row stay what they are."""
+    runs = zip(*(words[start:] for start in range(COPIED_RUN)), strict=False)
+    return {run for run in runs if all(word.isalpha() for word in run)}
 
 
 def _why_unusable(text: str, printable: set[str]) -> str:
