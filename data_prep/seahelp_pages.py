@@ -20,6 +20,7 @@ PARAGRAPH_GAP_POINTS = 7.5
 CREATION_DATE = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
 IMAGE_DOTS_PER_INCH = 150
 WEIGHTS = {"": "Regular", "B": "Bold"}
+KHMER_SIGNS = "។៕៖ៗ៘"  # full stops, colon, repetition, et cetera: written after a space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +121,10 @@ def break_lines(text: str, width: float, measure: Callable[[str], float]) -> lis
 
 
 def _words(text: str) -> Iterator[str]:
-    """Cut after every space and U+200B; joined the parts are `text` again."""
+    """Cut after every space and U+200B, but not before a sign that no line begins with."""
     start = 0
-    for position, character in enumerate(text, start=1):
-        if character in (" ", ZERO_WIDTH_SPACE):
+    for position in range(1, len(text)):
+        if text[position - 1] in (" ", ZERO_WIDTH_SPACE) and text[position] not in KHMER_SIGNS:
             yield text[start:position]
             start = position
     yield text[start:]

@@ -9,7 +9,7 @@ from data_prep.config import DocumentsConfig
 from data_prep.libreoffice_help import FEWEST_PARAGRAPHS, LONGEST_PARAGRAPH, Paragraph
 from data_prep.queries import words_of
 from data_prep.splits import SPLITS, TextDuplicates, assign_splits, text_signature
-from data_prep.syllable_font import has_stray_mark
+from data_prep.syllable_font import ZERO_WIDTH_SPACE, has_stray_mark
 
 TRANSLATED_SHARE = 0.5
 """Share of a paragraph's distinct words that its English original must lack."""
@@ -129,7 +129,7 @@ def _why_unusable(text: str, printable: set[str]) -> str:
 
 
 def _is_new(paragraph: HelpParagraph, seen: TextDuplicates) -> bool:
-    signature = text_signature(paragraph.text)
+    signature = text_signature(paragraph.text.replace(ZERO_WIDTH_SPACE, ""))
     if seen.seen(signature):
         return False
     seen.add(f"{paragraph.topic}#{paragraph.identity}", signature)

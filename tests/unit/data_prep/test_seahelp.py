@@ -202,6 +202,10 @@ def test_khmer_lines_break_at_its_spaces_and_never_inside_a_syllable():
     ]
 
 
+def test_no_line_begins_with_a_full_stop():
+    assert break_lines("ក ខ\u200bគ ។ ឃ ៖", 5, len) == ["ក ខ", "គ ។", "ឃ ៖"]
+
+
 def test_syllables_hold_their_subscripts_vowels_and_signs():
     assert list(syllables("ស្ត្រី\u200bកែ A១")) == ["ស្ត្រី", "\u200b", "កែ", " ", "A", "១"]
 
