@@ -6,9 +6,9 @@ import torch
 
 from data_prep.shards import ShardSource
 from stages.evaluate.encoding import TaskEncoder, encode, prepared_images
-from stages.evaluate.generation import character_edits, choose, greedy_transcriptions, teacher_forced
+from stages.evaluate.generation import character_edits, greedy_transcriptions, teacher_forced
 from stages.evaluate.retrieval import measure_retrieval, score_baselines
-from stages.evaluate.search_task import build_task
+from stages.evaluate.search_task import build_task, choose
 from stages.recipes import get_recipe
 from stages.train.batches import collate
 from stages.train.forward import embed
@@ -24,7 +24,9 @@ TEMPERATURE = 0.05
 
 def measured(backbone, folder) -> dict:
     task = build_task(folder, CONFIG)
-    return measure_retrieval(TaskEncoder(task, CONFIG).encode(backbone), task, CONFIG, temperature=TEMPERATURE)
+    return measure_retrieval(
+        TaskEncoder(task, CONFIG).encode(backbone), task, CONFIG, temperature=TEMPERATURE
+    )
 
 
 def test_character_edits_by_hand():
