@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.fingerprint import fingerprint
-from stages.recipes import Recipe
+from stages.recipes import Recipe, RefineConfig
 
 Reference = dict[str, Any]
 """A committed output as tasks hand it on: its cell's fields, "path" (folder), "digest" (of its content)."""
@@ -78,6 +78,12 @@ class Cell:
 LOCATION = ("backbone.location",)
 # Neither do the number of ranks and the rhythm of checkpoints.
 ENGINE_ONLY = ("processes", "checkpoint_steps")
+# Of refinement, the projection and L_cl use only these.
+NOT_OF_RETRIEVAL = tuple(
+    f"refine.{setting.name}"
+    for setting in dataclasses.fields(RefineConfig)
+    if setting.name not in ("temperature", "batch_size", "same_document_negatives")
+)
 # Every stage that holds a model opens shards, builds token sequences and reads a job.
 _COMMON = ("data_prep", "stages.backbone", "stages.train")
 
@@ -153,13 +159,14 @@ STAGES: Mapping[str, StageDefinition] = {
             name="retrieval",
             title="page retrieval",
             module="stages.evaluate.retrieval",
-            recipe_parts=("backbone", "evaluate"),
-            not_used=LOCATION,
+            recipe_parts=("backbone", "evaluate", "refine"),
+            not_used=(*LOCATION, *NOT_OF_RETRIEVAL),
             packages=(
                 *_COMMON,
                 "stages.evaluate.retrieval",
                 "stages.evaluate.encoding",
                 "stages.evaluate.linear_maps",
+                "stages.evaluate.bound",
                 "stages.evaluate.search_task",
                 "stages.evaluate.score",
                 "stages.evaluate.geometry",

@@ -1,13 +1,12 @@
 """BM25 over words: what a search without any model finds."""
 
-import re
 import unicodedata
 from collections.abc import Sequence
 
 import bm25s
 import numpy as np
 
-_WORD = re.compile(r"\w+")
+from data_prep.queries import words_of
 
 
 class Bm25:
@@ -35,4 +34,4 @@ class Bm25:
 
 def _words(text: str) -> list[str]:
     # NFC first: in decomposed Vietnamese the tone marks are not \w and would cut every word apart.
-    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
+    return words_of(unicodedata.normalize("NFC", text).lower())

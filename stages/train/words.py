@@ -7,21 +7,14 @@ text meet there before any contrastive step.
 
 import hashlib
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
+from data_prep.queries import words_of
 from stages.backbone import WORD_TOKEN_PREFIX
-
-_WORD = re.compile(r"\w+")
-
-
-def words_of(text: str) -> list[str]:
-    """Return the text's words, case-folded."""
-    return _WORD.findall(text.casefold())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +33,7 @@ class SalientWords:
         frequency: Counter[str] = Counter()
         documents = 0
         for text in texts:
-            frequency.update(set(words_of(text)))
+            frequency.update(set(words_of(text.casefold())))
             documents += 1
         added = tokenizer.get_added_vocab()
         buckets = tuple(sorted(id_ for token, id_ in added.items() if token.startswith(WORD_TOKEN_PREFIX)))
@@ -54,7 +47,7 @@ class SalientWords:
         A word weighs its count times log((1 + documents) / (1 + texts that have it)) + 1.
         """
         weights: Counter[int] = Counter()
-        for word, count in Counter(words_of(text)).items():
+        for word, count in Counter(words_of(text.casefold())).items():
             seen = self.document_frequency.get(word, 0)
             weights[self._token(word)] += count * (math.log((1 + self.documents) / (1 + seen)) + 1)
         total = sum(weights.values())
