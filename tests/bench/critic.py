@@ -1,0 +1,150 @@
+"""Pairs of text and page per second of the generative critic, and of ways that encode a page again each time.
+
+    python -m tests.bench.critic [--candidates 128] [--pages 5]
+
+Recipe tiny's base and the candidates of its sample documents. Each round scores the texts and the queries of
+all candidates under one page, as the stage does; the variants take turns, and must agree.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from stages.backbone import Backbone, load_backbone
+from stages.evaluate.likelihood import log_likelihoods
+from stages.evaluate.search_task import build_task, candidates_of
+from stages.recipes import EngineConfig, get_recipe
+from stages.train.batches import collate, padded_buckets
+from stages.train.forward import label_logits
+from stages.train.sequences import SequenceBuilder, TokenSequence
+from tests.bench.measure import Moment, training_split
+
+OURS = "ours"
+WITH_LABELS = "a forward a pair, logits of the text only"
+PLAIN = "a forward a pair, all logits"
+BATCHED = "batches of pairs, logits of the text only"
+
+Rows = Iterator[np.ndarray]
+"""For each page the log-likelihoods of all texts."""
+Scorer = Callable[[Backbone, Sequence[TokenSequence], Sequence[TokenSequence]], Rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--candidates", type=int, default=128)
+    parser.add_argument("--pages", type=int, default=5, help="rounds, after one to warm up")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    recipe = get_recipe("tiny")
+    backbone = load_backbone(recipe.backbone.location, recipe.backbone)
+    candidates = candidates_of(build_task(training_split(), recipe.evaluate), arguments.candidates)
+    builder = SequenceBuilder(backbone)
+    texts = [builder.transcribe_image(one.sample.image(), one.sample.text) for one in candidates]
+    texts += [builder.transcribe_image(one.sample.image(), one.query.text) for one in candidates]
+    took: dict[str, list[Moment]] = {name: [] for name in SCORERS}
+    difference = Difference()
+    pages = texts[: arguments.pages + 1]
+    running = {name: scorer(backbone, pages, texts) for name, scorer in SCORERS.items()}
+    for _ in pages:
+        values = {}
+        for name, scorer in running.items():
+            before = Moment.now()
+            values[name] = next(scorer)
+            took[name].append(Moment.now() - before)
+        difference = difference.widened(values[OURS], values[PLAIN])
+    show(f"{len(texts)} texts under each page, {arguments.threads} threads", len(texts), took)
+    print(f"ours against {PLAIN}: {difference.nats:.1e} nats at most, {difference.relative:.1e} of a value")
+
+
+@torch.inference_mode()
+def with_labels(backbone: Backbone, pages: Sequence[TokenSequence], texts: Sequence[TokenSequence]) -> Rows:
+    for page in pages:
+        yield np.array([_batch(backbone, [pair(page, text)])[0] for text in texts])
+
+
+@torch.inference_mode()
+def plain(backbone: Backbone, pages: Sequence[TokenSequence], texts: Sequence[TokenSequence]) -> Rows:
+    for page in pages:
+        yield np.array([_with_all_logits(backbone, pair(page, text)) for text in texts])
+
+
+def _with_all_logits(backbone: Backbone, sequence: TokenSequence) -> float:
+    inputs = collate([sequence], pad_token=backbone.tokenizer.pad_token_id).model_inputs()
+    logits = backbone.model(**inputs).logits[0, sequence.label_start - 1 : -1].float()
+    answer = torch.tensor(sequence.ids[sequence.label_start :])
+    return -float(torch.nn.functional.cross_entropy(logits, answer, reduction="none").double().sum())
+
+
+@torch.inference_mode()
+def batched(backbone: Backbone, pages: Sequence[TokenSequence], texts: Sequence[TokenSequence]) -> Rows:
+    for page in pages:
+        pairs = [pair(page, text) for text in texts]
+        values = np.empty(len(pairs))
+        for bucket in padded_buckets(pairs, EngineConfig()):
+            values[bucket] = _batch(backbone, [pairs[number] for number in bucket])
+        yield values
+
+
+def _batch(backbone: Backbone, pairs: Sequence[TokenSequence]) -> np.ndarray:
+    batch = collate(pairs, pad_token=backbone.tokenizer.pad_token_id)
+    losses = torch.nn.functional.cross_entropy(*label_logits(backbone.model, batch), reduction="none")
+    lengths = [len(one) - one.label_start for one in pairs]
+    return np.array([-float(part.double().sum()) for part in losses.split(lengths)])
+
+
+def pair(page: TokenSequence, text: TokenSequence) -> TokenSequence:
+    """One page's image and prompt, another one's text."""
+    start, answer = page.label_start, text.ids[text.label_start :]
+    following = page.positions[:, start - 1 : start] + np.arange(1, len(answer) + 1)
+    positions = np.hstack([page.positions[:, :start], following])
+    return replace(page, ids=page.ids[:start] + answer, positions=positions)
+
+
+SCORERS: dict[str, Scorer] = {OURS: log_likelihoods, WITH_LABELS: with_labels, PLAIN: plain, BATCHED: batched}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The largest differences of two ways to score."""
+
+    nats: float = 0.0
+    relative: float = 0.0
+
+    def widened(self, ours: np.ndarray, theirs: np.ndarray) -> "Difference":
+        """Raises AssertionError where two values differ by more than 1e-4 of their size."""
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+        distance = np.abs(ours - theirs)
+        return Difference(
+            nats=max(self.nats, float(distance.max())),
+            relative=max(self.relative, float((distance / np.abs(theirs)).max())),
+        )
+
+
+def show(title: str, pairs: int, took: dict[str, list[Moment]]) -> None:
+    """Print medians over the pages but for the first; ratios are taken within a page, then the median."""
+    table = Table("", "pairs/s of processor", "ours is faster by", "lowest to highest", "wall", title=title)
+    for name, moments in took.items():
+        ratios = [
+            {clock: getattr(one, clock) / getattr(own, clock) for clock in ("processor", "wall")}
+            for own, one in zip(took[OURS][1:], moments[1:], strict=True)
+        ]
+        by_processor = [ratio["processor"] for ratio in ratios]
+        table.add_row(
+            name,
+            f"{statistics.median(pairs / one.processor for one in moments[1:]):,.0f}",
+            f"{statistics.median(by_processor):.2f}",
+            f"{min(by_processor):.2f} to {max(by_processor):.2f}",
+            f"{statistics.median(ratio['wall'] for ratio in ratios):.2f}",
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
