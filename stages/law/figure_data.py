@@ -10,6 +10,7 @@ from stages.law.verdict import Verdict
 
 LINEAR_MAPS = ("whitening", "projection")
 BASELINES = {"bm25": "BM25 on the text layer", "random": "random ranking"}
+PAGES = {"target": "own pages", "shuffled": "shuffled pairs", "unrelated": "unrelated pages"}
 PREDICTED = "predicted from the lower doses"
 GEOMETRY = ("anisotropy_image", "anisotropy_text", "mutual_knn", "cka")
 
@@ -78,12 +79,12 @@ def geometry_rows(retrieval: Sequence[dict], primary_arm: str) -> list[Row]:
     """Geometry by layer of every dose, before CL and after the primary arm's; means over its seeds.
 
     A measure is None where it does not exist: a layer of identical vectors, a run that did not measure it.
-    Empty where the corpus is smaller than a neighbourhood.
+    Empty where the corpus is smaller than a neighbourhood, or every layer is of identical vectors.
     """
     if not all(cell["geometry"] for cell in retrieval):
         return []
     chance = retrieval[0]["chance_mutual_knn"]
-    return [
+    rows = [
         {"series": arm_name(arm), "dose": dose, "layer": layer["layer"], "seeds": layer["seeds"]}
         | {name: None if np.isnan(layer.get(name, np.nan)) else layer[name] for name in GEOMETRY}
         | {"chance_mutual_knn": chance}
@@ -92,6 +93,7 @@ def geometry_rows(retrieval: Sequence[dict], primary_arm: str) -> list[Row]:
         if of_arm == arm
         for layer in layers
     ]
+    return rows if any(row["mutual_knn"] is not None for row in rows) else []
 
 
 def mean_geometry(retrieval: Sequence[dict]) -> dict[tuple[int, str], list[dict]]:

@@ -1,26 +1,23 @@
-"""The rows behind the figures and tables of a sweep: bound, ceilings, controls, baselines, adapters, tests.
+"""The rows behind the figures and tables of a sweep; here controls, baselines, adapters, other test sets.
 
 Estimates come from the verdict where it has them, so that page, figures and verdict.json say one number.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 
-from stages.law.bound import in_words
+from stages.law import bound_data
 from stages.law.comparisons import bootstrap
 from stages.law.evidence import BEFORE_CL, Evidence
-from stages.law.figure_data import BASELINES, LINEAR_MAPS, arm_name
+from stages.law.figure_data import BASELINES, LINEAR_MAPS, PAGES, arm_name
 from stages.law.figure_style import Row, columns
-from stages.law.laboratory import Laboratory
-from stages.law.statistics import Estimate, mean_over_queries
+from stages.law.laboratory import Laboratory, OtherTest
+from stages.law.statistics import Bootstrap, Estimate, mean_over_queries
 from stages.law.verdict import Verdict
 from stages.recipes import ARMS
 
-PAGES = {"target": "own pages", "shuffled": "shuffled pairs", "unrelated": "unrelated pages"}
 DIRECTIONS = {"query_to_image": "image", "query_to_text": "text"}
-_FITTED_POINTS = 61
 GAIN, AHEAD = "gain over dose 0", "own pages minus control"
 
 
@@ -32,123 +29,18 @@ def laboratory_rows(verdict: Verdict, evidence: Evidence, laboratory: Laboratory
         return mean_over_queries(scores, how, evidence.documents)
 
     return {
-        "bound": bound_rows(verdict),
-        "bound_by_size": bound_by_size_rows(laboratory),
-        "critic": critic_rows(verdict, laboratory),
-        "ceilings": ceiling_rows(verdict),
-        "plateau": plateau_rows(verdict),
-        "learning_rates": learning_rate_rows(laboratory),
+        "bound": bound_data.bound_rows(verdict),
+        "bound_by_size": bound_data.bound_by_size_rows(laboratory),
+        "critic": bound_data.critic_rows(verdict, laboratory),
+        "ceilings": bound_data.ceiling_rows(verdict),
+        "plateau": bound_data.plateau_rows(verdict),
+        "learning_rates": bound_data.learning_rate_rows(laboratory),
         "controls": control_rows(verdict, laboratory),
         "pretraining_pages": pretraining_pages_rows(verdict, evidence, laboratory, mean),
         "baselines": baseline_rows(verdict, evidence, mean),
         "adapters": adapter_rows(verdict, laboratory),
         "other_tests": [row for test in laboratory.other_tests for row in other_test_rows(test, how)],
     }
-
-
-def bound_rows(verdict: Verdict) -> list[Row]:
-    """Both losses by kind of text, pages of CGP and dose, and whether each reading of the law held; nats."""
-    return [
-        {
-            "kind": one.kind,
-            "pages": PAGES[one.pages],
-            "dose": one.dose,
-            "candidates": one.candidates,
-            "chance": math.log(one.candidates),
-            **columns("generative", one.generative),
-            **columns("contrastive", one.contrastive),
-            "slack": one.slack,
-            **columns("ceiling", one.ceiling),
-            "ceiling_held": in_words(one.ceiling),
-            **columns("guarantee", one.guarantee),
-            "guarantee_held": in_words(one.guarantee),
-        }
-        for one in verdict.laboratory.bounds
-    ]
-
-
-def bound_by_size_rows(laboratory: Laboratory) -> list[Row]:
-    """Both losses over the first n candidates, at dose 0 and at the highest dose of a critic; nats."""
-    doses = sorted(dose for pages, dose in laboratory.critics if pages == "target")
-    return [
-        {
-            "kind": kind,
-            "dose": dose,
-            "candidates": size,
-            "chance": math.log(size),
-            "generative": generative,
-            "contrastive": contrastive,
-        }
-        for dose in doses[:: max(len(doses) - 1, 1)]
-        for kind, bound in laboratory.critics["target", dose].bounds.items()
-        for size, (generative, contrastive) in sorted(bound.by_size.items())
-    ]
-
-
-def critic_rows(verdict: Verdict, laboratory: Laboratory) -> list[Row]:
-    """What the critic knows of a page's text, and retrieval by likelihood beside that by cosine after CL."""
-    return [
-        {
-            "kind": one.kind,
-            "pages": PAGES[one.pages],
-            "dose": one.dose,
-            "nats_per_byte": laboratory.critics[one.pages, one.dose].nats_per_byte,
-            **columns("information", one.information),
-            **columns("critic_ndcg@10", one.critic_ndcg),
-            **columns("embedding_ndcg@10", one.embedding_ndcg),
-        }
-        for one in verdict.laboratory.bounds
-    ]
-
-
-def ceiling_rows(verdict: Verdict) -> list[Row]:
-    """nDCG@10 of query -> image by dose and CL steps (0: before CL); the fit too, where it has a plateau."""
-    rows = []
-    for one in verdict.laboratory.ceilings:
-        level = {"learning_rate": one.learning_rate, **columns("plateau", one.plateau)}
-        for steps, point in one.curve.items():
-            place = {"dose": one.dose, "kind": "measured", "steps": steps}
-            rows.append(place | columns("ndcg@10", point) | level)
-        if one.plateau is not None:
-            before, height = one.curve[0].value, one.plateau.value
-            for steps in np.linspace(0, max(one.curve), _FITTED_POINTS):
-                reached = height - (height - before) * math.exp(-steps / one.time_constant)
-                place = {"dose": one.dose, "kind": "fitted", "steps": float(steps)}
-                rows.append(place | columns("ndcg@10", None) | {"ndcg@10": reached} | level)
-    return rows
-
-
-def plateau_rows(verdict: Verdict) -> list[Row]:
-    """The ceiling of every dose beside its held-out loss; `height` is the plateau, or highest measured."""
-    losses = {row["dose"]: row["nats_per_byte"] for row in verdict.table}
-    return [
-        {
-            "dose": one.dose,
-            **columns("nats_per_byte", losses[one.dose]),
-            **columns("height", one.height),
-            "determined": one.determined,
-            "reason": one.reason,
-            **columns("best", one.best),
-            "best_steps": one.best_steps,
-            "time_constant": one.time_constant,
-            "learning_rate": one.learning_rate,
-        }
-        for one in verdict.laboratory.ceilings
-    ]
-
-
-def learning_rate_rows(laboratory: Laboratory) -> list[Row]:
-    """Best nDCG@10 over the budgets on validation documents, by dose and learning rate."""
-    return [
-        {
-            "dose": dose,
-            "learning_rate": rate,
-            "validation_ndcg@10": score,
-            "chosen": rate == curve.learning_rate,
-        }
-        for dose, curve in sorted(laboratory.ceilings.items())
-        for rate, score in sorted(curve.validation.items())
-    ]
 
 
 def control_rows(verdict: Verdict, laboratory: Laboratory) -> list[Row]:
@@ -158,7 +50,7 @@ def control_rows(verdict: Verdict, laboratory: Laboratory) -> list[Row]:
     reproduce, minus what it does.
     """
     compared, controls = verdict.comparisons, verdict.laboratory.controls
-    names = {**PAGES, "compute": equal_compute(laboratory), "grounding": "searching texts"}
+    names = {**PAGES, "compute": equal_compute(laboratory), "grounding": "own pages on texts"}
     own_gain = "own pages, searching images"
     groups = {
         GAIN: {
@@ -172,8 +64,8 @@ def control_rows(verdict: Verdict, laboratory: Laboratory) -> list[Row]:
             f"minus {names['compute']}": controls.compute,
             "gain on images minus gain on texts": compared.beyond_text,
         },
-        f"{verdict.thresholds.maximum_explained:.0%} of the gain minus control's": {
-            f"minus that of {names[name]}": left for name, left in controls.unexplained.items()
+        f"{verdict.thresholds.maximum_explained:.0%} of the gain, minus": {
+            f"the gain of {names[name]}": left for name, left in controls.unexplained.items()
         },
     }
     return [
@@ -253,7 +145,7 @@ def adapter_rows(verdict: Verdict, laboratory: Laboratory) -> list[Row]:
     ]
 
 
-def other_test_rows(test, how) -> list[Row]:
+def other_test_rows(test: OtherTest, how: Bootstrap) -> list[Row]:
     """nDCG@10 of query -> image on one further test set, by dose, with its baselines."""
     return [
         {

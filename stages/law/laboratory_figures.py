@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from stages.law.ceiling_figures import ceilings, plateau
 from stages.law.figure_style import (
@@ -146,6 +147,7 @@ def controls(rows: Sequence[Row], item: str) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.2)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel("difference in nDCG@10, paired by query and seed")
     return figure
 

@@ -56,12 +56,14 @@ def geometry_in_words(rows: Sequence[Row], item: str) -> tuple[str, ...]:
     if not by_dose:
         return ()
     first, last = by_dose[0][-1], by_dose[-1][-1]
-    said = [
-        f"In the last layer before CL, from dose {first['dose']:,} to {last['dose']:,}, the share of common "
-        f"neighbours goes from {first['mutual_knn']:.3f} to {last['mutual_knn']:.3f} (chance "
-        f"{first['chance_mutual_knn']:.3f}), the anisotropy of {item} images from "
-        f"{first['anisotropy_image']:.2f} to {last['anisotropy_image']:.2f}."
-    ]
+    said = []
+    if None not in (first["mutual_knn"], last["mutual_knn"]):
+        said.append(
+            f"In the last layer before CL, from dose {first['dose']:,} to {last['dose']:,}, the share of "
+            f"common neighbours goes from {first['mutual_knn']:.3f} to {last['mutual_knn']:.3f} (chance "
+            f"{first['chance_mutual_knn']:.3f}), the anisotropy of {item} images from "
+            f"{first['anisotropy_image']:.2f} to {last['anisotropy_image']:.2f}."
+        )
     empty = [f"{row['layer']:g}" for row in by_dose[0] if row["mutual_knn"] is None]
     if empty:
         said.append(
