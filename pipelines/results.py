@@ -84,14 +84,14 @@ def _value(estimate: Mapping[str, float], digits: int | None) -> float:
 
 
 def format_table(rows: Sequence[DoseRow], *, intervals: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Column titles and cells as text, for any printer."""
-    titles = list(dict.fromkeys(title for row in rows for title in row))
-    return titles, [[_format(row.get(title), intervals) for title in titles] for row in rows]
+    """Column titles and cells as text, for any printer: what every dose has, others are in the report."""
+    titles = [title for title in rows[0] if all(title in row for row in rows)]
+    return titles, [[_format(row[title], intervals) for title in titles] for row in rows]
 
 
 def _format(value: Any, intervals: bool) -> str:
     if not isinstance(value, Mapping):
-        return "-" if value is None else f"{value:,}"
+        return f"{value:,}"
     text = f"{value['value']:.3f}"
     return f"{text} [{value['low']:.3f}, {value['high']:.3f}]" if intervals else text
 
