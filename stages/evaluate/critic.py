@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.shards import Sample
 from infra.process import watch_parent
 from stages.backbone import Backbone, load_backbone
 from stages.evaluate.bound import candidate_sizes, image_losses, information, log_ratios, slack
@@ -23,7 +24,6 @@ from stages.evaluate.score import score_retrieval
 from stages.evaluate.search_task import Candidate, build_task, candidates_of
 from stages.recipes import EvaluateConfig
 from stages.train.job import Job, read_job
-from stages.train.sequences import SequenceBuilder, TokenSequence
 
 IMAGES_PER_REPORT = 8
 
@@ -78,20 +78,16 @@ def measure_critic(
     Args:
         report: called with the number of images done, several times.
     """
-    builder = SequenceBuilder(backbone)
-    keys = [candidate.sample.key for candidate in candidates]
+    samples = [candidate.sample for candidate in candidates]
+    queries = [candidate.query for candidate in candidates]
+    keys = [sample.key for sample in samples]
     relevant = {
         "text": [{key} for key in keys],
-        "query": [set(candidate.query.relevant) & set(keys) for candidate in candidates],
+        "query": [set(query.relevant) & set(keys) for query in queries],
     }
-    texts = [candidate.sample.text for candidate in candidates]
-    texts += [candidate.query.text for candidate in candidates]
-    sequences = [
-        builder.transcribe_image(candidate.sample.image(), text)
-        for candidate, text in zip([*candidates, *candidates], texts, strict=True)
-    ]
-    matrix = _matrix(backbone, sequences[: len(keys)], sequences, report)
-    blank = blank_log_likelihoods(backbone, sequences)
+    texts = [sample.text for sample in samples] + [query.text for query in queries]
+    matrix = _matrix(backbone, samples, texts, report)
+    blank = blank_log_likelihoods(backbone, 2 * [(sample.width, sample.height) for sample in samples], texts)
     measured: dict = {"keys": keys, "sizes": candidate_sizes(len(keys))}
     for kind, columns in (("text", slice(len(keys))), ("query", slice(len(keys), None))):
         measured[kind] = summarise(matrix[:, columns]) | {
@@ -110,15 +106,12 @@ def measure_critic(
 
 
 def _matrix(
-    backbone: Backbone,
-    pages: Sequence[TokenSequence],
-    texts: Sequence[TokenSequence],
-    report: Callable[[int], None],
+    backbone: Backbone, samples: Sequence[Sample], texts: Sequence[str], report: Callable[[int], None]
 ) -> np.ndarray:
     rows = []
-    for row in log_likelihoods(backbone, pages, texts):
+    for row in log_likelihoods(backbone, (sample.image() for sample in samples), texts):
         rows.append(row)
-        if len(rows) % IMAGES_PER_REPORT == 0 or len(rows) == len(pages):
+        if len(rows) % IMAGES_PER_REPORT == 0 or len(rows) == len(samples):
             report(len(rows))
     return np.stack(rows)
 

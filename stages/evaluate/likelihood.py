@@ -4,7 +4,7 @@ A page's prompt goes through the model once; its keys and values then serve all 
 end token, as in training: the likelihoods of all texts there are sum to 1.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,19 +25,16 @@ LABELS_AT_ONCE = 256
 
 
 def log_likelihoods(
-    backbone: Backbone, pages: Sequence[TokenSequence], texts: Sequence[TokenSequence]
+    backbone: Backbone, images: Iterable[Image.Image], texts: Sequence[str]
 ) -> Iterator[np.ndarray]:
-    """Yield for each page, in order, `log p(text | page)` of all texts in nats [texts], float64.
-
-    Args:
-        pages: their images and prompts count, their answers do not.
-        texts: their answers count, what stands before does not.
-    """
-    answers = [_answer(text) for text in texts]
+    """Yield for each image, in order, `log p(text | image)` of all texts in nats [texts], float64."""
+    builder = SequenceBuilder(backbone)
+    answers = [_answer(builder, text) for text in texts]
     longest = max(len(answer) for answer in answers)
     buckets = padded_buckets(answers, EngineConfig(text_tokens=max(POSITIONS_AT_ONCE, longest)))
     batches = [_labels([answers[number] for number in bucket]) for bucket in buckets]
-    for page in pages:
+    for image in images:
+        page = builder.transcribe_image(image, None)
         prefix = _encode_prefix(backbone.model, page)
         values = np.empty(len(answers))
         for bucket, labels in zip(buckets, batches, strict=True):
@@ -45,24 +42,26 @@ def log_likelihoods(
         yield values
 
 
-def blank_log_likelihoods(backbone: Backbone, sequences: Sequence[TokenSequence]) -> np.ndarray:
-    """Return `log p(text | white page)` of each sequence's text in nats [sequences], float64.
+def blank_log_likelihoods(
+    backbone: Backbone, sizes: Sequence[tuple[int, int]], texts: Sequence[str]
+) -> np.ndarray:
+    """Return `log p(text | white page)` of each text in nats [texts], float64.
 
-    The white page has the size of the sequence's own: all that is missing is what is written on it.
+    The white page has the width and height of the text's own, `sizes`: all that is missing is the writing.
     """
-    builder = SequenceBuilder(backbone)
-    by_grid: dict[tuple[int, int, int], list[int]] = {}
-    for number, sequence in enumerate(sequences):
-        by_grid.setdefault(sequence.grid, []).append(number)
-    values = np.empty(len(sequences))
-    for (_, rows, columns), numbers in by_grid.items():
-        side = backbone.image_processor.patch_size
-        white = builder.transcribe_image(Image.new("L", (columns * side, rows * side), WHITE), None)
-        (values[numbers],) = log_likelihoods(backbone, [white], [sequences[number] for number in numbers])
+    of_size: dict[tuple[int, int], list[int]] = {}
+    for number, size in enumerate(sizes):
+        of_size.setdefault(size, []).append(number)
+    values = np.empty(len(texts))
+    for size, numbers in of_size.items():
+        white = Image.new("L", size, WHITE)
+        (values[numbers],) = log_likelihoods(backbone, [white], [texts[number] for number in numbers])
     return values
 
 
-def _answer(sequence: TokenSequence) -> TokenSequence:
+def _answer(builder: SequenceBuilder, text: str) -> TokenSequence:
+    """What the model is to write: the text's tokens and the end token, after whatever prompt."""
+    sequence = builder.repeat_text(text)
     start = sequence.label_start
     return TokenSequence(ids=sequence.ids[start:], label_start=0, positions=sequence.positions[:, start:])
 
@@ -76,8 +75,7 @@ def _labels(answers: Sequence[TokenSequence]) -> torch.Tensor:
 @torch.inference_mode()
 def _encode_prefix(model: Qwen2_5_VLForConditionalGeneration, page: TokenSequence) -> DynamicCache:
     """Keys and values of a page's prompt but for its last token, which predicts the first one of a text."""
-    length = page.label_start - 1
-    prompt = replace(page, ids=page.ids[:length], label_start=length, positions=page.positions[:, :length])
+    prompt = replace(page, ids=page.ids[:-1], label_start=len(page) - 1, positions=page.positions[:, :-1])
     inputs = collate([prompt], pad_token=0).model_inputs()
     on_device = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     return model.model(**on_device, use_cache=True).past_key_values
@@ -89,10 +87,9 @@ def _continuations(
 ) -> np.ndarray:
     """Log-likelihood of each row of labels after the page's prompt [rows]."""
     rows, length = labels.shape
-    last = page.label_start - 1
     labels = labels.to(model.device)
-    ids = torch.cat([labels.new_full((rows, 1), page.ids[last]), labels[:, :-1].clamp(min=0)], dim=1)
-    first = torch.tensor(page.positions[:, last], device=model.device)
+    ids = torch.cat([labels.new_full((rows, 1), page.ids[-1]), labels[:, :-1].clamp(min=0)], dim=1)
+    first = torch.tensor(page.positions[:, -1], device=model.device)
     positions = first[:, None, None] + torch.arange(length, device=model.device)  # as of text: all axes alike
     hidden = model.model.language_model(
         input_ids=ids,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -31,8 +32,8 @@ PLAIN = "a forward a pair, all logits"
 BATCHED = "batches of pairs, logits of the text only"
 
 Rows = Iterator[np.ndarray]
-"""For each page the log-likelihoods of all texts."""
-Scorer = Callable[[Backbone, Sequence[TokenSequence], Sequence[TokenSequence]], Rows]
+"""For each image the log-likelihoods of all texts."""
+Scorer = Callable[[Backbone, Sequence[Image.Image], Sequence[str]], Rows]
 
 
 def main() -> None:
@@ -45,14 +46,12 @@ def main() -> None:
     recipe = get_recipe("tiny")
     backbone = load_backbone(recipe.backbone.location, recipe.backbone)
     candidates = candidates_of(build_task(training_split(), recipe.evaluate), arguments.candidates)
-    builder = SequenceBuilder(backbone)
-    texts = [builder.transcribe_image(one.sample.image(), one.sample.text) for one in candidates]
-    texts += [builder.transcribe_image(one.sample.image(), one.query.text) for one in candidates]
+    images = [one.sample.image() for one in candidates[: arguments.pages + 1]]
+    texts = [one.sample.text for one in candidates] + [one.query.text for one in candidates]
     took: dict[str, list[Moment]] = {name: [] for name in SCORERS}
     difference = Difference()
-    pages = texts[: arguments.pages + 1]
-    running = {name: scorer(backbone, pages, texts) for name, scorer in SCORERS.items()}
-    for _ in pages:
+    running = {name: scorer(backbone, images, texts) for name, scorer in SCORERS.items()}
+    for _ in images:
         values = {}
         for name, scorer in running.items():
             before = Moment.now()
@@ -64,15 +63,15 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def with_labels(backbone: Backbone, pages: Sequence[TokenSequence], texts: Sequence[TokenSequence]) -> Rows:
-    for page in pages:
-        yield np.array([_batch(backbone, [pair(page, text)])[0] for text in texts])
+def with_labels(backbone: Backbone, images: Sequence[Image.Image], texts: Sequence[str]) -> Rows:
+    for pairs in _pairs(backbone, images, texts):
+        yield np.array([_batch(backbone, [pair])[0] for pair in pairs])
 
 
 @torch.inference_mode()
-def plain(backbone: Backbone, pages: Sequence[TokenSequence], texts: Sequence[TokenSequence]) -> Rows:
-    for page in pages:
-        yield np.array([_with_all_logits(backbone, pair(page, text)) for text in texts])
+def plain(backbone: Backbone, images: Sequence[Image.Image], texts: Sequence[str]) -> Rows:
+    for pairs in _pairs(backbone, images, texts):
+        yield np.array([_with_all_logits(backbone, pair) for pair in pairs])
 
 
 def _with_all_logits(backbone: Backbone, sequence: TokenSequence) -> float:
@@ -83,9 +82,8 @@ def _with_all_logits(backbone: Backbone, sequence: TokenSequence) -> float:
 
 
 @torch.inference_mode()
-def batched(backbone: Backbone, pages: Sequence[TokenSequence], texts: Sequence[TokenSequence]) -> Rows:
-    for page in pages:
-        pairs = [pair(page, text) for text in texts]
+def batched(backbone: Backbone, images: Sequence[Image.Image], texts: Sequence[str]) -> Rows:
+    for pairs in _pairs(backbone, images, texts):
         values = np.empty(len(pairs))
         for bucket in padded_buckets(pairs, EngineConfig()):
             values[bucket] = _batch(backbone, [pairs[number] for number in bucket])
@@ -99,12 +97,21 @@ def _batch(backbone: Backbone, pairs: Sequence[TokenSequence]) -> np.ndarray:
     return np.array([-float(part.double().sum()) for part in losses.split(lengths)])
 
 
-def pair(page: TokenSequence, text: TokenSequence) -> TokenSequence:
-    """One page's image and prompt, another one's text."""
-    start, answer = page.label_start, text.ids[text.label_start :]
-    following = page.positions[:, start - 1 : start] + np.arange(1, len(answer) + 1)
-    positions = np.hstack([page.positions[:, :start], following])
-    return replace(page, ids=page.ids[:start] + answer, positions=positions)
+def _pairs(
+    backbone: Backbone, images: Sequence[Image.Image], texts: Sequence[str]
+) -> Iterator[list[TokenSequence]]:
+    """All texts after one image; image and texts are prepared once."""
+    builder = SequenceBuilder(backbone)
+    repeated = [builder.repeat_text(text) for text in texts]
+    answers = [one.ids[one.label_start :] for one in repeated]
+    for image in images:
+        page = builder.transcribe_image(image, None)
+        yield [_pair(page, answer) for answer in answers]
+
+
+def _pair(page: TokenSequence, answer: list[int]) -> TokenSequence:
+    following = page.positions[:, -1:] + np.arange(1, len(answer) + 1)
+    return replace(page, ids=page.ids + answer, positions=np.hstack([page.positions, following]))
 
 
 SCORERS: dict[str, Scorer] = {OURS: log_likelihoods, WITH_LABELS: with_labels, PLAIN: plain, BATCHED: batched}

@@ -22,10 +22,8 @@ from tests.unit.stages.conftest import make_sample
 CONFIG = dataclasses.replace(get_recipe("tiny").evaluate, bootstrap_resamples=20)
 
 
-@pytest.fixture
-def sequences(backbone, samples):
-    builder = SequenceBuilder(backbone)
-    return [builder.transcribe_image(sample.image(), sample.text) for sample in samples]
+def scored(backbone, samples, texts) -> np.ndarray:
+    return np.stack(list(log_likelihoods(backbone, [sample.image() for sample in samples], texts)))
 
 
 @torch.no_grad()
@@ -53,31 +51,32 @@ def one_by_one(backbone, samples, texts) -> np.ndarray:
 
 
 @pytest.mark.parametrize("positions", [8_192, 40])
-def test_matrix_equals_one_forward_a_pair(backbone, samples, sequences, positions, monkeypatch):
+def test_matrix_equals_one_forward_a_pair(backbone, samples, positions, monkeypatch):
     monkeypatch.setattr("stages.evaluate.likelihood.POSITIONS_AT_ONCE", positions)
     monkeypatch.setattr("stages.evaluate.likelihood.LABELS_AT_ONCE", 7)
-    matrix = np.stack(list(log_likelihoods(backbone, sequences, sequences)))
-    expected = one_by_one(backbone, samples, [sample.text for sample in samples])
+    texts = [sample.text for sample in samples]
+    matrix = scored(backbone, samples, texts)
+    expected = one_by_one(backbone, samples, texts)
     assert np.abs(matrix - expected).max() < 1e-4
     # The images matter even to random weights: a matrix that forgot them would not pass.
     assert (np.ptp(expected, axis=0) > 0.01).all()
 
 
 def test_diagonal_is_the_loss_of_generation_and_an_empty_text_is_its_end_token(backbone, samples):
-    builder = SequenceBuilder(backbone)
     shown = [samples[0], dataclasses.replace(samples[1], text="")]
-    sequences = [builder.transcribe_image(sample.image(), sample.text) for sample in shown]
-    matrix = np.stack(list(log_likelihoods(backbone, sequences, sequences)))
+    matrix = scored(backbone, shown, [sample.text for sample in shown])
     read = teacher_forced(backbone, shown, batch_size=1)
     assert -matrix.diagonal() == pytest.approx([one.nats for one in read], abs=1e-4)
     assert read[1].tokens == 1
 
 
-def test_blank_pages_are_white_and_of_the_same_size(backbone, samples, sequences):
+def test_blank_pages_are_white_and_of_the_same_size(backbone, samples):
     white = [make_sample(number, "") for number in range(len(samples))]
-    expected = one_by_one(backbone, white, [sample.text for sample in samples]).diagonal()
-    assert len({sequence.grid for sequence in sequences}) > 1
-    assert blank_log_likelihoods(backbone, sequences) == pytest.approx(expected, abs=1e-4)
+    texts = [sample.text for sample in samples]
+    sizes = [(sample.width, sample.height) for sample in samples]
+    assert len(set(sizes)) > 1
+    expected = one_by_one(backbone, white, texts).diagonal()
+    assert blank_log_likelihoods(backbone, sizes, texts) == pytest.approx(expected, abs=1e-4)
 
 
 def test_entry_by_its_definitions(backbone, samples):
