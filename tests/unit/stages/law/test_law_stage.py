@@ -69,8 +69,9 @@ def test_one_committed_output_with_verdict_report_and_figures(job, tmp_path):
     main(job)
     output = LocalStore(tmp_path / "store").find("law", "abc")
     assert {entry.path for entry in output.manifest.files} == {
-        "verdict.json", "evidence.json", "report.html", "figures/dose_response.png", "figures/law.png",
-        "figures/generation.png", "figures/geometry.png",
+        "verdict.json", "evidence.json", "report.html",
+        *(f"figures/{name}.{kind}" for name in ("dose_response", "law", "generation", "geometry")
+          for kind in ("png", "csv", "json")),
     }  # fmt: skip
     verdict = json.loads((output.path / "verdict.json").read_text(encoding="utf-8"))
     assert verdict["verdict"] == "supported"
