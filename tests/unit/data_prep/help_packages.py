@@ -14,6 +14,9 @@ LATIN = [chr(code) for code in range(0x20, 0x7F)]
 KHMER_WORDS = ["ក្នុង", "ស្ត្រី", "កែ", "ជ្រើស", "លើ", "ទំព័រ", "បាន", "រូប", "សៀវភៅ", "ត្រូវ", "ខ្ញុំ", "ដោយ"]
 FOLDERS = ("sbasic", "scalc", "schart", "sdatabase", "sdraw", "shared", "simpress", "smath", "swriter")
 UNTRANSLATED = "Nobody has translated this paragraph of the help so far."
+ENGLISH_HINT = "Hold the shift key while you drag the mouse."
+PARTLY_TRANSLATED = "Tekan tombol itu lalu geser tetikus perlahan di halaman ini: shift key while you."
+FORMULA, FORMULA_WITH_A_WORD = "SUM(A1;B2) and COUNT(C3)", "SUM(A1;B2) dan COUNT(C3)"
 REPEATED = "Pilih sel yang hendak dihapus lalu tekan tombol itu sekali lagi saja."
 
 
@@ -55,7 +58,13 @@ def _write_topic(folder: Path, language: str, topic: str) -> None:
     lines.append(
         f'<p id="par_id1">An id that is used twice: {topic}</p>'
     )  # as in some files of the real help
-    lines.append(f'<p id="par_id99">{UNTRANSLATED}</p><p>No paragraph id: {language}</p>')
+    hint = ENGLISH_HINT if language == "en-US" else PARTLY_TRANSLATED
+    formula = FORMULA if language == "en-US" else FORMULA_WITH_A_WORD
+    lines.append(f'<p id="par_id98">{hint}</p><p id="par_id96">{formula}</p>')
+    # The second has an id that the English topic lacks.
+    unknown = "par_id99" if language == "en-US" else "par_id97"
+    lines.append(f'<p id="par_id99">{UNTRANSLATED}</p><p id="{unknown}">{UNTRANSLATED}</p>')
+    lines.append(f"<p>No paragraph id: {language}</p>")
     path = folder / "usr/share/libreoffice/help" / language / "text" / topic
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"<html><body>{''.join(lines)}</body></html>", encoding="utf-8")

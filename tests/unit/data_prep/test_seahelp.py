@@ -18,7 +18,13 @@ from data_prep.seahelp_pages import KHMER, PageSetter, break_lines, check_text_l
 from data_prep.shards import ShardSource, read_queries
 from data_prep.syllable_font import syllables
 from infra.store import LocalStore
-from tests.unit.data_prep.help_packages import REPEATED, UNTRANSLATED, sentence, write_packages
+from tests.unit.data_prep.help_packages import (
+    FORMULA_WITH_A_WORD,
+    REPEATED,
+    UNTRANSLATED,
+    sentence,
+    write_packages,
+)
 from tests.unit.data_prep.making import Steps
 
 SPLITS = ("train", "validation", "test")
@@ -81,6 +87,8 @@ def test_another_text_has_another_digest(packages, seahelp, tmp_path):
 def test_only_translated_paragraphs_are_set_and_all_of_them(seahelp, language):
     text = " ".join(page for path in sorted((seahelp / language).glob("*.pdf")) for page in pages_of(path))
     assert UNTRANSLATED not in text
+    assert "shift key while" not in text
+    assert FORMULA_WITH_A_WORD not in text
     assert "No paragraph id" not in text
     found = re.sub(r"\s", "", text)
     for number in range(1, 8):
