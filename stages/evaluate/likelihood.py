@@ -4,6 +4,7 @@ A page's prompt goes through the model once; its keys and values then serve all 
 end token, as in training: the likelihoods of all texts there are sum to 1.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -109,6 +110,10 @@ def _continuations(
 
 
 def _for_rows(prefix: DynamicCache, rows: int) -> DynamicCache:
-    """The keys and values of one row, for several; the prefix itself stays as it is."""
-    shape = (rows, -1, -1, -1)
-    return DynamicCache([(layer.keys.expand(shape), layer.values.expand(shape)) for layer in prefix.layers])
+    """The keys and values of one row seen as several; nothing is copied, and the prefix stays as it is."""
+    cache = DynamicCache()
+    for layer in map(copy.copy, prefix.layers):
+        layer.keys = layer.keys.expand(rows, -1, -1, -1)
+        layer.values = layer.values.expand(rows, -1, -1, -1)
+        cache.layers.append(layer)
+    return cache
