@@ -29,8 +29,8 @@ def ceilings(rows: Sequence[Row], item: str) -> Figure:
     figure = Figure(figsize=(10.4, 0.7 + 2.3 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for axes, (dose, of_dose) in zip(panels.flat, by_dose.items(), strict=False):
-        _budgets(axes, of_dose)
-        axes.set_title(f"dose {int(dose):,}")
+        determined = _budgets(axes, of_dose)
+        axes.set_title(f"dose {int(dose):,}{'' if determined else ': no plateau'}")
     for axes in panels.flat[len(by_dose) :]:
         axes.remove()
     figure.supxlabel("CL steps (0: before CL)", fontsize=10, color=INK)
@@ -38,7 +38,8 @@ def ceilings(rows: Sequence[Row], item: str) -> Figure:
     return figure
 
 
-def _budgets(axes: Axes, rows: Sequence[Row]) -> None:
+def _budgets(axes: Axes, rows: Sequence[Row]) -> bool:
+    """Draw one dose; whether it has a plateau."""
     kinds = series(rows, "kind")
     measured = kinds["measured"]
     error_line(
@@ -46,11 +47,7 @@ def _budgets(axes: Axes, rows: Sequence[Row]) -> None:
         markersize=5,
     )  # fmt: skip
     if "fitted" not in kinds:
-        axes.text(
-            0.97, 0.05, "no plateau determined", transform=axes.transAxes, ha="right", color=VERMILLION,
-            fontsize=8.5,
-        )  # fmt: skip
-        return
+        return False
     fitted = kinds["fitted"]
     axes.plot(values(fitted, "steps"), values(fitted, "ndcg@10"), color=BLUE, linewidth=1.3)
     level = fitted[0]
@@ -60,6 +57,7 @@ def _budgets(axes: Axes, rows: Sequence[Row]) -> None:
         f"{level['plateau']:.3f}", (1, level["plateau_high"]), (0, 2), xycoords=axes.get_yaxis_transform(),
         textcoords="offset points", ha="right", color=VERMILLION, fontsize=8.5,
     )  # fmt: skip
+    return True
 
 
 def plateau(rows: Sequence[Row], item: str) -> Figure:

@@ -56,7 +56,7 @@ def bound(rows: Sequence[Row], item: str) -> Figure:
         )
         axes.axhline(of_kind[0]["chance"], color=MUTED, linestyle=":", linewidth=1.4, label="chance: log N")
         dose_axis(axes, doses)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])  # a critic that is sure has a loss of nearly 0
         axes.set_ylabel("loss, nats (lower is better)")
         axes.set_title(f"The right {item} of N = {of_kind[0]['candidates']}, given {_GIVEN[kind]}")
     legend_above(figure, axes, columns=4)
@@ -85,7 +85,7 @@ def bound_by_size(rows: Sequence[Row], item: str) -> Figure:
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
         axes.minorticks_off()
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
         axes.set_xlabel("number of candidates n (log scale)")
         axes.set_ylabel("loss, nats (lower is better)")
         axes.set_title(f"The right {item} of n, given {_GIVEN[kind]}")
@@ -107,7 +107,7 @@ def critic(rows: Sequence[Row], item: str) -> Figure:
         information = values(of_pages, "nats_per_byte")
         left.plot(where, information, color=colour, marker=marker, linestyle=line, markersize=6, label=pages)
     left.set_title("Information about the text, nats/byte")
-    left.legend(fontsize=8.5, loc="upper left")
+    left.legend(fontsize=8.5, loc="best")
     for axes, (kind, of_kind) in zip(others, own.items(), strict=True):
         for shift, column, colour, marker, label in (
             (0, "critic_ndcg@10", BLUE, "o", "critic, before CL"),
@@ -116,12 +116,13 @@ def critic(rows: Sequence[Row], item: str) -> Figure:
             where = places(doses) + shift
             error_line(axes, where, of_kind, column, color=colour, marker=marker, label=label)
         axes.set_title(f"nDCG@10 given {_GIVEN[kind]}")
-        axes.legend(fontsize=8.5, loc="upper left")
     for axes in (left, *others):
         dose_axis(axes, doses)
         axes.set_xlabel("dose")
         bottom, top = axes.get_ylim()
-        axes.set_ylim(min(0, bottom), top + 0.15 * (top - bottom))
+        axes.set_ylim(min(0, bottom), 1.04 * top)
+    handles, labels = others[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=9)
     return figure
 
 

@@ -150,6 +150,10 @@ def _signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
+def _nats(loss: float) -> str:
+    return "< 0.001" if loss < 0.001 else f"{loss:.3g}"  # a critic that is sure
+
+
 def _p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
@@ -158,6 +162,7 @@ _FILTERS = {
     "percent": _percent,
     "signed": _signed,
     "p_value": _p_value,
+    "nats": _nats,
     "held": {HELD: "yes", BROKEN: "no", OPEN: "open"}.get,  # class of the cell
     "by": series,
     "data_uri": data_uri,

@@ -7,16 +7,17 @@ from stages.law.evidence import BEFORE_CL
 from stages.law.figure_style import Row, series
 
 _HARD, _HARD_TIMES_RANDOM = 0.1, 3  # nDCG@10 below either is called hard
+_SURE = 0.001  # nats
 
 
 def bound_in_words(rows: Sequence[Row]) -> tuple[str, ...]:
-    """At how many doses each reading of the law held."""
+    """At how many doses each reading of the law held, and whether it says anything there."""
     own = series([row for row in rows if row["pages"] == "own pages"], "kind")
     said = []
     for kind, of_kind in own.items():
         what = "their own texts" if kind == "text" else "queries"
         readings = (f"{name} {_tally(of_kind, f'{name}_held')}" for name in ("guarantee", "ceiling"))
-        said.append(f"Finding images by {what}: {'; '.join(readings)}.")
+        said.append(f"Finding images by {what}: {'; '.join(readings)}.{_vacuous(of_kind)}")
     return tuple(said)
 
 
@@ -82,6 +83,25 @@ def words_of(data: Mapping[str, Sequence[Row]], item: str) -> dict[str, tuple[st
         "geometry": lambda rows: geometry_in_words(rows, item),
     }
     return {name: say(data[name]) for name, say in sections.items() if name in data}
+
+
+def _vacuous(rows: Sequence[Row]) -> str:
+    """Where the reading is empty: a critic that is surely wrong guarantees nothing, one that is sure bounds
+    nothing."""
+    worse = sum(row["generative"] >= row["chance"] for row in rows)
+    sure = sum(row["generative"] < _SURE for row in rows)
+    said = ""
+    if worse:
+        said += (
+            f" But at {worse} of {len(rows)} doses L_gen is no better than guessing (log N = "
+            f"{rows[0]['chance']:.2f}): there the guarantee is empty, and the ceiling easily broken."
+        )
+    if sure:
+        said += (
+            f" But at {sure} of {len(rows)} doses L_gen is below {_SURE:g}: the critic errs at none of so "
+            "few candidates, the ceiling is easily held and doses cannot be told apart by it."
+        )
+    return said
 
 
 def _tally(rows: Sequence[Row], column: str) -> str:

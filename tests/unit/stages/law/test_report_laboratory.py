@@ -99,11 +99,11 @@ class Tables(html.parser.HTMLParser):
             self.rows[-1][-1] += text
 
 
-def shown(row, name, digits=3, sign=""):
+def shown(row, name, digits="3f", sign=""):
     """A number as the page shows it: ``0.123 0.100 – 0.150``."""
     join = " to " if sign else " – "
     value, low, high = (
-        f"{row[f'{name}{end}']:{sign}.{digits}f}".replace("-", "−" if sign else "-")
+        f"{row[f'{name}{end}']:{sign}.{digits}}".replace("-", "−" if sign else "-")
         for end in ("", "_low", "_high")
     )
     return f"{value} {low}{join}{high}"
@@ -202,7 +202,11 @@ def test_tables_on_the_page_show_the_data(page, report):
         ]
     for row in data["bound"]:
         kind = {"text": "its own text", "query": "a query"}[row["kind"]]
-        losses = [shown(row, "generative", 2), shown(row, "contrastive", 2), shown(row, "ceiling", 2, "+")]
+        losses = [
+            shown(row, "generative", "3g"),
+            shown(row, "contrastive", "3g"),
+            shown(row, "ceiling", "2f", "+"),
+        ]
         start = [kind, row["pages"], f"{row['dose']:,}", *losses, row["ceiling_held"]]
         assert start in [cells[:7] for cells in rows]
     for model in {row["model"] for row in data["baselines"] if row["dose"] is not None}:
@@ -275,6 +279,21 @@ def test_hard_test_sets_are_called_hard_with_numbers(page, report):
     khmer = by(report.data["other_tests"], test=OTHER_TESTS[0], dose=DOSES[-1])
     assert f"{OTHER_TESTS[0]}: nDCG@10 {khmer['ndcg@10']:.3f}" in page
     assert page.count("Hard for this model") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda losses: losses + 30, "at 1 of 8 doses L_gen is no better than guessing (log N = 4.85)"),
+        (lambda losses: losses * 1e-9, "at 1 of 8 doses L_gen is below 0.001"),
+    ],
+)
+def test_a_bound_that_says_nothing_is_called_so(change, said, run, laboratory, illustrated, page):
+    top = laboratory.critics["target", DOSES[-1]]
+    bound = replace(top.bounds["query"], generative=change(top.bounds["query"].generative))
+    critic = replace(top, bounds=top.bounds | {"query": bound})
+    changed = replace(laboratory, critics=laboratory.critics | {("target", DOSES[-1]): critic})
+    assert said in render_report(report_of(run, changed, illustrated[2])) and said not in page
 
 
 def test_hostile_names_stay_text(run, laboratory, illustrated):
