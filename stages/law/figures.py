@@ -115,7 +115,7 @@ def law(rows: Sequence[Row], item: str) -> Figure:
     reading_axis(axes)
     # What is predicted from few doses may be anything: its interval is cut, and told in words.
     highest = max(row["ndcg@10_high"] for row in rows if row["series"] != PREDICTED)
-    axes.set_ylim(0, highest * 1.3)
+    axes.set_ylim(0, highest * 1.3 or None)  # or all is 0
     axes.set_ylabel(f"nDCG@10, query → {item} image")
     legend_above(figure, axes)
     name_doses(axes, {row["dose"]: row["nats_per_byte"] for row in rows})
