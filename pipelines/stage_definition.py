@@ -125,7 +125,7 @@ STAGES: Mapping[str, StageDefinition] = {
                 "stages.evaluate.score",
                 "stages.evaluate.search_task",
             ),
-            libraries=("torch", "transformers", "pytrec-eval-terrier"),
+            libraries=("torch", "transformers", "scipy", "pytrec-eval-terrier"),
             independent_cells=True,
         ),
         StageDefinition(

@@ -62,9 +62,11 @@ def test_with_a_falling_learning_rate_every_dose_depends_on_the_last(
 def test_a_recipe_part_changes_only_the_stages_that_use_it(workplace: Workplace, changed: Callable) -> None:
     recipe = workplace.recipe()
     first = workplace.run(recipe)
-    refine = dataclasses.replace(recipe, refine=dataclasses.replace(recipe.refine, temperature=0.5))
-    # The fake models do not depend on the temperature: equal content, so what follows is reused.
+    refine = dataclasses.replace(recipe, refine=dataclasses.replace(recipe.refine, symmetric=True))
+    # The fake models do not depend on it: equal content, so what follows is reused.
     assert changed(first, workplace.run(refine)) == {"refine", "law"}
+    warmer = dataclasses.replace(recipe, refine=dataclasses.replace(recipe.refine, temperature=0.5))
+    assert changed(first, workplace.run(warmer)) == {"refine", "retrieval", "law"}  # L_cl is at that one
     evaluate = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, max_queries=7))
     assert changed(first, workplace.run(evaluate)) == {"generation", "retrieval", "law"}
     law = dataclasses.replace(recipe, law=dataclasses.replace(recipe.law, minimum_effect=0.5))
