@@ -163,7 +163,7 @@ def _undetermined(
     beyond = how.interval(heights[0] - means.max(), heights[1:] - draws.max(axis=1))
     if beyond.high > margin:
         return (
-            f"still rising at {steps[-1]:,} steps: the fit levels off {beyond.value:.3f} (up to "
-            f"{beyond.high:.3f}) above the highest measured, time constant {time_constant:,.0f} steps"
+            f"may still rise after {steps[-1]:,} steps: the fitted plateau lies {beyond.value:+.3f}, at most "
+            f"{beyond.high:+.3f}, from the highest measured, time constant {time_constant:,.0f} steps"
         )
     return ""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from stages.law.comparisons import Comparisons, compare
-from stages.law.controls import Controls, compare_controls
+from stages.law.controls import Controls, allowed_share, compare_controls
 from stages.law.evidence import Evidence
 from stages.law.laboratory import Laboratory
 from stages.law.statistics import Estimate
@@ -131,16 +131,16 @@ def _conditions(evidence: Evidence, compared: Comparisons, thresholds: LawConfig
 def _control_conditions(
     compared: Comparisons, controls: Controls, thresholds: LawConfig
 ) -> tuple[Check, ...]:
-    """Ahead of each alternative, and by more than half of the gain: `maximum_explained` says why."""
-    share = f"reproduces under {thresholds.maximum_explained:.0%} of the gain"
+    """Ahead of each alternative, and by enough of the gain: `LawConfig.maximum_explained` says why."""
 
     def check(name: str, question: str, ahead: Estimate, minimum: float = 0.0) -> Check:
-        unexplained = controls.unexplained[name]
+        unexplained, share = controls.unexplained[name], f"{allowed_share(name, thresholds):.0%} of the gain"
+        lead = f"{minimum:g} or more" if minimum else "more than 0"
         return Check(
             name=name,
             question=question,
-            required=f"ahead by {f'{minimum:g} or more' if minimum else 'more than 0'}, and it {share}",
-            measured=f"{ahead.signed()}; allowed share minus its gain {unexplained.signed()}",
+            required=f"ahead by {lead}; it reproduces under {share}",
+            measured=f"{ahead.signed()}; {share} minus what it reproduces: {unexplained.signed()}",
             passed=ahead.low > 0 and ahead.low >= minimum and unexplained.low >= 0,
         )
 

@@ -21,7 +21,7 @@ class Controls:
         text_gains: the same for query -> text: what the control taught about the language.
         compute: highest dose minus dose 0 with so much more CL as CGP of the highest dose costs.
         unexplained: "shuffled", "unrelated", "compute", "grounding" (the text side) -> the share of the gain
-            that it may reproduce (`maximum_explained`) minus what it did: not negative where it explains no
+            that it may reproduce (`allowed_share`) minus what it did: not negative where it explains no
             more than that.
     """
 
@@ -34,6 +34,11 @@ class Controls:
     def at_top(self, control: str) -> Estimate:
         """Own pages minus a control's, at the control's highest dose."""
         return self.against[control][max(self.against[control])]
+
+
+def allowed_share(name: str, thresholds: LawConfig) -> float:
+    """Share of the gain that "shuffled", "unrelated", "compute" or "grounding" may reproduce."""
+    return thresholds.maximum_explained_by_shuffled if name == "shuffled" else thresholds.maximum_explained
 
 
 def compare_controls(evidence: Evidence, laboratory: Laboratory, thresholds: LawConfig) -> Controls:
@@ -70,6 +75,6 @@ def compare_controls(evidence: Evidence, laboratory: Laboratory, thresholds: Law
         text_gains=gains("query_to_text"),
         compute=minus(own(top), laboratory.equal_compute["query_to_image"]),
         unexplained={
-            name: minus(gain * thresholds.maximum_explained, part) for name, part in reproduced.items()
+            name: minus(gain * allowed_share(name, thresholds), part) for name, part in reproduced.items()
         },
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from stages.law import bound_data
 from stages.law.comparisons import bootstrap
+from stages.law.controls import allowed_share
 from stages.law.evidence import BEFORE_CL, Evidence
 from stages.law.figure_data import BASELINES, LINEAR_MAPS, PAGES, arm_name
 from stages.law.figure_style import Row, columns
@@ -64,8 +65,9 @@ def control_rows(verdict: Verdict, laboratory: Laboratory) -> list[Row]:
             f"minus {names['compute']}": controls.compute,
             "gain on images minus gain on texts": compared.beyond_text,
         },
-        f"{verdict.thresholds.maximum_explained:.0%} of the gain, minus": {
-            f"the gain of {names[name]}": left for name, left in controls.unexplained.items()
+        "share of the gain, minus": {
+            f"{allowed_share(name, verdict.thresholds):.0%}, minus the gain of {names[name]}": left
+            for name, left in controls.unexplained.items()
         },
     }
     return [

@@ -107,19 +107,15 @@ def _tally(readings: Sequence[str]) -> str:
 
 
 def _ceilings(ceilings: Sequence[Ceiling], trend: CeilingTrend | None) -> list[str]:
-    found = [
-        f"Ceiling at dose {ceiling.dose:,}: not determined ({ceiling.reason}); highest measured "
-        f"{ceiling.best.value:.3f} [{ceiling.best.low:.3f}, {ceiling.best.high:.3f}] "
-        f"{f'at {ceiling.best_steps:,} steps' if ceiling.best_steps else 'before CL'}."
-        for ceiling in ceilings
-        if not ceiling.determined
-    ]
-    if trend is None:
-        return found
-    how = "plateaus of the fit" if trend.determined == trend.doses else "highest measured where no plateau is"
-    return [
-        f"The ceiling {'rises' if trend.rise > 0 else 'does not rise'} over the doses: "
-        f"{trend.rise:+.3f} from dose 0 to the highest, Spearman {trend.spearman:.2f}, trend p {trend.p:.3f} "
-        f"({trend.determined} of {trend.doses} ceilings determined; {how}).".replace("-", "−"),
-        *found,
-    ]
+    found = []
+    if trend is not None:
+        rises = "rises" if trend.rise > 0 else "does not rise"
+        found.append(
+            f"The ceiling {rises} over the doses: {trend.rise:+.3f} from dose 0 to the highest, Spearman "
+            f"{trend.spearman:.2f}, trend p {trend.p:.3f} ({trend.determined} of {trend.doses} are fitted "
+            "plateaus, the others the highest measured).".replace("-", "−")
+        )
+    unseen = [f"dose {one.dose:,}: {one.reason}" for one in ceilings if not one.determined]
+    if unseen:
+        found.append(f"The CL budgets do not determine every ceiling: {'; '.join(unseen)}.")
+    return found

@@ -3,23 +3,22 @@
 A query's page competes with pages of score N(0, 1); its own score is normal too, a sum of parts whose
 standard deviations are in `Noise`. The rank follows from the score, nDCG@10 from the rank.
 
-`Noise` was found by hand so that simulated runs have the moments of a real one, recipe `tiny`: 600
-Vietnamese queries from 13 documents of 22 to 111, doses 0, 4,800, 9,600 and 19,200, CL seeds 0 and 1,
-text-only CL. Per-query nDCG@10, mean over the doses (variances between documents by one-way analysis of
-variance):
+`Noise` was found by hand so that simulated sweeps have the moments of a real one, that of recipe `tiny`: 600
+Vietnamese queries from 13 documents of 22 to 111, eight doses, three CL seeds, text-only CL. Per-query
+nDCG@10, mean over the doses (documents by one-way analysis of variance; 40 simulated sweeps):
 
 | moment | image, real | simulated | text, real | simulated |
 |---|---|---|---|---|
-| mean | 0.413 | 0.422 | 0.603 | 0.607 |
-| share of 0; of 1 | 0.40; 0.26 | 0.40; 0.26 | 0.23; 0.45 | 0.22; 0.44 |
-| variance between documents; within | 0.005; 0.154 | 0.004; 0.157 | 0.003; 0.160 | 0.004; 0.153 |
-| the same of the difference of two doses | 0.000; 0.096 | 0.000; 0.093 | 0.000; 0.067 | 0.000; 0.066 |
-| correlation of two doses | 0.70 | 0.71 | 0.80 | 0.79 |
+| mean | 0.413 | 0.429 | 0.607 | 0.607 |
+| share of 0; of 1 | 0.40; 0.26 | 0.39; 0.27 | 0.22; 0.45 | 0.22; 0.44 |
+| variance between documents; within | 0.004; 0.155 | 0.003; 0.157 | 0.003; 0.158 | 0.004; 0.152 |
+| the same of the difference of two doses | 0.000; 0.084 | 0.000; 0.086 | 0.000; 0.059 | 0.000; 0.059 |
+| correlation of two doses | 0.74 | 0.73 | 0.82 | 0.81 |
 | variance between CL seeds, one query | 0.003 | 0.003 | 0.002 | 0.003 |
+| scatter of the doses around a line in log loss | 0.024 | 0.022 | 0.013 | 0.013 |
 
-Image and text correlate with 0.72 at the highest dose (simulated 0.73), their gains with 0.24 (0.23). The
-checkpoint's own noise shows where doses are out of order: dose 9,600 lay below 4,800 by 0.029 on images and
-by 0.024 on text, of which 0.011 are the queries'. Two such differences give about 0.017 for one checkpoint.
+Image and text correlate with 0.61 (simulated 0.61), their gains with 0.24 (0.21). The last row of the table
+is where the noise of checkpoints comes from: queries alone would scatter the doses by 0.008.
 """
 
 import functools
@@ -42,24 +41,27 @@ class Noise:
         query_checkpoint: what a checkpoint changes for a query, on both sides; `_image`, `_text`: on one.
         document_checkpoint: what it changes for a whole document.
         query_seed: what a CL seed changes for a query.
-        checkpoint: what a checkpoint differs by from its dose, for all queries and both sides.
+        checkpoint: what a pretrained checkpoint differs by from its dose, for all queries, on images.
+        checkpoint_text: the share of that difference which shows on text.
     """
 
-    query: float = 0.95
+    query: float = 0.86
     document: float = 0.18
-    query_side: float = 0.2
+    query_side: float = 0.45
     query_checkpoint: float = 0.25
-    query_checkpoint_image: float = 0.43
-    query_checkpoint_text: float = 0.31
-    document_checkpoint: float = 0.04
-    query_seed: float = 0.065
-    checkpoint: float = 0.017
+    query_checkpoint_image: float = 0.4
+    query_checkpoint_text: float = 0.28
+    document_checkpoint: float = 0.03
+    query_seed: float = 0.06
+    checkpoint: float = 0.022
+    checkpoint_text: float = 0.5
 
     @property
-    def total(self) -> float:
-        """Standard deviation of an image's score over queries."""
-        parts = (self.query, self.document, self.query_side, self.query_checkpoint)
-        return float(np.hypot.reduce((*parts, self.query_checkpoint_image, self.document_checkpoint)))
+    def totals(self) -> dict[str, float]:
+        """Standard deviation of a score over queries, for images and for text."""
+        shared = (self.query, self.document, self.query_side, self.query_checkpoint, self.document_checkpoint)
+        apart = {"image": self.query_checkpoint_image, "text": self.query_checkpoint_text}
+        return {side: float(np.hypot.reduce((*shared, own))) for side, own in apart.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ class World:
     """A truth to simulate: what nDCG@10 gains from dose 0 to the highest dose, by what is done.
 
     `image` and `text`: CGP on the own pages; `shuffled`, `unrelated`: on those, for images; `compute`: more
-    CL at dose 0. The gain of a dose is its share of the way to the highest one, in order of doses.
+    CL at dose 0. Gains rise with the logarithm of the loss, as the law has it.
     """
 
     image: float = 0.0
@@ -87,10 +89,15 @@ class Design:
     seeds: int = 3
     queries_of_documents: tuple[int, ...] = (22, 23, 23, 26, 36, 40, 42, 44, 48, 54, 55, 76, 111)
     corpus: int = 600
-    image_start: float = 0.35
-    text_start: float = 0.59
-    first_nats_per_byte: float = 4.0
-    last_nats_per_byte: float = 0.2
+    image_start: float = 0.347
+    text_start: float = 0.593
+    nats_per_byte: tuple[float, ...] = (3.93, 1.77, 0.91, 0.73, 0.58, 0.38, 0.32, 0.21)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Share of the gain by dose: of the way that the logarithm of the loss goes."""
+        losses = np.log(self.nats_per_byte)
+        return (losses[0] - losses) / (losses[0] - losses[-1])
 
     @property
     def documents(self) -> np.ndarray:
@@ -104,25 +111,27 @@ def simulate(
     """One sweep of this world: its doses, controls and equal compute, all after the primary CL."""
     design = design or Design()
     queries = _Queries(world.noise, design, rng)
-    shares = np.linspace(0, 1, len(design.doses))
+    shares = design.shares
     cells = {
         (dose, "text-only"): {
             (direction, "ndcg@10"): scores
-            for direction, scores in queries.checkpoint(world.image * share, world.text * share).items()
+            for direction, scores in queries.scores(
+                world.image * share, world.text * share, pretrained=dose > 0
+            ).items()
         }
         for dose, share in zip(design.doses, shares, strict=True)
     }
 
     def control(gain: float) -> dict[int, Scores]:
         return {
-            dose: queries.checkpoint(gain * shares[design.doses.index(dose)], 0.0)
+            dose: queries.scores(gain * shares[design.doses.index(dose)], 0.0, pretrained=True)
             for dose in design.control_doses
         }
 
     evidence = Evidence(
         doses=design.doses,
-        target=tuple(_reading(design, share, rng) for share in shares),
-        base=tuple(_reading(design, 1.0, rng) for _ in shares),
+        target=tuple(_reading(loss, rng) for loss in design.nats_per_byte),
+        base=tuple(_reading(1.0, rng) for _ in shares),
         cells=cells,
         seeds={"text-only": tuple(range(design.seeds))},
         baselines={
@@ -137,7 +146,7 @@ def simulate(
     )
     laboratory = Laboratory(
         controls={"shuffled": control(world.shuffled), "unrelated": control(world.unrelated)},
-        equal_compute=queries.checkpoint(world.compute, 0.0),
+        equal_compute=queries.scores(world.compute, 0.0, pretrained=False),
         equal_compute_steps=1,
         critics={},
         ceilings={},
@@ -161,16 +170,22 @@ class _Queries:
         """One draw for each document, by query."""
         return self.rng.normal(0, deviation, self.design.documents[-1] + 1)[self.design.documents]
 
-    def checkpoint(self, image_gain: float, text_gain: float) -> Scores:
-        """nDCG@10 ``[seeds, queries]`` by direction, of a checkpoint whose dose has these gains."""
+    def scores(self, image_gain: float, text_gain: float, *, pretrained: bool) -> Scores:
+        """nDCG@10 ``[seeds, queries]`` by direction, of a model with these gains over the base.
+
+        The base is one model, the same in every arm: only what was pretrained differs from its dose.
+        """
         noise, rng, count = self.noise, self.rng, len(self.design.documents)
-        own = rng.normal(0, noise.checkpoint)
+        own = rng.normal(0, noise.checkpoint) if pretrained else 0.0
         shared = rng.normal(0, noise.query_checkpoint, count) + self.of_documents(noise.document_checkpoint)
-        starts = {"image": self.design.image_start + image_gain, "text": self.design.text_start + text_gain}
+        means = {
+            "image": self.design.image_start + image_gain + own,
+            "text": self.design.text_start + text_gain + own * noise.checkpoint_text,
+        }
         apart = {"image": noise.query_checkpoint_image, "text": noise.query_checkpoint_text}
         found = {}
-        for side, start in starts.items():
-            score = _strength(start + own, noise.total, self.design.corpus) + self.difficulty[side] + shared
+        for side, mean in means.items():
+            score = _strength(mean, noise.totals[side], self.design.corpus) + self.difficulty[side] + shared
             score = score + rng.normal(0, apart[side], count)
             score = score + rng.normal(0, noise.query_seed, (self.design.seeds, count))
             found[f"query_to_{side}"] = _ndcg(score, self.design.corpus)
@@ -200,12 +215,8 @@ def _random_ndcg(corpus: int) -> float:
     return float((1 / np.log2(np.arange(2, 12))).sum() / corpus)
 
 
-def _reading(design: Design, share: float, rng: np.random.Generator) -> Reading:
-    """Blocks read with a loss on the way, on a logarithmic scale, from the first to the last."""
-    level = design.first_nats_per_byte * (design.last_nats_per_byte / design.first_nats_per_byte) ** share
-    sizes = np.full(200, 50.0)
-    ones = np.ones(1)
-    return Reading(
-        nats=sizes * level * rng.gamma(20, 1 / 20, 200), bytes=sizes, tokens=sizes, correct=sizes, edits=ones,
-        characters=ones,
-    )  # fmt: skip
+def _reading(nats_per_byte: float, rng: np.random.Generator) -> Reading:
+    """Blocks of 50 bytes that are read with this loss, more or less."""
+    sizes, ones = np.full(200, 50.0), np.ones(1)
+    nats = sizes * nats_per_byte * rng.gamma(20, 1 / 20, 200)
+    return Reading(nats=nats, bytes=sizes, tokens=sizes, correct=sizes, edits=ones, characters=ones)

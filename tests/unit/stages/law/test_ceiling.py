@@ -58,7 +58,7 @@ def test_the_interval_holds_the_plateau_as_often_as_it_says():
 def test_a_curve_that_still_rises_has_no_plateau():
     found, _, _ = fitted(lambda steps: 0.3 + 0.2 * steps / 120)
     assert not found.determined and found.plateau is None
-    assert "still rising at 120 steps" in found.reason
+    assert "may still rise after 120 steps" in found.reason
     assert found.best_steps == 120 and found.height == found.best == found.curve[120]
 
 

@@ -66,7 +66,9 @@ def test_text_that_gains_as_much_leaves_it_open():
 
 
 def test_a_control_that_explains_most_of_the_gain_is_not_beaten_by_being_behind():
-    found = verdict_of(Sweep(strengths=RISING, shuffled=1.35), replace(LAW, maximum_explained=0.3))
+    found = verdict_of(
+        Sweep(strengths=RISING, shuffled=1.35), replace(LAW, maximum_explained_by_shuffled=0.3)
+    )
     ahead = found.laboratory.controls.at_top("shuffled")
     assert ahead.low > LAW.minimum_effect  # clearly behind the own pages, and yet
     assert found.verdict == "inconclusive" and failed(found) == {"shuffled"}
@@ -89,7 +91,10 @@ def test_differences_are_paired_by_query_and_seed(supported):
     controls = found.laboratory.controls
     assert controls.at_top("shuffled").value == pytest.approx((own - shuffled).mean())
     gain, reproduced = found.comparisons.paired.value, controls.gains["shuffled"].value
-    assert controls.unexplained["shuffled"].value == pytest.approx(0.6 * gain - reproduced)
+    assert controls.unexplained["shuffled"].value == pytest.approx(0.5 * gain - reproduced)
+    assert controls.unexplained["grounding"].value == pytest.approx(
+        0.75 * gain - found.comparisons.text_control.value
+    )
     assert controls.against["shuffled"].keys() == {900, 2400}
 
 
@@ -102,6 +107,28 @@ def test_what_stands_beside_the_verdict_is_told(supported):
     assert "The ceiling rises over the doses" in notes
     assert "3 lower doses, a line of nDCG@10" in notes
     assert "No controls were run" not in notes
+
+
+def test_ceilings_that_still_rise_are_named():
+    sweep = Sweep(strengths=RISING)
+    for cell in sweep.retrieval:
+        if cell["arm"] == "lr 0.003" and cell["split"] == "test" and cell["dose"] == 300:
+            ranks = sweep.ranks(0.9 + cell["steps"] / 50)
+            cell["directions"]["query_to_image"] = scores_json(from_ranks(ranks))
+    found = verdict_of(sweep)
+    [ceiling] = [one for one in found.laboratory.ceilings if not one.determined]
+    assert ceiling.dose == 300 and ceiling.height == ceiling.best == ceiling.curve[60]
+    [note] = [note for note in found.notes if note.startswith("The CL budgets do not determine")]
+    assert "dose 300: may still rise after 60 steps" in note and "dose 900" not in note
+    assert any("3 of 4 are fitted plateaus" in note for note in found.notes)
+
+
+def test_linear_maps_are_not_called_cl(supported):
+    sweep, _ = supported
+    best = next(c for c in sweep.retrieval if c["dose"] == 2400 and c["arm"] == "multimodal-20")
+    mapped = best | {"arm": "whitening", "seed": 0, "steps": None}
+    found = judge(read_evidence(sweep.generation, [*sweep.retrieval, mapped], steps=STEPS), LAW)
+    assert any("whitening without CL differs from text-only CL" in note for note in found.notes)
 
 
 def test_without_a_laboratory_the_report_says_so(supported):
