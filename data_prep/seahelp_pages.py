@@ -29,7 +29,7 @@ class Typeface:
 
     latin: str = "NotoSansMono"
     khmer: str | None = None
-    """Set what the Latin typeface lacks in this one, syllable by syllable."""
+    """Typeface of Khmer, set syllable by syllable; what it lacks comes from the Latin one."""
     size: float
     leading: float
 
@@ -47,19 +47,24 @@ def printable_characters(typeface: Typeface, fonts: Path) -> set[str]:
 
 
 def make_fonts(typeface: Typeface, source: Path, target: Path, texts: Iterable[str]) -> None:
-    """Write to `target` the font files that `texts` are set in: small ones, as each document embeds them."""
+    """Write to `target` the fonts that `texts` are set in, small ones; `PageSetter` reads them there."""
     target.mkdir(parents=True, exist_ok=True)
     texts = list(texts)
     for weight in WEIGHTS.values():
-        name = f"{typeface.latin}-{weight}.ttf"
-        font = TTFont(source / name, recalcTimestamp=False)
-        reduced = subset.Subsetter(subset.Options(layout_features=[], hinting=False))
-        reduced.populate(text="".join(sorted({character for text in texts for character in text} | {" "})))
-        reduced.subset(font)
-        font.save(target / name)
+        latin = source / f"{typeface.latin}-{weight}.ttf"
+        made = target / f"{weight}.ttf"
         if typeface.khmer:
-            name = f"{typeface.khmer}-{weight}.ttf"
-            write_syllable_font(source / name, target / name, texts)
+            write_syllable_font(source / f"{typeface.khmer}-{weight}.ttf", latin, made, texts)
+        else:
+            _reduce_font(latin, made, texts)
+
+
+def _reduce_font(source: Path, target: Path, texts: Iterable[str]) -> None:
+    font = TTFont(source, recalcTimestamp=False)
+    reduced = subset.Subsetter(subset.Options(layout_features=[], hinting=False))
+    reduced.populate(text="".join(sorted({character for text in texts for character in text} | {" "})))
+    reduced.subset(font)
+    font.save(target)
 
 
 class PageSetter:
@@ -74,11 +79,8 @@ class PageSetter:
         self._pdf.set_auto_page_break(False)
         self._pdf.c_margin = 0
         for style, weight in WEIGHTS.items():
-            self._pdf.add_font("latin", style, fonts / f"{typeface.latin}-{weight}.ttf")
-            if typeface.khmer:
-                self._pdf.add_font("khmer", style, fonts / f"{typeface.khmer}-{weight}.ttf")
+            self._pdf.add_font("text", style, fonts / f"{weight}.ttf")
         if typeface.khmer:
-            self._pdf.set_fallback_fonts(["latin"])
             # Not as Khmer: the syllables are ligatures of this font, in the order of the characters.
             self._pdf.set_text_shaping(True, script="Latn")
         self._pdf.add_page()
@@ -88,7 +90,7 @@ class PageSetter:
         """Set a paragraph, a title in bold, on a new page where it does not fit whole below the others."""
         pdf, leading = self._pdf, self._typeface.leading
         style = "B" if paragraph.is_title else ""
-        pdf.set_font("khmer" if self._typeface.khmer else "latin", style, self._typeface.size)
+        pdf.set_font("text", style, self._typeface.size)
         lines = break_lines(paragraph.text, pdf.epw, lambda text: self._width(style, text))
         if pdf.y > MARGIN_POINTS and pdf.y + leading * len(lines) > PAGE_POINTS[1] - MARGIN_POINTS:
             pdf.add_page()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import uharfbuzz
 from fontTools.feaLib.builder import addOpenTypeFeaturesFromString
+from fontTools.pens.recordingPen import DecomposingRecordingPen
+from fontTools.pens.transformPen import TransformPen
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
 from fontTools.ttLib.tables._g_l_y_f import Glyph
@@ -39,16 +41,20 @@ def has_stray_mark(text: str) -> bool:
     return bool(_MARK.search(SYLLABLE.sub("", text)))
 
 
-def write_syllable_font(source: Path, target: Path, texts: Iterable[str]) -> None:
+def write_syllable_font(source: Path, latin: Path, target: Path, texts: Iterable[str]) -> None:
     """Write a copy of the TrueType font `source` with one ligature glyph for each syllable of `texts`.
 
     A syllable followed by U+200B has a ligature of its own that ends in it: a space without width and ink is
-    not always found again where it stands alone.
+    not always found again where it stands alone. Characters that `source` lacks come from the font `latin`,
+    so that one font sets a whole line (fpdf2 2.8.9 loses the second line of a page that begins in a fallback
+    font).
     """
+    texts = list(texts)
     font = TTFont(source, recalcTimestamp=False)
     shaper = uharfbuzz.Font(uharfbuzz.Face(uharfbuzz.Blob(source.read_bytes())))
     for table in set(_LAYOUT_TABLES) & set(font.keys()):
         del font[table]
+    _add_characters(font, TTFont(latin), {character for text in texts for character in text})
     names, nominal = font.getGlyphOrder(), font.getBestCmap()
     ligatures = []
     for number, syllable in enumerate(sorted({s for text in texts for s in SYLLABLE.findall(text)})):
@@ -64,6 +70,24 @@ def write_syllable_font(source: Path, target: Path, texts: Iterable[str]) -> Non
     font.setGlyphOrder(font["glyf"].glyphOrder)
     addOpenTypeFeaturesFromString(font, "feature liga {" + "\n".join(ligatures) + "} liga;")
     font.save(target)
+
+
+def _add_characters(font: TTFont, other: TTFont, characters: set[str]) -> None:
+    """Copy the outlines of the characters that `font` lacks and `other` has."""
+    scale = font["head"].unitsPerEm / other["head"].unitsPerEm
+    glyphs, names = other.getGlyphSet(), other.getBestCmap()
+    for code in sorted({ord(c) for c in characters} & names.keys() - font.getBestCmap().keys()):
+        outline, pen = DecomposingRecordingPen(glyphs), TTGlyphPen(None)
+        glyphs[names[code]].draw(outline)
+        outline.replay(TransformPen(pen, (scale, 0, 0, scale, 0, 0)))
+        glyph, name = pen.glyph(), f"other{code:04X}"
+        glyph.recalcBounds(font["glyf"])
+        advance = round(scale * other["hmtx"][names[code]][0])
+        font["glyf"][name], font["hmtx"][name] = glyph, (advance, getattr(glyph, "xMin", 0))
+        for table in font["cmap"].tables:
+            if table.isUnicode():
+                table.cmap[code] = name
+    font.setGlyphOrder(font["glyf"].glyphOrder)
 
 
 def _shape(shaper: uharfbuzz.Font, names: list[str], font: TTFont, syllable: str) -> tuple[Glyph, int]:

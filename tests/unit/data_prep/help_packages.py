@@ -84,7 +84,8 @@ def write_font(path: Path, characters: list[str]) -> None:
     builder.setupCharacterMap({ord(c): name for c, name in zip(characters, names[1:], strict=True)})
     blank = {"u0020", "u200B"}
     builder.setupGlyf({name: empty if name in blank else box for name in names})
-    builder.setupHorizontalMetrics({name: (0 if name == "u200B" else 500, 50) for name in names})
+    marks = {"u200B", *(f"u{code:04X}" for code in range(0x17B4, 0x17D4))}
+    builder.setupHorizontalMetrics({name: (0 if name in marks else 500, 50) for name in names})
     builder.setupHorizontalHeader(ascent=950, descent=-250)
     builder.setupNameTable({"familyName": path.stem, "styleName": "Regular"})
     builder.setupOS2(sTypoAscender=950, sTypoDescender=-250, usWinAscent=950, usWinDescent=250)

@@ -185,6 +185,14 @@ def test_khmer_comes_back_from_the_pdf_character_by_character(packages, tmp_path
     assert any("\u200b" in line.text for line in lines)
 
 
+def test_a_page_that_begins_with_latin_loses_no_line(packages, tmp_path):
+    khmer = "\u200b".join(["កែ", "ស្ត្រី", "សៀវភៅ", "ជ្រើស", "លើ"])
+    text = f"Name ៖ {khmer} DLL {khmer} LibreOffice Basic ។"
+    path = khmer_document(packages, tmp_path, text)
+    check_text_layer(path, [text])
+    assert len(text_layer.read_lines(pypdfium2.PdfDocument(path)[0])) > 1
+
+
 def test_a_damaged_text_layer_is_refused(tmp_path):
     pdf = FPDF()
     pdf.add_page()
