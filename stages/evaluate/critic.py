@@ -2,24 +2,23 @@
 
     python -m stages.evaluate.critic JOB.json
 
-N held-out pages, their N texts and a query for each: the matrices `log p(y_j | x_i)` under the prompt to
-transcribe, and from them what stages/evaluate/bound.py says.
+N held-out pages, their N texts and a query for each: the matrices `log p(y_j | x_i)` of the texts, as the
+model transcribes, and of the queries' words, as it summarises; and what stages/evaluate/bound.py makes of them.
 """
 
 import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from data_prep.shards import Sample
 from infra.process import watch_parent
 from stages.backbone import Backbone, load_backbone
 from stages.evaluate.bound import candidate_sizes, image_losses, information, log_ratios, slack
-from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods
+from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
 from stages.evaluate.score import score_retrieval
 from stages.evaluate.search_task import Candidate, build_task, candidates_of
 from stages.recipes import EvaluateConfig
@@ -85,16 +84,20 @@ def measure_critic(
         "text": [{key} for key in keys],
         "query": [set(query.relevant) & set(keys) for query in queries],
     }
-    texts = [sample.text for sample in samples] + [query.text for query in queries]
-    matrix = _matrix(backbone, samples, texts, report)
-    blank = blank_log_likelihoods(backbone, 2 * [(sample.width, sample.height) for sample in samples], texts)
+    sizes = [(sample.width, sample.height) for sample in samples]
+    texts = {
+        "text": [sample.text for sample in samples],
+        "query": [query.text for query in queries],
+    }
     measured: dict = {"keys": keys, "sizes": candidate_sizes(len(keys))}
-    for kind, columns in (("text", slice(len(keys))), ("query", slice(len(keys), None))):
-        measured[kind] = summarise(matrix[:, columns]) | {
-            "nats_blank": (-blank[columns]).tolist(),
-            "bytes": [len(text.encode()) for text in texts[columns]],
+    for kind, score in (("query", word_log_likelihoods), ("text", log_likelihoods)):
+        rows = score(backbone, (sample.image() for sample in samples), texts[kind])
+        matrix = np.stack(list(_reported(rows, len(samples), report) if kind == "text" else rows))
+        measured[kind] = summarise(matrix) | {
+            "nats_blank": (-blank_log_likelihoods(backbone, sizes, texts[kind], score)).tolist(),
+            "bytes": [len(text.encode()) for text in texts[kind]],
             "scores": score_retrieval(
-                log_ratios(matrix[:, columns]).T,
+                log_ratios(matrix).T,
                 corpus_ids=keys,
                 relevant=relevant[kind],
                 resamples=config.bootstrap_resamples,
@@ -105,15 +108,12 @@ def measure_critic(
     return measured
 
 
-def _matrix(
-    backbone: Backbone, samples: Sequence[Sample], texts: Sequence[str], report: Callable[[int], None]
-) -> np.ndarray:
-    rows = []
-    for row in log_likelihoods(backbone, (sample.image() for sample in samples), texts):
-        rows.append(row)
-        if len(rows) % IMAGES_PER_REPORT == 0 or len(rows) == len(samples):
-            report(len(rows))
-    return np.stack(rows)
+def _reported(rows: Iterable[np.ndarray], count: int, report: Callable[[int], None]) -> Iterator[np.ndarray]:
+    """The rows; every few of them it is reported how many there were. Texts take nearly all of the time."""
+    for done, row in enumerate(rows, start=1):
+        if done % IMAGES_PER_REPORT == 0 or done == count:
+            report(done)
+        yield row
 
 
 def summarise(matrix: np.ndarray) -> dict:

@@ -1,11 +1,15 @@
-"""Log-likelihoods of many texts under each of many page images, with the prompt to transcribe.
+"""Log-likelihoods of many texts, and of the words of many queries, under each of many page images.
 
-A page's prompt goes through the model once; its keys and values then serve all texts. A text ends with the
-end token, as in training: the likelihoods of all texts there are sum to 1.
+A text is what the model would write after the prompt to transcribe. A page's prompt goes through the model
+once; its keys and values then serve all texts. A text ends with the end token, as in training: the
+likelihoods of all texts there are sum to 1.
+
+A query is no transcription of its page. Its words are scored as CGP teaches them: by the one-word summary of
+the page, the position that is embedded after CL.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +17,13 @@ import torch
 from PIL import Image
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
+from data_prep.queries import words_of
 from stages.backbone import Backbone
 from stages.recipes import EngineConfig
 from stages.train.batches import IGNORED_LABEL, collate, padded_buckets
+from stages.train.forward import last_hidden
 from stages.train.sequences import SequenceBuilder, TokenSequence
+from stages.train.words import SalientWords
 
 WHITE = 255
 POSITIONS_AT_ONCE = 8_192
@@ -43,10 +50,41 @@ def log_likelihoods(
         yield values
 
 
+@torch.inference_mode()
+def word_log_likelihoods(
+    backbone: Backbone, images: Iterable[Image.Image], queries: Sequence[str]
+) -> Iterator[np.ndarray]:
+    """Yield for each image, in order, `log p(words of the query | image)` in nats [queries], float64.
+
+    The sum over a query's words of the log-probability that the page's one-word summary is that word
+    (stages/train/words.py): words independent of each other, in any order. 0 for a query without words.
+    """
+    builder = SequenceBuilder(backbone)
+    counts = _word_counts(backbone, queries)
+    for image in images:
+        batch = collate([builder.summarize_image(image)], pad_token=builder.pad_token)
+        logits = backbone.model.lm_head(last_hidden(backbone.model.model, batch))[0]
+        yield (counts @ logits.float().log_softmax(dim=-1).double()).numpy()
+
+
+def _word_counts(backbone: Backbone, queries: Sequence[str]) -> torch.Tensor:
+    """How often each token stands for a word of each query [queries, vocabulary], float64."""
+    words = SalientWords.fit([], backbone.tokenizer)  # of no corpus: every word weighs the same
+    counts = torch.zeros(len(queries), len(backbone.tokenizer), dtype=torch.float64)
+    for row, query in enumerate(queries):
+        for token, share in words.targets(query).items():
+            counts[row, token] = share * len(words_of(query.casefold()))
+    return counts
+
+
+LogLikelihoods = Callable[[Backbone, Iterable[Image.Image], Sequence[str]], Iterator[np.ndarray]]
+"""`log_likelihoods` or `word_log_likelihoods`."""
+
+
 def blank_log_likelihoods(
-    backbone: Backbone, sizes: Sequence[tuple[int, int]], texts: Sequence[str]
+    backbone: Backbone, sizes: Sequence[tuple[int, int]], texts: Sequence[str], score: LogLikelihoods
 ) -> np.ndarray:
-    """Return `log p(text | white page)` of each text in nats [texts], float64.
+    """Return each text's log-likelihood by `score` under a white page, in nats [texts], float64.
 
     The white page has the width and height of the text's own, `sizes`: all that is missing is the writing.
     """
@@ -56,7 +94,7 @@ def blank_log_likelihoods(
     values = np.empty(len(texts))
     for size, numbers in of_size.items():
         white = Image.new("L", size, WHITE)
-        (values[numbers],) = log_likelihoods(backbone, [white], [texts[number] for number in numbers])
+        (values[numbers],) = score(backbone, [white], [texts[number] for number in numbers])
     return values
 
 

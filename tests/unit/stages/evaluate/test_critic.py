@@ -1,6 +1,7 @@
 """The generative critic: its matrix against one full forward a pair, its program against its parts."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 
@@ -10,10 +11,11 @@ import torch
 
 from data_prep.queries import Query
 from infra.store import LocalStore
+from stages.backbone import WORD_TOKEN_PREFIX
 from stages.evaluate import critic
 from stages.evaluate.bound import image_losses
 from stages.evaluate.generation import teacher_forced
-from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods
+from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
 from stages.evaluate.search_task import Candidate, build_task, candidates_of
 from stages.recipes import get_recipe
 from stages.train.sequences import SequenceBuilder
@@ -50,6 +52,39 @@ def one_by_one(backbone, samples, texts) -> np.ndarray:
     return matrix
 
 
+@torch.no_grad()
+def words_one_by_one(backbone, samples, queries) -> np.ndarray:
+    """log p(words of the query | image) [images, queries]: transformers' logits at the end of each page's
+    summary prompt, and the buckets of words by their definition."""
+    builder = SequenceBuilder(backbone)
+    added = backbone.tokenizer.get_added_vocab()
+    buckets = [added[token] for token in sorted(added) if token.startswith(WORD_TOKEN_PREFIX)]
+    matrix = np.zeros((len(samples), len(queries)))
+    for row, sample in enumerate(samples):
+        page = builder.summarize_image(sample.image())
+        ids = torch.tensor([page.ids])
+        logits = backbone.model(
+            input_ids=ids,
+            pixel_values=torch.from_numpy(page.patches),
+            image_grid_thw=torch.tensor([page.grid]),
+            mm_token_type_ids=(ids == backbone.model.config.image_token_id).int(),
+        ).logits[0, -1]
+        chances = logits.double().log_softmax(dim=-1)
+        for column, query in enumerate(queries):
+            for word in query.lower().split():
+                number = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8])
+                matrix[row, column] += float(chances[buckets[number % len(buckets)]])
+    return matrix
+
+
+def test_words_are_scored_by_the_summary_of_the_page(backbone, samples):
+    queries = ["Enter", "insert page insert", "a the A"]
+    matrix = np.stack(list(word_log_likelihoods(backbone, [s.image() for s in samples], queries)))
+    assert np.abs(matrix - words_one_by_one(backbone, samples, queries)).max() < 1e-4
+    none = np.stack(list(word_log_likelihoods(backbone, [samples[0].image()], ["?!"])))
+    assert none.tolist() == [[0.0]]
+
+
 @pytest.mark.parametrize("positions", [8_192, 40])
 def test_matrix_equals_one_forward_a_pair(backbone, samples, positions, monkeypatch):
     monkeypatch.setattr("stages.evaluate.likelihood.POSITIONS_AT_ONCE", positions)
@@ -76,7 +111,13 @@ def test_blank_pages_are_white_and_of_the_same_size(backbone, samples):
     sizes = [(sample.width, sample.height) for sample in samples]
     assert len(set(sizes)) > 1
     expected = one_by_one(backbone, white, texts).diagonal()
-    assert blank_log_likelihoods(backbone, sizes, texts) == pytest.approx(expected, abs=1e-4)
+    found = blank_log_likelihoods(backbone, sizes, texts, log_likelihoods)
+    assert found == pytest.approx(expected, abs=1e-4)
+    words = words_one_by_one(backbone, white, ["insert page"] * len(samples)).diagonal()
+    queries = ["insert page"] * len(samples)
+    assert blank_log_likelihoods(backbone, sizes, queries, word_log_likelihoods) == pytest.approx(
+        words, abs=1e-4
+    )
 
 
 def test_entry_by_its_definitions(backbone, samples):
@@ -88,8 +129,11 @@ def test_entry_by_its_definitions(backbone, samples):
     done = []
     entry = critic.measure_critic(backbone, candidates, CONFIG, done.append)
     assert done == [2] and entry["keys"] == [samples[0].key, samples[1].key] and entry["sizes"] == [2]
-    for kind, texts in (("text", [s.text for s in samples[:2]]), ("query", ["Enter", "Insert page"])):
-        matrix = one_by_one(backbone, samples[:2], texts)
+    for kind, texts, naive in (
+        ("text", [s.text for s in samples[:2]], one_by_one),
+        ("query", ["Enter", "Insert page"], words_one_by_one),
+    ):
+        matrix = naive(backbone, samples[:2], texts)
         measured = entry[kind]
         assert measured["losses"] == pytest.approx(image_losses(matrix), abs=1e-4)
         assert measured["by_size"]["2"]["loss"] == pytest.approx(np.mean(measured["losses"]))
