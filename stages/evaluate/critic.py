@@ -3,7 +3,7 @@
     python -m stages.evaluate.critic JOB.json
 
 N held-out pages, their N texts and a query for each: the matrices `log p(y_j | x_i)` of the texts, as the
-model transcribes, and of the queries' words, as it summarises; and what stages/evaluate/bound.py makes of them.
+model transcribes, and of the queries' words, as it summarises; and the bounds (stages/evaluate/bound.py).
 """
 
 import functools
