@@ -26,7 +26,6 @@ from PIL import Image
 from data_prep.documents import fit_to_grid
 from data_prep.queries import read_user_queries
 from data_prep.reading import USER_QUERIES
-from data_prep.seahelp_pages import image_name
 from stages.backbone import Backbone, load_backbone
 from stages.evaluate.encoding import PreparedSequences, encode, prepared_texts
 from stages.recipes import get_recipe
@@ -114,9 +113,9 @@ class _SeaHelpTask(AbsTaskRetrieval):
         for language in self.hf_subsets:
             images = self._folder / "images" / language
             pages = {
-                f"{document}#{page}": images / image_name(document, page)
+                f"{document}#{int(path.stem.rpartition('-')[2])}": path
                 for document in sorted(documents)
-                for page in range(1, 1 + len(list(images.glob(f"{Path(document).stem}-*.png"))))
+                for path in sorted(images.glob(f"{Path(document).stem}-*.png"))
             }
             lines = read_user_queries(
                 self._folder / self.folder_of_subset.format(language=language) / USER_QUERIES
