@@ -38,6 +38,8 @@ if rank == 0:
 while job.get("sleep"):
     time.sleep(0.1)
 if rank == job.get("failing", -1):
+    while not (folder / "rank0.json").exists():  # else it may die before the other has said its pid
+        time.sleep(0.05)
     os._exit(job["code"]) if job["code"] > 0 else os.kill(os.getpid(), -job["code"])
 if job.get("failing") is not None:
     time.sleep(60)
