@@ -7,8 +7,11 @@ of the gain holds the true one. On one core 500 sweeps of every truth take a few
 """
 
 import json
+import os
+import platform
 import sys
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +110,11 @@ def main(sweeps: int = 500, resamples: int = SIMULATED_RESAMPLES, json_path: Pat
             flush=True,
         )
     if json_path is not None:
-        content = {"command": " ".join(["python -m stages.law.simulation", *sys.argv[1:]])}
+        content = {
+            "command": " ".join(["python -m stages.law.simulation", *sys.argv[1:]]),
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        }
         content |= {"thresholds": asdict(thresholds), "rates": [asdict(entry) for entry in rates]}
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
