@@ -3,7 +3,7 @@
     python -m tests.bench.critic [--candidates 128] [--pages 5]
 
 Recipe tiny's base and the candidates of its sample documents. Each round scores the texts and the queries of
-all candidates under one page, as the stage does; the variants take turns, and must agree.
+all candidates under one page, all as transcriptions; the variants take turns, and must agree.
 """
 
 import argparse
