@@ -10,14 +10,16 @@ import pytest
 from fpdf import FPDF
 
 from data_prep import text_layer
-from data_prep.config import DocumentsConfig
 from data_prep.libreoffice_help import Paragraph, _ParagraphParser
 from data_prep.prepare import prepare_documents
 from data_prep.seahelp import build
 from data_prep.seahelp_pages import KHMER, PageSetter, break_lines, check_text_layer, make_fonts
+from data_prep.seahelp_paragraphs import split_documents
 from data_prep.shards import ShardSource, read_queries
+from data_prep.splits import assign_splits
 from data_prep.syllable_font import syllables
 from infra.store import LocalStore
+from stages.recipes import get_recipe
 from tests.unit.data_prep.help_packages import (
     FORMULA_WITH_A_WORD,
     REPEATED,
@@ -141,7 +143,8 @@ def test_no_query_is_asked_twice(seahelp):
 
 @pytest.mark.parametrize("folder", ["km", "km-from-en"])
 def test_lco_splits_the_folder_as_the_benchmark_says_and_asks_its_queries(seahelp, folder, tmp_path):
-    prepared = prepare_documents(seahelp / folder, DocumentsConfig(), LocalStore(tmp_path), Steps())
+    config = get_recipe("tiny").documents
+    prepared = prepare_documents(seahelp / folder, config, LocalStore(tmp_path), Steps())
     splits = json.loads((seahelp / "splits.json").read_text())
     for name in SPLITS:
         source = ShardSource(getattr(prepared, name).path)
@@ -149,6 +152,17 @@ def test_lco_splits_the_folder_as_the_benchmark_says_and_asks_its_queries(seahel
         assert documents == set(splits[name]) & {path.name for path in (seahelp / folder).glob("*.pdf")}
     asked = {query.text for query in read_queries(prepared.test.path)}
     assert asked == {query["query"] for query in queries_of(seahelp / folder) if query["split"] == "test"}
+
+
+@pytest.mark.parametrize("recipe", ["small", "paper-3b"])
+def test_no_recipe_trains_on_validation_or_test_documents(recipe):
+    documents, config = [f"shared-{number:03d}.pdf" for number in range(200)], get_recipe(recipe).documents
+    made = assign_splits(
+        documents, test_share=config.test_share, validation_share=config.validation_share, seed=config.seed
+    )
+    said = split_documents(documents)
+    assert {said[name] for name in documents if made[name] == "train"} == {"train"}
+    assert {made[name] for name in documents if said[name] == "test"} == {"test"}
 
 
 def test_a_missing_package_is_named(packages, tmp_path):
