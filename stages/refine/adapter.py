@@ -150,7 +150,7 @@ def merge_adapters(
         contract=replace(backbone.contract, adapter_keys=tuple(sorted(changed))),
     )
     weights = dict(merged.model.named_parameters())
-    change = frobenius_norm(weights[name] - before_merge[name] for name in changed)
+    change = frobenius_norm(weights[name] - before_merge[name] for name in sorted(changed))
     after = torch.cat([embed(merged, probe) for probe in probes])
     cosine = float((before * after).sum(dim=-1).min())
     if cosine < MINIMUM_MERGE_COSINE:
