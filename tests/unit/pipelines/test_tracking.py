@@ -35,8 +35,12 @@ def test_every_cell_has_a_child_run_with_its_metrics_and_end(workplace: Workplac
         points = [p for e in of_kind(log, "log_points") if e["run"] == child["run"] for p in e["points"]]
         assert [p["step"] for p in points if p["key"] == "loss/loss"] == [1, 2, 3]
         assert {p["key"] for p in points} == {
-            "loss/loss", "resources/tokens_per_second", "summary/padding_share", "summary/loss_made_up"
-        }  # fmt: skip
+            "loss/loss",
+            "resources/tokens_per_second",
+            "summary/flops",
+            "summary/padding_share",
+            "summary/loss_made_up",
+        }
     ends = {event["run"]: event["status"] for event in of_kind(log, "finish_run")}
     assert ends == {child["run"]: "FINISHED" for child in started}
 
