@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Each worker loads torch: more of them than this costs memory, not time.
 TEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+# In order of collection: the long files (integration, e2e) begin, the short ones fill what is left.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 # Two calls: Prefect's and DeepSpeed's tests collected in one process end with pytest's captured stderr closed.
@@ -21,7 +22,7 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(PYTEST) --ignore tests/unit/pipelines --ignore tests/e2e $(ARGS)
-	$(PYTEST) tests/unit/pipelines tests/e2e $(ARGS)
+	$(PYTEST) tests/e2e tests/unit/pipelines $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
