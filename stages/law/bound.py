@@ -57,7 +57,7 @@ def read_bounds(laboratory: Laboratory, how: Bootstrap) -> tuple[BoundReading, .
     )
 
 
-def in_words(difference: Estimate) -> str:
+def held_or_not(difference: Estimate) -> str:
     """Whether a reading (`guarantee` or `ceiling`) held: its interval on one side of zero, or open."""
     return HELD if difference.low >= 0 else BROKEN if difference.high < 0 else OPEN
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.law.bound import BoundReading, in_words
+from stages.law.bound import BoundReading, held_or_not
 from stages.law.figure_data import PAGES
 from stages.law.figure_style import Row, columns
 from stages.law.laboratory import Laboratory
@@ -27,9 +27,9 @@ def bound_rows(verdict: Verdict) -> list[Row]:
             **columns("contrastive", one.contrastive),
             "slack": one.slack,
             **columns("ceiling", one.ceiling),
-            "ceiling_held": in_words(one.ceiling),
+            "ceiling_held": held_or_not(one.ceiling),
             **columns("guarantee", one.guarantee),
-            "guarantee_held": in_words(one.guarantee),
+            "guarantee_held": held_or_not(one.guarantee),
         }
         for one in _by_kind(verdict.laboratory.bounds)
     ]

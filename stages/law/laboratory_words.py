@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from stages.law.bound import BROKEN, HELD, OPEN, BoundReading, in_words
+from stages.law.bound import BROKEN, HELD, OPEN, BoundReading, held_or_not
 from stages.law.ceiling import Ceiling, CeilingTrend
 from stages.law.checks import Findings
 from stages.law.prediction import Prediction
@@ -92,8 +92,8 @@ def _bound(kind: str, bounds: Sequence[BoundReading]) -> str:
     of = "page texts" if kind == "text" else "queries"
     return (
         f"Bound, {of} among {bounds[0].candidates} images: the guarantee (L_cl ≤ L_gen + slack) "
-        f"{_tally([in_words(bound.guarantee) for bound in bounds])}; the ceiling (L_cl ≥ L_gen) "
-        f"{_tally([in_words(bound.ceiling) for bound in bounds])}. At dose {bounds[-1].dose:,}: L_gen "
+        f"{_tally([held_or_not(bound.guarantee) for bound in bounds])}; the ceiling (L_cl ≥ L_gen) "
+        f"{_tally([held_or_not(bound.ceiling) for bound in bounds])}. At dose {bounds[-1].dose:,}: L_gen "
         f"{bounds[-1].generative.value:.3f}, L_cl {bounds[-1].contrastive.value:.3f} nats, slack "
         f"{bounds[-1].slack:.3f}; nDCG@10 among them {bounds[-1].critic_ndcg.value:.3f} by likelihood, "
         f"{bounds[-1].embedding_ndcg.value:.3f} by embedding."

@@ -34,6 +34,10 @@ class Estimate:
         """Return the fields as a dict, without ``p`` where there is none."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def plain(self) -> str:
+        """The value as a level: ``0.486 [0.460, 0.510]``."""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]".replace("-", "−")
+
     def signed(self) -> str:
         """The value as a difference: ``+0.160 [+0.121, +0.199]``."""
         return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]".replace("-", "−")
@@ -174,6 +178,11 @@ def trend_p(means: np.ndarray, *, seed: int = 0, resamples: int = 9999) -> float
         # The observed order counts as one of the sampled ones, so that p is never zero.
         at_least, of = (drawn >= ranks @ means - _TIE).sum() + 1, resamples + 1
     return float(at_least / of)
+
+
+def p_in_words(p: float) -> str:
+    """``p = 0.006``, or ``p < 0.001`` where three digits would show zero."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from stages.law.bound import BROKEN, HELD, OPEN, generative_order, in_words, read_bounds
+from stages.law.bound import BROKEN, HELD, OPEN, generative_order, held_or_not, read_bounds
 from stages.law.evidence import read_evidence
 from stages.law.laboratory import Bound, CriticReading
 from stages.law.read_laboratory import read_laboratory
@@ -55,8 +55,8 @@ def test_pairing_removes_what_candidates_share():
 def test_readings_in_words(shift, guarantee, ceiling):
     generative = np.random.default_rng(0).random(40) + 2
     [found] = read_bounds(Critics(generative, np.stack([generative, generative]) + shift), HOW)
-    assert (in_words(found.guarantee), in_words(found.ceiling)) == (guarantee, ceiling)
-    assert in_words(Estimate(value=0.1, low=-0.1, high=0.3)) == OPEN
+    assert (held_or_not(found.guarantee), held_or_not(found.ceiling)) == (guarantee, ceiling)
+    assert held_or_not(Estimate(value=0.1, low=-0.1, high=0.3)) == OPEN
 
 
 def test_discrimination_is_ordered_with_retrieval():
