@@ -34,18 +34,19 @@ class Estimate:
         """Return the fields as a dict, without ``p`` where there is none."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def plain(self) -> str:
+    def plain(self, digits: int = 3) -> str:
         """The value as a level: ``0.486 [0.460, 0.510]``."""
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]".replace("-", "−")
+        value, low, high = (f"{number:.{digits}f}" for number in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]".replace("-", "−")
 
     def signed(self) -> str:
         """The value as a difference: ``+0.160 [+0.121, +0.199]``."""
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]".replace("-", "−")
+        return f"{with_sign(self.value)} [{with_sign(self.low)}, {with_sign(self.high)}]"
 
     def in_words(self, confidence: float) -> str:
         """The value as a difference: ``+0.160, 95% interval +0.121 to +0.199``."""
-        text = f"{self.value:+.3f}, {confidence:.0%} interval {self.low:+.3f} to {self.high:+.3f}"
-        return text.replace("-", "−")
+        interval = f"{confidence:.0%} interval {with_sign(self.low)} to {with_sign(self.high)}"
+        return f"{with_sign(self.value)}, {interval}"
 
     def times(self) -> str:
         """The value as a ratio: ``8.2× [7.9×, 8.6×]``."""
@@ -178,6 +179,11 @@ def trend_p(means: np.ndarray, *, seed: int = 0, resamples: int = 9999) -> float
         # The observed order counts as one of the sampled ones, so that p is never zero.
         at_least, of = (drawn >= ranks @ means - _TIE).sum() + 1, resamples + 1
     return float(at_least / of)
+
+
+def with_sign(value: float, digits: int = 3) -> str:
+    """A difference: ``+0.160`` or ``−0.160``, with a minus sign and no hyphen."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def p_in_words(p: float) -> str:
