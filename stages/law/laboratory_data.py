@@ -76,7 +76,6 @@ def control_rows(verdict: Verdict, laboratory: Laboratory) -> list[Row]:
             "comparison": name,
             "decides": group != GAIN or name == own_gain,
             **columns("difference", estimate),
-            "p": estimate.p,
         }
         for group, estimates in groups.items()
         for name, estimate in estimates.items()

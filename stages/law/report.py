@@ -154,14 +154,9 @@ def _nats(loss: float) -> str:
     return "< 0.001" if loss < 0.001 else f"{loss:.3g}"  # a critic that is sure
 
 
-def _p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 _FILTERS = {
     "percent": _percent,
     "signed": _signed,
-    "p_value": _p_value,
     "nats": _nats,
     "held": {HELD: "yes", BROKEN: "no", OPEN: "open"}.get,  # class of the cell
     "by": series,

@@ -142,7 +142,7 @@ def test_without_a_laboratory_the_report_says_so(supported):
 def test_json_holds_every_number_with_its_interval(supported):
     _, found = supported
     content = json.loads(json.dumps(found.to_json(), allow_nan=False))["laboratory"]
-    assert content["controls"]["against"]["shuffled"]["2400"].keys() == {"value", "low", "high", "p"}
+    assert content["controls"]["against"]["shuffled"]["2400"].keys() == {"value", "low", "high"}
     assert content["controls"]["unexplained"].keys() == {"shuffled", "unrelated", "compute", "grounding"}
     assert len(content["bounds"]) == 10 and content["bounds"][0]["ceiling"].keys() >= {"value", "low", "high"}
     assert [row["dose"] for row in content["ceilings"]] == [0, 300, 900, 2400]

@@ -10,7 +10,9 @@ from scipy import stats
 
 from stages.law.statistics import (
     Bootstrap,
+    Estimate,
     mean_over_queries,
+    p_in_words,
     paired_difference,
     ratio_of_sums,
     resampled_means,
@@ -37,7 +39,6 @@ def test_pairing_removes_what_queries_share():
     before = rng.random((1, 200))
     estimate = paired_difference(before + 0.05, before, HOW)
     assert estimate.low == pytest.approx(0.05) and estimate.high == pytest.approx(0.05)
-    assert estimate.p == pytest.approx(2 / (HOW.resamples + 1))
 
 
 def test_seeds_that_disagree_widen_the_interval():
@@ -187,3 +188,12 @@ def test_trend_is_rarely_significant_without_one():
 def test_many_doses_sample_orders_reproducibly():
     means = np.arange(12.0)
     assert trend_p(means) == trend_p(means) <= 0.001
+
+
+def test_numbers_in_words():
+    small = Estimate(value=-0.0001, low=-0.0504, high=0.1)
+    assert small.plain() == "0.000 [−0.050, 0.100]"  # no minus before a zero
+    assert small.signed() == "+0.000 [−0.050, +0.100]"
+    assert small.in_words(0.9) == "+0.000, 90% interval −0.050 to +0.100"
+    assert p_in_words(1 / 40_320) == "p < 0.001"
+    assert p_in_words(0.0064) == "p = 0.006" and p_in_words(0.001) == "p = 0.001"

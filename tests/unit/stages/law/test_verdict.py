@@ -123,7 +123,7 @@ def test_json_is_complete_and_reproducible(simulate):
     first, second = (json.dumps(verdict_of(run).to_json(), allow_nan=False) for _ in range(2))
     assert first == second
     content = json.loads(first)
-    assert content["paired"].keys() >= {"difference", "low", "high", "p"}
+    assert content["paired"].keys() >= {"difference", "low", "high"}
     assert [row["dose"] for row in content["table"]] == [0, 300, 900, 2400]
     assert content["table"][0]["retrieval"]["before CL"]["ndcg@10"].keys() == {"value", "low", "high"}
     assert content["thresholds"]["minimum_effect"] == LAW.minimum_effect
