@@ -5,6 +5,7 @@ the score before CL. `A` is the ceiling. It is determined only where the measure
 otherwise the highest measured score stands in its place, and the reading says why.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class Ceiling:
         plateau: A with its interval; None where not determined.
         best: the highest measured mean (before CL included), after `best_steps` CL steps, 0 for before CL.
             It is the largest of several noisy means, so a little too high.
-        time_constant: k of the fit, CL steps; None where nothing was fitted.
+        time_constant: k of the fit, CL steps; None where nothing was fitted or a straight line fits as well.
         curve: CL steps -> mean, 0 for before CL.
         learning_rate: the one that validation documents chose.
     """
@@ -51,25 +52,31 @@ class Ceiling:
 
 @dataclass(frozen=True, kw_only=True)
 class CeilingTrend:
-    """Whether the ceilings rise over the doses: rank correlation with the dose, exact permutation p.
+    """Whether the ceilings rise over the doses: rank correlation with the dose, permutation p (`trend_p`).
 
-    `determined` of `doses` ceilings are plateaus; the others are the best measured values.
+    `rise`: the highest dose's ceiling minus that of dose 0. `determined` of `doses` ceilings are plateaus;
+    the others are the best measured values.
     """
 
     spearman: float
     p: float
-    rise: float
+    rise: Estimate
     determined: int
     doses: int
 
 
 def read_ceilings(
     evidence: Evidence, laboratory: Laboratory, how: Bootstrap, margin: float
-) -> tuple[Ceiling, ...]:
-    """The ceiling of every dose that was refined at several budgets, doses ascending."""
-    return tuple(
-        fit_ceiling(dose, curve, evidence.scores(dose, BEFORE_CL), how, margin, evidence.documents)
+) -> tuple[tuple[Ceiling, ...], CeilingTrend | None]:
+    """The ceiling of every dose that was refined at several budgets, doses ascending; and their trend."""
+    groups = evidence.documents
+    found = [
+        fit_ceiling(dose, curve, evidence.scores(dose, BEFORE_CL), how, margin, groups)
         for dose, curve in sorted(laboratory.ceilings.items())
+    ]
+    ceilings = tuple(ceiling for ceiling, _ in found)
+    return ceilings, ceiling_trend(
+        ceilings, [draws for _, draws in found], how.for_units(count_units(evidence.queries, groups))
     )
 
 
@@ -80,8 +87,10 @@ def fit_ceiling(
     how: Bootstrap,
     margin: float,
     groups: np.ndarray | None = None,
-) -> Ceiling:
+) -> tuple[Ceiling, np.ndarray]:
     """Fit one dose; intervals by resampling queries (in their `groups`) and seeds, all budgets together.
+
+    Returns the ceiling and the draws of its height ``[resamples]``: doses of one shape share their resamples.
 
     Args:
         before: nDCG@10 before CL ``[1, queries]``.
@@ -95,43 +104,48 @@ def fit_ceiling(
     how = how.for_units(count_units(scores.shape[2], groups))
     points = [how.interval(mean, drawn) for mean, drawn in zip(means, draws.T, strict=True)]
     best = int(means.argmax())
-    times, heights = _fit(steps, np.vstack([means, draws]))
-    reason = _undetermined(steps, means, draws, times[0], heights, how, margin)
-    fitted = len(steps) > _FEWEST_BUDGETS
-    return Ceiling(
+    constant, heights = _fit(steps, np.vstack([means, draws]))
+    reason = _undetermined(steps, means, draws, constant, heights, how, margin)
+    ceiling = Ceiling(
         dose=dose,
         determined=not reason,
         reason=reason,
         plateau=None if reason else how.interval(heights[0], heights[1:]),
         best=points[best],
         best_steps=int(steps[best]),
-        time_constant=float(times[0]) if fitted else None,
+        time_constant=constant,
         curve={int(count): point for count, point in zip(steps, points, strict=True)},
         learning_rate=curve.learning_rate,
     )
+    return ceiling, draws[:, best] if reason else heights[1:]
 
 
-def ceiling_trend(ceilings: tuple[Ceiling, ...]) -> CeilingTrend | None:
-    """The order of the ceilings over the doses; None below three doses."""
+def ceiling_trend(
+    ceilings: Sequence[Ceiling], draws: Sequence[np.ndarray], how: Bootstrap
+) -> CeilingTrend | None:
+    """The order of the ceilings over the doses; None below three doses.
+
+    `draws`: of their heights, `[resamples]` each; `how`: with the confidence for their units.
+    """
     if len(ceilings) < 3:
         return None
     heights = np.array([ceiling.height.value for ceiling in ceilings])
     flat = np.ptp(heights) == 0
     return CeilingTrend(
         spearman=0.0 if flat else float(stats.spearmanr(np.arange(len(heights)), heights).statistic),
-        p=trend_p(heights),
-        rise=float(heights[-1] - heights[0]),
+        p=trend_p(heights, seed=how.seed),
+        rise=how.interval(heights[-1] - heights[0], draws[-1] - draws[0]),
         determined=sum(ceiling.determined for ceiling in ceilings),
         doses=len(ceilings),
     )
 
 
-def _fit(steps: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """k and A of every curve ``[curves, budgets]``, least squares over the budgets above 0.
+def _fit(steps: np.ndarray, curves: np.ndarray) -> tuple[float | None, np.ndarray]:
+    """k of the first and A of every curve ``[curves, budgets]``, least squares over the budgets above 0.
 
     For a given k the model is linear in A, so every k of a grid is solved at once: many curves cost no more
     than one, and there is no start to choose and nothing that fails to converge. k runs from a tenth of the
-    first budget (flat from there on) to ten times the last (a straight line).
+    first budget (flat from there on) to ten times the last (a straight line: no k, `None`).
     """
     times = np.geomspace(steps[1] / 10, steps[-1] * 10, _TIMES)
     decay = np.exp(-steps[None, 1:] / times[:, None])
@@ -140,14 +154,15 @@ def _fit(steps: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     errors = (gains**2).sum(axis=1, keepdims=True) - rises**2 * (reach**2).sum(axis=1)
     chosen = errors.argmin(axis=1)
     rows = np.arange(len(curves))
-    return times[chosen], curves[:, 0] + rises[rows, chosen]
+    straight = len(steps) <= _FEWEST_BUDGETS or chosen[0] == _TIMES - 1
+    return None if straight else float(times[chosen[0]]), curves[:, 0] + rises[rows, chosen]
 
 
 def _undetermined(
     steps: np.ndarray,
     means: np.ndarray,
     draws: np.ndarray,
-    time_constant: float,
+    time_constant: float | None,
     heights: np.ndarray,
     how: Bootstrap,
     margin: float,
@@ -161,9 +176,13 @@ def _undetermined(
         after = f"after {steps[best]:,} steps" if best else "with CL"
         return f"retrieval falls again {after}, by {fall.value:.3f} up to {steps[-1]:,} steps: no plateau"
     beyond = how.interval(heights[0] - means.max(), heights[1:] - draws.max(axis=1))
+    if beyond.value < -margin:
+        return f"the curve does not fit: its plateau lies {-beyond.value:.3f} below the highest measured"
+    if time_constant is None:
+        return f"may still rise after {steps[-1]:,} steps: a straight line fits as well"
     if beyond.high > margin:
         return (
-            f"may still rise after {steps[-1]:,} steps: the fitted plateau lies {beyond.value:+.3f}, at most "
-            f"{beyond.high:+.3f}, from the highest measured, time constant {time_constant:,.0f} steps"
+            f"may still rise after {steps[-1]:,} steps: the fitted plateau lies {beyond.signed()} from the "
+            f"highest measured, time constant {time_constant:,.0f} steps"
         )
     return ""

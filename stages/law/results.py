@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from stages.law.bound import BoundReading, generative_order, read_bounds
-from stages.law.ceiling import Ceiling, CeilingTrend, ceiling_trend, read_ceilings
+from stages.law.ceiling import Ceiling, CeilingTrend, read_ceilings
 from stages.law.checks import Findings
 from stages.law.comparisons import bootstrap
 from stages.law.controls import Controls
@@ -36,12 +36,12 @@ def measure_laboratory(findings: Findings, laboratory: Laboratory | None) -> Lab
         return None
     evidence, thresholds = findings.evidence, findings.thresholds
     how = bootstrap(thresholds)
-    ceilings = read_ceilings(evidence, laboratory, how, thresholds.ceiling_margin)
+    ceilings, trend = read_ceilings(evidence, laboratory, how, thresholds.ceiling_margin)
     return LaboratoryResults(
         controls=findings.controls,
         explained_by=findings.explained_by,
         bounds=read_bounds(laboratory, how),
         generative_order=generative_order(evidence, laboratory, thresholds.primary_arm, how),
         ceilings=ceilings,
-        ceiling_trend=ceiling_trend(ceilings),
+        ceiling_trend=trend,
     )

@@ -1,12 +1,15 @@
 """Ceilings: a known plateau is found, and where the budgets do not show one the reading says so."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
 from stages.law.ceiling import ceiling_trend, fit_ceiling
 from stages.law.laboratory import BudgetCurve
-from stages.law.statistics import Bootstrap
+from stages.law.statistics import Bootstrap, trend_p
 
 HOW = Bootstrap(resamples=400)
 BUDGETS = (5, 10, 30, 60, 120)
@@ -30,7 +33,15 @@ def fitted(mean_at, rng=0, *, start=0.3, budgets=BUDGETS, noise=0.05, queries=30
     }
     before = (start + query + rng.normal(0, noise, queries))[None]
     curve = BudgetCurve(scores=scores, learning_rate=1e-3, validation={1e-3: 0.4})
-    return fit_ceiling(dose, curve, before, HOW, MARGIN), curve, before
+    return fit_ceiling(dose, curve, before, HOW, MARGIN)[0], curve, before
+
+
+def of_dose(dose, plateau):
+    """The ceiling of a curve that levels off, and the draws of its height."""
+    found, curve, before = fitted(lambda steps: saturating(steps, plateau, 0.3, 10), dose=dose)
+    again, draws = fit_ceiling(dose, curve, before, HOW, MARGIN)
+    assert again == found
+    return found, draws
 
 
 def test_the_fit_is_that_of_scipy():
@@ -58,8 +69,23 @@ def test_the_interval_holds_the_plateau_as_often_as_it_says():
 def test_a_curve_that_still_rises_has_no_plateau():
     found, _, _ = fitted(lambda steps: 0.3 + 0.2 * steps / 120)
     assert not found.determined and found.plateau is None
-    assert "may still rise after 120 steps" in found.reason
+    assert found.reason == "may still rise after 120 steps: a straight line fits as well"
+    assert found.time_constant is None  # the last of the grid is no estimate
     assert found.best_steps == 120 and found.height == found.best == found.curve[120]
+
+
+def test_a_curve_that_levels_off_later_is_told_with_its_time_constant():
+    found, _, _ = fitted(lambda steps: saturating(steps, 0.5, 0.3, 100), noise=0.02)
+    assert not found.determined and found.time_constant == pytest.approx(100, rel=0.3)
+    assert re.search(r"plateau lies \+0\.\d{3} \[.*\] from the .* time constant \d+ steps$", found.reason)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.001])
+def test_a_dip_that_the_curve_passes_above_is_no_plateau(noise):
+    found, _, _ = fitted({5: 0.5, 10: 0.5, 30: 0.5, 60: 0.3, 120: 0.5}.get, noise=noise)
+    assert not found.determined and found.height == found.best
+    assert found.reason.startswith("the curve does not fit: its plateau lies 0.0")
+    assert found.reason.endswith("below the highest measured")
 
 
 def test_retrieval_that_falls_again_has_no_plateau_and_keeps_its_best_budget():
@@ -87,13 +113,34 @@ def test_a_plateau_that_is_reached_at_once_is_one():
 
 
 def test_trend_of_the_ceilings_over_doses():
-    ceilings = tuple(
-        fitted(lambda steps, top=top: saturating(steps, top, 0.3, 10), dose=dose)[0]
-        for dose, top in enumerate((0.4, 0.45, 0.5, 0.55))
+    ceilings, draws = zip(
+        *(of_dose(dose, top) for dose, top in enumerate((0.4, 0.45, 0.5, 0.55))), strict=True
     )
-    trend = ceiling_trend(ceilings)
+    trend = ceiling_trend(ceilings, draws, HOW)
     assert (trend.spearman, trend.determined, trend.doses) == (1.0, 4, 4)
     assert trend.p == pytest.approx(1 / 24)
-    assert trend.rise == pytest.approx(ceilings[-1].plateau.value - ceilings[0].plateau.value)
-    assert ceiling_trend(ceilings[::-1]).spearman == -1.0
-    assert ceiling_trend(ceilings[:2]) is None
+    assert trend.rise.value == pytest.approx(ceilings[-1].plateau.value - ceilings[0].plateau.value)
+    assert (trend.rise.low, trend.rise.high) == pytest.approx(
+        tuple(np.quantile(draws[-1] - draws[0], [0.025, 0.975]))
+    )
+    # Doses share their queries, and here their noise too: what is left is far less than either ceiling's own.
+    plateau = ceilings[0].plateau
+    assert trend.rise.high - trend.rise.low < (plateau.high - plateau.low) / 10
+    assert ceiling_trend(ceilings[::-1], draws[::-1], HOW).spearman == -1.0
+    assert ceiling_trend(ceilings[:2], draws[:2], HOW) is None
+
+
+def test_the_height_of_a_ceiling_without_plateau_is_its_best_budget_in_every_draw():
+    _, curve, before = fitted(lambda steps: 0.3 + 0.2 * steps / 120)
+    found, draws = fit_ceiling(0, curve, before, HOW, MARGIN)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    assert not found.determined and found.best.value == curve.scores[120].mean()
+    assert (found.best.low, found.best.high) == pytest.approx((low, high), abs=2e-3)
+
+
+def test_many_doses_sample_orders_with_the_seed_of_the_law():
+    heights = np.random.default_rng(1).random(9)
+    one, draws = of_dose(0, 0.5)
+    ceilings = [replace(one, plateau=replace(one.plateau, value=height)) for height in heights]
+    seeds = [ceiling_trend(ceilings, [draws] * 9, replace(HOW, seed=seed)).p for seed in (3, 4)]
+    assert seeds == [trend_p(heights, seed=3), trend_p(heights, seed=4)] and seeds[0] != seeds[1]
