@@ -52,6 +52,11 @@ def columns(name: str, estimate: Estimate | None) -> Row:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
+def estimate(row: Row, name: str) -> Estimate:
+    """The estimate that `columns` made three columns of."""
+    return Estimate(value=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
+
+
 def series(rows: Sequence[Row], by: str = "series") -> dict[str, list[Row]]:
     """Rows by the value of one column, in the order in which the values first come."""
     found: dict[str, list[Row]] = {}

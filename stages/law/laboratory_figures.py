@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stages.law.ceiling_figures import ceilings, plateau
+from stages.law.figure_data import PAGES
 from stages.law.figure_style import (
     AMBER,
     BLUE,
@@ -25,19 +26,19 @@ from stages.law.figure_style import (
     series,
     values,
 )
+from stages.law.statistics import with_sign
 
-_PAGES = {
-    "own pages": (BLUE, "o", "-"),
-    "shuffled pairs": (VERMILLION, "s", "--"),
-    "unrelated pages": (AMBER, "^", "-."),
-}
+_OWN = PAGES["target"]
+_PAGE_LOOKS = dict(
+    zip(PAGES.values(), ((BLUE, "o", "-"), (VERMILLION, "s", "--"), (AMBER, "^", "-.")), strict=True)
+)
 _GIVEN = {"text": "its own text", "query": "a query"}
 
 
 def bound(rows: Sequence[Row], item: str) -> Figure:
     """L_gen(N) and L_cl(N) by dose, for texts and for queries, with the guarantee and chance."""
     figure = Figure(figsize=(10.4, 4.2), layout="constrained")
-    own = series([row for row in rows if row["pages"] == "own pages"], "kind")
+    own = series([row for row in rows if row["pages"] == _OWN], "kind")
     for axes, (kind, of_kind) in zip(
         figure.subplots(1, len(own), squeeze=False)[0], own.items(), strict=True
     ):
@@ -96,13 +97,13 @@ def bound_by_size(rows: Sequence[Row], item: str) -> Figure:
 def critic(rows: Sequence[Row], item: str) -> Figure:
     """Information of images about texts by dose and pages of CGP; retrieval by likelihood and by cosine."""
     figure = Figure(figsize=(10.4, 3.9), layout="constrained")
-    own = series([row for row in rows if row["pages"] == "own pages"], "kind")
+    own = series([row for row in rows if row["pages"] == _OWN], "kind")
     left, *others = figure.subplots(1, 1 + len(own))
     doses = [row["dose"] for row in own["text"]]
     for number, (pages, of_pages) in enumerate(
         series([r for r in rows if r["kind"] == "text"], "pages").items()
     ):
-        colour, marker, line = _PAGES[pages]
+        colour, marker, line = _PAGE_LOOKS[pages]
         where = places_among([row["dose"] for row in of_pages], doses) + 0.12 * number
         information = values(of_pages, "nats_per_byte")
         left.plot(where, information, color=colour, marker=marker, linestyle=line, markersize=6, label=pages)
@@ -159,7 +160,7 @@ def _forest_line(axes: Axes, place: float, row: Row) -> None:
         row["difference"], place, xerr=bars([row], "difference"), color=colour, marker="o", markersize=6,
         elinewidth=1.8, capsize=3,
     )  # fmt: skip
-    text = f"{row['difference']:+.3f}".replace("-", "−")
+    text = with_sign(row["difference"])
     axes.annotate(
         text, (row["difference_high"], place), (7, 0), textcoords="offset points", va="center", fontsize=8.5,
         color=colour,
@@ -173,8 +174,8 @@ def pretraining_pages(rows: Sequence[Row], item: str) -> Figure:
     doses = sorted({row["dose"] for row in rows})
     for axes, (searched, of_direction) in zip(panels, series(rows, "searched").items(), strict=True):
         for name, of_series in series(of_direction).items():
-            colour, marker, line = _PAGES.get(name, (PURPLE, "D", ":"))  # or equal compute, at dose 0
-            shift = list(_PAGES).index(name) * 0.08 if name in _PAGES else -0.25
+            colour, marker, line = _PAGE_LOOKS.get(name, (PURPLE, "D", ":"))  # or equal compute, at dose 0
+            shift = list(_PAGE_LOOKS).index(name) * 0.08 if name in _PAGE_LOOKS else -0.25
             where = places_among([row["dose"] for row in of_series], doses) + shift
             error_line(
                 axes, where, of_series, "ndcg@10", color=colour, marker=marker, linestyle=line, label=name

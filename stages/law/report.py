@@ -13,10 +13,12 @@ import jinja2
 
 from stages.law.bound import BROKEN, HELD, OPEN
 from stages.law.evidence import Evidence
-from stages.law.figure_data import arm_name
+from stages.law.figure_data import BASELINES, arm_name
 from stages.law.figure_style import Row, series
+from stages.law.laboratory_words import bounds_in_words, nats_in_words
 from stages.law.report_words import words_of
 from stages.law.samples import SamplePage, Search, data_uri
+from stages.law.statistics import with_sign
 from stages.law.verdict import Verdict
 
 _SHOWN_ROWS = 200
@@ -75,7 +77,9 @@ def render_report(report: Report) -> str:
         data=report.data,
         laboratory="controls" in report.data,
         words=words_of(report.data, report.evidence.item),
+        bounds=bounds_in_words(report.verdict.laboratory.bounds) if report.verdict.laboratory else (),
         arm_name=arm_name,
+        baseline_names=BASELINES,
         shows_cka=any(row["cka"] is not None for row in report.data.get("geometry", ())),
         pool=report.inventories["target"]["splits"]["test"],
         recipe=json.dumps(without_places(report.recipe), indent=2, ensure_ascii=False, default=str),
@@ -146,18 +150,10 @@ def _percent(share: float) -> str:
     return f"{share:.1%}"
 
 
-def _signed(value: float, digits: int = 3) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def _nats(loss: float) -> str:
-    return "< 0.001" if loss < 0.001 else f"{loss:.3g}"  # a critic that is sure
-
-
 _FILTERS = {
     "percent": _percent,
-    "signed": _signed,
-    "nats": _nats,
+    "signed": with_sign,
+    "nats": nats_in_words,
     "held": {HELD: "yes", BROKEN: "no", OPEN: "open"}.get,  # class of the cell
     "by": series,
     "data_uri": data_uri,

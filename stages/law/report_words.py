@@ -1,24 +1,11 @@
 """One-sentence findings above the report's sections, from the rows that the sections show."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from stages.law.evidence import BEFORE_CL
-from stages.law.figure_style import Row, series
+from stages.law.figure_style import Row, estimate, series
 
 _HARD, _HARD_TIMES_RANDOM = 0.1, 3  # nDCG@10 below either is called hard
-_SURE = 0.001  # nats
-
-
-def bound_in_words(rows: Sequence[Row]) -> tuple[str, ...]:
-    """At how many doses each reading of the law held, and whether it says anything there."""
-    own = series([row for row in rows if row["pages"] == "own pages"], "kind")
-    said = []
-    for kind, of_kind in own.items():
-        what = "their own texts" if kind == "text" else "queries"
-        readings = (f"{name} {_tally(of_kind, f'{name}_held')}" for name in ("guarantee", "ceiling"))
-        said.append(f"Finding images by {what}: {'; '.join(readings)}.{_vacuous(of_kind)}")
-    return tuple(said)
 
 
 def ceilings_in_words(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -29,7 +16,7 @@ def ceilings_in_words(rows: Sequence[Row]) -> tuple[str, ...]:
         first, last = determined[0], determined[-1]
         said.append(
             f"From dose {first['dose']:,} to {last['dose']:,} the plateau goes from "
-            f"{_interval(first, 'height')} to {_interval(last, 'height')}."
+            f"{estimate(first, 'height').plain()} to {estimate(last, 'height').plain()}."
         )
     elif not determined:
         said.append("The data do not determine the ceiling: the highest measured scores stand in its place.")
@@ -44,8 +31,8 @@ def other_tests_in_words(rows: Sequence[Row]) -> tuple[str, ...]:
         times = last["ndcg@10"] / last["random"]
         hard = " Hard for this model." if times < _HARD_TIMES_RANDOM or last["ndcg@10"] < _HARD else ""
         said.append(
-            f"{name}: nDCG@10 {_interval(last, 'ndcg@10')} at dose {last['dose']:,}, {times:.2g} times a "
-            f"random ranking; at dose {first['dose']:,} {_interval(first, 'ndcg@10')}.{hard}"
+            f"{name}: nDCG@10 {estimate(last, 'ndcg@10').plain()} at dose {last['dose']:,}, {times:.2g} "
+            f"times a random ranking; at dose {first['dose']:,} {estimate(first, 'ndcg@10').plain()}.{hard}"
         )
     return tuple(said)
 
@@ -77,39 +64,8 @@ def geometry_in_words(rows: Sequence[Row], item: str) -> tuple[str, ...]:
 def words_of(data: Mapping[str, Sequence[Row]], item: str) -> dict[str, tuple[str, ...]]:
     """Section -> its findings, for the sections whose rows are there."""
     sections = {
-        "bound": bound_in_words,
         "plateau": ceilings_in_words,
         "other_tests": other_tests_in_words,
         "geometry": lambda rows: geometry_in_words(rows, item),
     }
     return {name: say(data[name]) for name, say in sections.items() if name in data}
-
-
-def _vacuous(rows: Sequence[Row]) -> str:
-    """Where the reading is empty: a critic that is surely wrong guarantees nothing, one that is sure bounds
-    nothing."""
-    worse = sum(row["generative"] >= row["chance"] for row in rows)
-    sure = sum(row["generative"] < _SURE for row in rows)
-    said = ""
-    if worse:
-        said += (
-            f" But at {worse} of {len(rows)} doses L_gen is no better than guessing (log N = "
-            f"{rows[0]['chance']:.2f}): there the guarantee is empty, and the ceiling easily broken."
-        )
-    if sure:
-        said += (
-            f" But at {sure} of {len(rows)} doses L_gen is below {_SURE:g}: the critic errs at none of so "
-            "few candidates, the ceiling is easily held and doses cannot be told apart by it."
-        )
-    return said
-
-
-def _tally(rows: Sequence[Row], column: str) -> str:
-    """``held at 6 of 8 doses, open at 2``."""
-    counts = Counter(row[column] for row in rows)
-    (word, count), *rest = counts.most_common()
-    return ", ".join((f"{word} at {count} of {len(rows)} doses", *(f"{word} at {n}" for word, n in rest)))
-
-
-def _interval(row: Row, column: str) -> str:
-    return f"{row[column]:.3f} [{row[f'{column}_low']:.3f}, {row[f'{column}_high']:.3f}]"

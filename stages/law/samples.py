@@ -4,6 +4,7 @@ Texts and images come from other people's documents: images go in only as PNG or
 """
 
 import base64
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,11 +19,15 @@ _FORMATS = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg")
 
 @dataclass(frozen=True, kw_only=True)
 class Transcription:
-    """What one checkpoint read: pieces of the decoded text as (kind, text), kind equal, wrong or missing."""
+    """What one checkpoint read: pieces as (kind, text), kind equal, wrong or missing.
+
+    Of a long text only the first pieces are there (``cut``); ``error_rate`` is that of the whole text.
+    """
 
     dose: int
     error_rate: float
     pieces: tuple[tuple[str, str], ...]
+    cut: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,18 +88,24 @@ def sample_pages(generation: Sequence[dict], image_of: ImageOf, count: int) -> t
 
 
 def transcription(dose: int, decoded: str, text: str) -> Transcription:
-    """Align ``decoded`` with the true ``text`` and mark what is wrong or missing in it."""
-    clipped = decoded[:_SHOWN_CHARACTERS]
+    """Align all of ``decoded`` with the true ``text``, both NFC, and mark what is wrong or missing in it."""
+    decoded, text = (unicodedata.normalize("NFC", one) for one in (decoded, text))
     pieces: list[tuple[str, str]] = []
-    for step in Levenshtein.opcodes(clipped, text):
-        if step.tag == "delete" or step.tag == "replace":
-            pieces.append(("wrong", clipped[step.src_start : step.src_end]))
-        elif step.tag == "insert":
-            pieces.append(("missing", _clip(text[step.dest_start : step.dest_end])))
+    room, cut = _SHOWN_CHARACTERS, False
+    for step in Levenshtein.opcodes(decoded, text):
+        if step.tag == "insert":
+            kind, piece = "missing", text[step.dest_start : step.dest_end]
         else:
-            pieces.append(("equal", clipped[step.src_start : step.src_end]))
+            kind = "equal" if step.tag == "equal" else "wrong"
+            piece = decoded[step.src_start : step.src_end]
+        cut = len(piece) > room
+        if room:
+            pieces.append((kind, piece[:room]))
+        if cut:
+            break
+        room -= len(piece)
     error_rate = Levenshtein.distance(decoded, text) / max(len(text), 1)
-    return Transcription(dose=dose, error_rate=error_rate, pieces=tuple(pieces))
+    return Transcription(dose=dose, error_rate=error_rate, pieces=tuple(pieces), cut=cut)
 
 
 def sample_searches(

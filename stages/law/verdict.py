@@ -10,7 +10,7 @@ that explains the gain makes it *not supported*. Bound, ceilings and prediction 
 
 from dataclasses import asdict, dataclass, is_dataclass
 
-from stages.law import laboratory_words, words
+from stages.law import decisions, laboratory_words, words
 from stages.law.checks import Check, Findings, find
 from stages.law.comparisons import Comparisons, dose_table
 from stages.law.evidence import Evidence
@@ -21,6 +21,7 @@ from stages.law.statistics import Estimate
 from stages.recipes import LawConfig
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
+_DECISIONS = {SUPPORTED: decisions.go_on, NOT_SUPPORTED: decisions.stop, INCONCLUSIVE: decisions.find_out}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +67,11 @@ def judge(evidence: Evidence, thresholds: LawConfig, laboratory: Laboratory | No
     """Judge the evidence, of a sweep with its laboratory; a pure function of its arguments."""
     findings = find(evidence, thresholds, laboratory)
     verdict = decide(findings)
-    decision = {SUPPORTED: words.go_on, NOT_SUPPORTED: words.stop, INCONCLUSIVE: words.find_out}[verdict]
     prediction = predict_highest(evidence, thresholds.primary_arm, thresholds.confidence)
     measured = measure_laboratory(findings, laboratory)
     return Verdict(
         verdict=verdict,
-        decision=decision(findings),
+        decision=_DECISIONS[verdict](findings),
         reasons=words.reasons(findings),
         notes=(*words.notes(findings), *laboratory_words.notes(findings, prediction, measured)),
         checks=(*findings.size, *findings.conditions.values()),

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,7 +186,25 @@ def test_wrong_and_missing_characters_are_marked():
     assert transcription(0, "", "abc").pieces == (("missing", "abc"),)
     assert transcription(0, "abc", "abc").error_rate == 0
     long = transcription(0, "x" * 5000, "y")
-    assert sum(len(text) for _, text in long.pieces) <= 400 and long.error_rate == 5000
+    assert sum(len(text) for _, text in long.pieces) <= 400 and long.error_rate == 5000 and long.cut
+
+
+def test_what_was_written_after_the_shown_part_is_not_missing():
+    page = "Một đoạn văn bản dài. " * 100
+    right = transcription(0, page, page)
+    assert right.pieces == (("equal", page[:400]),) and right.cut and right.error_rate == 0
+    read = transcription(0, "x" + page[1:1000], page)
+    assert [kind for kind, _ in read.pieces] == ["wrong", "equal"]
+    assert read.error_rate == pytest.approx((1 + len(page) - 1000) / len(page))
+    nothing = transcription(0, "", page)
+    assert nothing.pieces == (("missing", page[:400]),) and nothing.error_rate == 1
+    assert not transcription(0, "a", "a").cut
+
+
+def test_characters_are_compared_in_one_normal_form():
+    text = "Chèn một bảng tính"
+    read = transcription(0, unicodedata.normalize("NFD", text), text)
+    assert read.error_rate == 0 and read.pieces == (("equal", text),)
 
 
 def test_samples_come_in_order_from_lowest_and_highest_dose(illustrated):
@@ -236,3 +255,4 @@ def test_other_verdicts_render(simulate, illustrated, strengths, word):
     run = simulate(strengths=strengths, queries=110 if word == "inconclusive" else 400)
     page = render_report(report_of((run, illustrated[1], illustrated[2]), pages=(), searches=()))
     assert f'class="verdict {word.replace(" ", "-")}"' in page
+    assert "✗ not shown</td>" in page and "✗ no<" not in page

@@ -296,6 +296,28 @@ def test_a_bound_that_says_nothing_is_called_so(change, said, run, laboratory, i
     assert said in render_report(report_of(run, changed, illustrated[2])) and said not in page
 
 
+def test_the_controls_caption_names_each_threshold(report):
+    thresholds = replace(LAW, minimum_effect=0.07, maximum_explained_by_shuffled=0.33, maximum_explained=0.66)
+    page = render_report(replace(report, verdict=replace(report.verdict, thresholds=thresholds)))
+    caption = page[page.index("Blue decides") :]
+    caption = caption[: caption.index("</figcaption>")]
+    assert "it must reach +0.07 for the own gain and against shuffled pairs, 0 for the others" in caption
+    assert "shuffled pairs alone may reproduce 33% of the gain at most, each of the others 66%" in caption
+
+
+def test_the_bound_is_said_once_and_alike_in_notes_and_section(page, report):
+    said = [note for note in report.verdict.notes if note.startswith("Bound, ")]
+    assert len(said) == 2
+    section = page[page.index("Bound against measured loss") :].replace("&lt;", "<")
+    assert all(f"<li>{note}</li>" in section for note in said)
+
+
+def test_what_is_not_resampled_by_document_is_named(run, page, illustrated):
+    assert "Exceptions: generation and “own text → image” draw single pages, the bound" in page
+    plain = render_report(report_of(run, None, illustrated[2]))
+    assert "Exceptions: generation and “own text → image” draw single pages." in plain
+
+
 def test_hostile_names_stay_text(run, laboratory, illustrated):
     hostile = replace(
         laboratory,
