@@ -153,7 +153,7 @@ def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     _distinct_and_not_negative("seeds", seeds)
     if not seeds:
         raise BadParameter("seeds is empty: give at least one, or leave it out for the recipe's")
-    return tuple(seeds)
+    return tuple(sorted(seeds))  # the first one trains what only one seed trains
 
 
 def _distinct_and_not_negative(name: str, values: Sequence[int]) -> None:

@@ -54,9 +54,9 @@ def _retrieval_metrics(retrieval: dict) -> dict[str, float]:
     metrics = {}
     for direction in DIRECTIONS:
         for measure in METRICS:
-            metrics[f"{direction}/{measure}"] = float(retrieval["directions"][direction][measure]["mean"])
+            metrics[f"{direction}/{measure}"] = float(retrieval["directions"][direction]["means"][measure])
     for baseline, numbers in retrieval["baselines"].items():
-        metrics[f"baseline/{baseline}/ndcg@10"] = float(numbers["ndcg@10"]["mean"])
+        metrics[f"baseline/{baseline}/ndcg@10"] = float(numbers["means"]["ndcg@10"])
     return metrics
 
 

@@ -156,4 +156,4 @@ def distinct(references: Iterable[Reference]) -> list[Reference]:
 
 def _ndcg(reference: Reference) -> float:
     retrieval = read_json(reference["path"], "retrieval.json")
-    return retrieval["directions"]["query_to_image"]["ndcg@10"]["mean"]
+    return retrieval["directions"]["query_to_image"]["means"]["ndcg@10"]

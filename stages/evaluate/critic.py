@@ -17,11 +17,14 @@ import numpy as np
 
 from infra.process import watch_parent
 from stages.backbone import Backbone, load_backbone
-from stages.evaluate.bound import candidate_sizes, image_losses, information, log_ratios, slack
-from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
+from stages.evaluate.bound import candidate_sizes, image_losses, information, slack
+from stages.evaluate.likelihood import (
+    blank_log_likelihoods,
+    log_likelihoods,
+    word_log_likelihoods,
+)
 from stages.evaluate.score import score_retrieval
-from stages.evaluate.search_task import Candidate, build_task, candidates_of
-from stages.recipes import EvaluateConfig
+from stages.evaluate.search_task import Candidate, build_task, candidates_of, kept_texts
 from stages.train.job import Job, read_job
 
 IMAGES_PER_REPORT = 8
@@ -42,7 +45,7 @@ def main(job_path: Path) -> None:
         report = functools.partial(
             _report, job, cell, before=number * len(candidates), total=len(cells) * len(candidates)
         )
-        measured = measure_critic(backbone, candidates, config, report)
+        measured = measure_critic(backbone, candidates, report)
         _commit(job, cell, {"pages": cell["pages"], "dose": cell["dose"]} | measured)
 
 
@@ -69,7 +72,6 @@ def _commit(job: Job, cell: dict, result: dict) -> None:
 def measure_critic(
     backbone: Backbone,
     candidates: Sequence[Candidate],
-    config: EvaluateConfig,
     report: Callable[[int], None],
 ) -> dict:
     """Return one model's entry of critic.json, without the cell's place.
@@ -78,34 +80,23 @@ def measure_critic(
         report: called with the number of images done, several times.
     """
     samples = [candidate.sample for candidate in candidates]
-    queries = [candidate.query for candidate in candidates]
     keys = [sample.key for sample in samples]
-    relevant = {
-        "text": [{key} for key in keys],
-        "query": [set(query.relevant) & set(keys) for query in queries],
-    }
+    texts = [sample.text for sample in samples]
+    queries = [candidate.query.text for candidate in candidates]
+    of_words = word_log_likelihoods(backbone, (sample.image() for sample in samples), queries)
+    of_texts = log_likelihoods(backbone, (sample.image() for sample in samples), texts)
+    matrix = np.stack(list(_reported(of_texts, len(samples), report)))
     sizes = [(sample.width, sample.height) for sample in samples]
-    texts = {
-        "text": [sample.text for sample in samples],
-        "query": [query.text for query in queries],
+    of_text = {
+        "nats": (-matrix.diagonal()).tolist(),
+        "nats_blank": (-blank_log_likelihoods(backbone, sizes, texts)).tolist(),
+        "bytes": [len(text.encode()) for text in kept_texts(backbone, texts)],
     }
-    measured: dict = {"keys": keys, "sizes": candidate_sizes(len(keys))}
-    for kind, score in (("query", word_log_likelihoods), ("text", log_likelihoods)):
-        rows = score(backbone, (sample.image() for sample in samples), texts[kind])
-        matrix = np.stack(list(_reported(rows, len(samples), report) if kind == "text" else rows))
-        measured[kind] = summarise(matrix) | {
-            "nats_blank": (-blank_log_likelihoods(backbone, sizes, texts[kind], score)).tolist(),
-            "bytes": [len(text.encode()) for text in texts[kind]],
-            "scores": score_retrieval(
-                log_ratios(matrix).T,
-                corpus_ids=keys,
-                relevant=relevant[kind],
-                resamples=config.bootstrap_resamples,
-                confidence=config.confidence,
-                seed=config.seed,
-            ).to_json(),
-        }
-    return measured
+    return {
+        "keys": keys,
+        "query": summarise(np.stack(list(of_words)), keys),
+        "text": summarise(matrix, keys) | of_text,
+    }
 
 
 def _reported(rows: Iterable[np.ndarray], count: int, report: Callable[[int], None]) -> Iterator[np.ndarray]:
@@ -116,8 +107,11 @@ def _reported(rows: Iterable[np.ndarray], count: int, report: Callable[[int], No
         yield row
 
 
-def summarise(matrix: np.ndarray) -> dict:
-    """Return what critic.json says of one matrix `log p(y_j | x_i)` [images, texts] alone."""
+def summarise(matrix: np.ndarray, keys: Sequence[str]) -> dict:
+    """Return what critic.json says of one matrix `log p(y_j | x_i)` [images, texts] alone.
+
+    `keys`: of the images; text j is answered by image j only.
+    """
     return {
         "losses": image_losses(matrix).tolist(),
         "by_size": {
@@ -128,7 +122,7 @@ def summarise(matrix: np.ndarray) -> dict:
             for size in candidate_sizes(len(matrix))
         },
         "slack": slack(matrix),
-        "nats": (-matrix.diagonal()).tolist(),
+        "scores": score_retrieval(matrix.T, corpus_ids=keys, relevant=[{key} for key in keys]).to_json(),
     }
 
 

@@ -19,17 +19,17 @@ from rapidfuzz.distance import Levenshtein
 from data_prep.shards import Sample, ShardSource
 from infra.process import watch_parent
 from stages.backbone import IMAGE_TOKEN, Backbone, load_backbone
-from stages.evaluate.search_task import choose
+from stages.evaluate.search_task import choose, kept_texts
 from stages.recipes import EvaluateConfig
-from stages.train.batches import collate
+from stages.train.batches import IGNORED_LABEL, collate
 from stages.train.forward import label_logits
 from stages.train.job import Job, read_job
 from stages.train.sequences import SequenceBuilder
 
 CORPORA = {"target": "target_test", "base": "base_test"}
 SHOWN_EXAMPLES = 12
-# A model that cannot read may write for ever: stop well after the longest text it should write.
-EXTRA_TOKENS = 8
+# A model that cannot read may write for ever: stop well after the longest text and its end token.
+EXTRA_TOKENS = 7
 
 
 def main(job_path: Path) -> None:
@@ -55,7 +55,8 @@ def main(job_path: Path) -> None:
                 total=len(cells) * len(CORPORA),
                 metrics={},
             )
-        place = {name: cell.get(name) for name in ("dose", "pages", "seed", "arm", "steps")}
+        place = {"dose": cell["dose"], "pages": cell["pages"]}
+        place |= {name: cell.get(name) for name in ("seed", "arm", "steps")}  # None before CL
         _commit(job, cell, place | {"corpora": measured})
 
 
@@ -73,10 +74,12 @@ def _commit(job: Job, cell: dict, result: dict) -> None:
 def measure_generation(backbone: Backbone, samples: Sequence[Sample], config: EvaluateConfig) -> dict:
     """Return one corpus's entry of generation.json."""
     read = teacher_forced(backbone, samples, config.batch_size)
-    byte_counts = [len(sample.text.encode()) for sample in samples]
+    texts = kept_texts(backbone, [sample.text for sample in samples])
+    byte_counts = [len(text.encode()) for text in texts]
     decoded_samples = samples[: config.decoded_samples]
+    references = texts[: config.decoded_samples]
     decoded = greedy_transcriptions(backbone, decoded_samples, config.batch_size)
-    edits = character_edits([s.text for s in decoded_samples], decoded)
+    edits = character_edits(references, decoded)
     return {
         "nats_per_byte": sum(one.nats for one in read) / sum(byte_counts),
         "token_accuracy": sum(one.correct for one in read) / sum(one.tokens for one in read),
@@ -90,8 +93,10 @@ def measure_generation(backbone: Backbone, samples: Sequence[Sample], config: Ev
             for sample, (wrong, length) in zip(decoded_samples, edits, strict=True)
         ],
         "examples": [
-            {"key": sample.key, "text": sample.text, "decoded": text}
-            for sample, text in list(zip(decoded_samples, decoded, strict=True))[:SHOWN_EXAMPLES]
+            {"key": sample.key, "text": reference, "decoded": text}
+            for sample, reference, text in list(zip(decoded_samples, references, decoded, strict=True))[
+                :SHOWN_EXAMPLES
+            ]
         ],
     }
 
@@ -116,7 +121,7 @@ def teacher_forced(backbone: Backbone, samples: Sequence[Sample], batch_size: in
         logits, labels = label_logits(backbone.model, batch)
         losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
         right = (logits.argmax(dim=-1) == labels).double()
-        row_of_label = (batch.labels != -100).nonzero()[:, 0]
+        row_of_label = (batch.labels != IGNORED_LABEL).nonzero()[:, 0]
         values = torch.stack([losses, torch.ones_like(losses), right], dim=1)
         per_row = torch.zeros(len(rows), 3, dtype=torch.float64).index_add_(0, row_of_label, values)
         for sample, (nats, tokens, correct) in zip(rows, per_row.tolist(), strict=True):
@@ -133,9 +138,8 @@ def greedy_transcriptions(backbone: Backbone, samples: Sequence[Sample], batch_s
     for rows in _by_length(samples, batch_size):
         sequences = [builder.transcribe_image(sample.image(), None) for sample in rows]
         batch = collate(sequences, pad_token=builder.pad_token)
-        longest = max(
-            len(backbone.tokenizer.encode(sample.text, add_special_tokens=False)) for sample in rows
-        )
+        texts = [builder.repeat_text(sample.text) for sample in rows]
+        longest = max(len(text) - text.label_start for text in texts)
         generated = backbone.model.generate(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,

@@ -9,7 +9,7 @@ the page, the position that is embedded after CL.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -77,14 +77,10 @@ def _word_counts(backbone: Backbone, queries: Sequence[str]) -> torch.Tensor:
     return counts
 
 
-LogLikelihoods = Callable[[Backbone, Iterable[Image.Image], Sequence[str]], Iterator[np.ndarray]]
-"""`log_likelihoods` or `word_log_likelihoods`."""
-
-
 def blank_log_likelihoods(
-    backbone: Backbone, sizes: Sequence[tuple[int, int]], texts: Sequence[str], score: LogLikelihoods
+    backbone: Backbone, sizes: Sequence[tuple[int, int]], texts: Sequence[str]
 ) -> np.ndarray:
-    """Return each text's log-likelihood by `score` under a white page, in nats [texts], float64.
+    """Return each text's log-likelihood under a white page, in nats [texts], float64.
 
     The white page has the width and height of the text's own, `sizes`: all that is missing is the writing.
     """
@@ -94,7 +90,7 @@ def blank_log_likelihoods(
     values = np.empty(len(texts))
     for size, numbers in of_size.items():
         white = Image.new("L", size, WHITE)
-        (values[numbers],) = score(backbone, [white], [texts[number] for number in numbers])
+        (values[numbers],) = log_likelihoods(backbone, [white], [texts[number] for number in numbers])
     return values
 
 

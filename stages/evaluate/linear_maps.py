@@ -168,8 +168,10 @@ def positives_of(
     return Positives(own=own, same=same)
 
 
-def fit_linear_map(arm: str, backbone: Backbone, pages: TrainingPages, recipe: Recipe) -> LinearMap:
-    """Fit one of `LINEAR_MAPS` on the vectors of a model before refinement."""
+def fit_linear_map(
+    arm: str, backbone: Backbone, pages: TrainingPages, recipe: Recipe, seed: int
+) -> LinearMap:
+    """Fit one of `LINEAR_MAPS` on the vectors of a model before refinement; whitening draws nothing."""
     config, refine = recipe.evaluate, recipe.refine
 
     def vectors(sequences: PreparedSequences) -> np.ndarray:
@@ -185,5 +187,5 @@ def fit_linear_map(arm: str, backbone: Backbone, pages: TrainingPages, recipe: R
         batch_size=refine.batch_size,
         steps=config.projection_steps,
         learning_rate=config.projection_learning_rate,
-        seed=config.seed,
+        seed=seed,
     )

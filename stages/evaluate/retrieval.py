@@ -38,7 +38,7 @@ def main(job_path: Path) -> None:
     job = read_job(job_path)
     config = job.recipe.evaluate
     task = build_task(job.inputs["evaluated"].path, config)
-    baselines = {name: scores.to_json() for name, scores in score_baselines(task, config).items()}
+    baselines = {name: scores.to_json() for name, scores in score_baselines(task).items()}
     encoder, cells = TaskEncoder(task, config), job.own_cells()
     for number, cell in enumerate(cells, start=1):
         encoded = encode_cell(encoder, job, cell)
@@ -61,14 +61,12 @@ def encode_cell(encoder: TaskEncoder, job: Job, cell: Mapping[str, Any]) -> Enco
     if cell["arm"] not in LINEAR_MAPS:
         return encoded
     pages = TrainingPages(job.store.open(cell["fit_pages"]).path, backbone, job.recipe.evaluate)
-    return encoded.mapped(fit_linear_map(cell["arm"], backbone, pages, job.recipe).vectors)
+    return encoded.mapped(fit_linear_map(cell["arm"], backbone, pages, job.recipe, cell["seed"]).vectors)
 
 
 def place_of(cell: Mapping[str, Any]) -> dict[str, Any]:
     """What names a model among those of a sweep; None where a field has no meaning (a seed before CL)."""
-    names = ("dose", "seed", "arm", "pages", "steps", "split")
-    defaults = {"pages": "target", "split": "test"}
-    return {name: cell.get(name, defaults.get(name)) for name in names}
+    return {name: cell[name] for name in ("dose", "pages", "seed", "arm", "steps", "split")}
 
 
 def _commit(job: Job, cell: dict, result: dict) -> None:
@@ -82,14 +80,14 @@ def _commit(job: Job, cell: dict, result: dict) -> None:
         )
 
 
-def score_baselines(task: SearchTask, config: EvaluateConfig) -> dict[str, RetrievalScores]:
+def score_baselines(task: SearchTask) -> dict[str, RetrievalScores]:
     """Random ranking (its exact expectation) and BM25 on the text layer."""
     lexical = Bm25([sample.text for sample in task.corpus]).scores([query.text for query in task.queries])
     return {
         "random": random_scores(
             relevant_counts=[len(keys) for keys in task.relevant], corpus_size=len(task.corpus)
         ),
-        "bm25": _score(lexical, task.corpus_ids, task.relevant, config),
+        "bm25": score_retrieval(lexical, corpus_ids=task.corpus_ids, relevant=task.relevant),
     }
 
 
@@ -98,7 +96,7 @@ def measure_retrieval(
 ) -> dict:
     """Return one model's entry of retrieval.json, without the cell's place and the baselines.
 
-    `temperature`: of the contrastive loss, the one that refinement trains at.
+    `temperature`: of the contrastive loss; the recipe's, also where refinement learns its own.
     """
     images, texts, queries = (one.vectors for one in (encoded.images, encoded.texts, encoded.queries))
     text_ids = [task.corpus_ids[position] for position in task.with_text]
@@ -107,7 +105,7 @@ def measure_retrieval(
     to_texts[:, task.with_text] = queries @ texts.T
     own_image = [{key} for key in text_ids]
     document_of = {sample.key: sample.document for sample in task.corpus}
-    found_images = _score(to_images, task.corpus_ids, task.relevant, config)
+    found_images = score_retrieval(to_images, corpus_ids=task.corpus_ids, relevant=task.relevant)
     compared = encoded.images.layers.shape[1]
     enough = compared > config.neighbours + 1
     return {
@@ -118,8 +116,12 @@ def measure_retrieval(
         "query_documents": [document_of[sorted(keys)[0]] for keys in task.relevant],
         "directions": {
             "query_to_image": found_images.to_json(),
-            "query_to_text": _score(to_texts, task.corpus_ids, task.relevant, config).to_json(),
-            "text_to_image": _score(texts @ images.T, task.corpus_ids, own_image, config).to_json()
+            "query_to_text": score_retrieval(
+                to_texts, corpus_ids=task.corpus_ids, relevant=task.relevant
+            ).to_json(),
+            "text_to_image": score_retrieval(
+                texts @ images.T, corpus_ids=task.corpus_ids, relevant=own_image
+            ).to_json()
             | {"ids": text_ids},
         },
         "contrastive": measure_contrastive(encoded, task, config, temperature),
@@ -147,26 +149,19 @@ def measure_contrastive(
         "text": encoded.texts.vectors[[text_row[row] for row in image_rows]],
         "query": encoded.queries.vectors[[query_row[candidate.query.identity] for candidate in candidates]],
     }
-    relevant = {
-        "text": [{key} for key in keys],
-        "query": [set(candidate.query.relevant) & set(keys) for candidate in candidates],
-    }
     images = encoded.images.vectors[image_rows]
-    return {"keys": keys, "sizes": candidate_sizes(len(keys)), "temperature": temperature} | {
-        kind: _contrastive(rows @ images.T, keys, relevant[kind], temperature)
-        for kind, rows in anchors.items()
+    return {"keys": keys, "temperature": temperature} | {
+        kind: _contrastive(rows @ images.T, keys, temperature) for kind, rows in anchors.items()
     }
 
 
-def _contrastive(
-    cosines: np.ndarray, keys: list[str], relevant: list[set[str]], temperature: float
-) -> dict[str, Any]:
+def _contrastive(cosines: np.ndarray, keys: list[str], temperature: float) -> dict[str, Any]:
     """Losses in nats of anchors against all images [N], means among the first n, and nDCG@10 [N].
 
     `cosines`: [N, N], anchors by images; anchor j belongs to image j.
     """
     logits = cosines.T.astype(np.float64) / temperature
-    found = score_retrieval(cosines, corpus_ids=keys, relevant=relevant, resamples=1)
+    found = score_retrieval(cosines, corpus_ids=keys, relevant=[{key} for key in keys])
     return {
         "losses": image_losses(logits).tolist(),
         "by_size": {
@@ -192,19 +187,6 @@ def _examples(
         }
         for row in range(min(config.examples, len(task.queries)))
     ]
-
-
-def _score(
-    scores: np.ndarray, ids: list[str], relevant: list[set[str]], config: EvaluateConfig
-) -> RetrievalScores:
-    return score_retrieval(
-        scores.astype(np.float32),
-        corpus_ids=ids,
-        relevant=relevant,
-        resamples=config.bootstrap_resamples,
-        confidence=config.confidence,
-        seed=config.seed,
-    )
 
 
 if __name__ == "__main__":

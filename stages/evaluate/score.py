@@ -1,4 +1,4 @@
-"""Retrieval metrics from a score matrix, with bootstrap intervals, and those of a random ranking.
+"""Retrieval metrics from a score matrix, query by query, and those of a random ranking.
 
 Everything here is torch-free: the caller hands over cosine scores (or any other scores where
 higher is better) as ``[queries, corpus]`` and receives metrics whose per-query values are kept,
@@ -23,25 +23,20 @@ _DEPTH = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A mean over queries with its bootstrap percentile interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class RetrievalScores:
-    """Metrics of one retrieval direction; ``per_query`` values stand in the order of the score rows."""
+    """Metrics of one retrieval direction: of each query, in the order of the score rows."""
 
-    metrics: dict[str, Interval]
     per_query: dict[str, tuple[float, ...]]
 
+    @property
+    def means(self) -> dict[str, float]:
+        """Each metric's mean over the queries."""
+        return {name: float(np.mean(values)) for name, values in self.per_query.items()}
+
     def to_json(self) -> dict:
-        """Return ``{"ndcg@10": {"mean", "low", "high"}, ..., "per_query": {"ndcg@10": [...], ...}}``."""
-        means = {name: {"mean": i.mean, "low": i.low, "high": i.high} for name, i in self.metrics.items()}
-        return means | {"per_query": {name: list(values) for name, values in self.per_query.items()}}
+        """Return ``{"means": {"ndcg@10": float, ...}, "per_query": {"ndcg@10": [...], ...}}``."""
+        per_query = {name: list(values) for name, values in self.per_query.items()}
+        return {"means": self.means, "per_query": per_query}
 
 
 def score_retrieval(
@@ -49,9 +44,6 @@ def score_retrieval(
     *,
     corpus_ids: Sequence[str],
     relevant: Sequence[Collection[str]],
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
 ) -> RetrievalScores:
     """Score a ranking of the corpus for every query.
 
@@ -59,7 +51,6 @@ def score_retrieval(
         scores: ``[queries, corpus]``, higher is better, finite.
         corpus_ids: one distinct id per column.
         relevant: per row the ids that answer the query, at least one.
-        resamples, confidence, seed: of the bootstrap over queries.
 
     nDCG has linear gain (binary relevance here) and log2 discount, as in trec_eval. Equal scores are
     ranked by corpus id, so the result does not depend on the order of the corpus.
@@ -72,22 +63,11 @@ def score_retrieval(
     per_query = _trec_metrics(ranking, corpus_ids, relevant) | {
         "mrr": _reciprocal_ranks(ranking, corpus_ids, relevant)
     }
-    return summarise(per_query, resamples=resamples, confidence=confidence, seed=seed)
+    return _in_order(per_query)
 
 
-def summarise(
-    per_query: dict[str, np.ndarray], *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
-) -> RetrievalScores:
-    """Attach bootstrap percentile intervals to per-query metrics (each ``[queries]``, the same length)."""
-    count = len(next(iter(per_query.values())))
-    drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    metrics = {}
-    for name in METRICS:
-        values = np.asarray(per_query[name], dtype=np.float64)
-        low, high = np.quantile(values[drawn].mean(axis=1), tails)
-        metrics[name] = Interval(mean=float(values.mean()), low=float(low), high=float(high))
-    return RetrievalScores(metrics=metrics, per_query={n: tuple(map(float, per_query[n])) for n in METRICS})
+def _in_order(per_query: dict[str, np.ndarray]) -> RetrievalScores:
+    return RetrievalScores(per_query={name: tuple(map(float, per_query[name])) for name in METRICS})
 
 
 def random_scores(*, relevant_counts: Sequence[int], corpus_size: int) -> RetrievalScores:
@@ -96,14 +76,13 @@ def random_scores(*, relevant_counts: Sequence[int], corpus_size: int) -> Retrie
     Args:
         relevant_counts: per query, how many of the ``corpus_size`` candidates answer it.
 
-    Hence ``low == mean == high`` up to differences between queries in the number of relevant pages.
     """
     if not relevant_counts or min(relevant_counts) < 1 or max(relevant_counts) > corpus_size:
         raise ValueError(
             f"random baseline: every query needs 1 to {corpus_size} relevant pages; check the queries."
         )
     expected = {count: _expectation(count, corpus_size) for count in set(relevant_counts)}
-    return summarise(
+    return _in_order(
         {name: np.array([expected[count][name] for count in relevant_counts]) for name in METRICS}
     )
 

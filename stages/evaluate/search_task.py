@@ -5,12 +5,14 @@ Everything is chosen by digests of names, so that all models, and all stages, se
 
 import hashlib
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from data_prep.queries import Query
 from data_prep.shards import Sample, ShardSource, read_queries
+from stages.backbone import Backbone
 from stages.recipes import EvaluateConfig
 
 
@@ -67,20 +69,37 @@ class Candidate:
 
 
 def candidates_of(task: SearchTask, count: int) -> list[Candidate]:
-    """Return up to `count` candidates with distinct samples, in the order of the task's queries.
+    """Return up to `count` candidates in the order of the task's queries; no sample answers two of them.
 
+    The bound is one of a positive among *negatives*: of the samples that answer a query only one takes part.
     The first n of them are the candidates for a smaller N.
     """
     samples = {sample.key: sample for sample in task.corpus if sample.trainable}
-    chosen: dict[str, Candidate] = {}
+    chosen: list[Candidate] = []
+    answering: set[str] = set()
     for query, relevant in zip(task.queries, task.relevant, strict=True):
-        key = next((key for key in sorted(relevant) if key in samples and key not in chosen), None)
-        if key is not None and len(chosen) < count:
-            chosen[key] = Candidate(sample=samples[key], query=query)
-    return list(chosen.values())
+        keys = sorted(relevant & samples.keys())
+        if keys and not relevant & answering and len(chosen) < count:
+            chosen.append(Candidate(sample=samples[keys[0]], query=query))
+            answering |= relevant
+    return chosen
 
 
 def choose(source: ShardSource, count: int) -> list[Sample]:
     """Return `count` samples, chosen by the digest of their keys: the same for every checkpoint."""
     chosen = heapq.nsmallest(count, enumerate(source.keys()), key=lambda entry: _digest(entry[1]))
     return [source[position] for position, _ in chosen]
+
+
+def kept_texts(backbone: Backbone, texts: Sequence[str]) -> list[str]:
+    """Return of each text what a sequence holds of it: its first `max_text_tokens` tokens.
+
+    What is not predicted must not count where nats are divided by bytes, or errors by characters.
+    """
+    limit = backbone.contract.max_text_tokens
+    kept = []
+    for text in texts:
+        ends = backbone.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        offsets = ends["offset_mapping"]
+        kept.append(text if len(offsets) <= limit else text[: offsets[limit - 1][1]])
+    return kept

@@ -14,14 +14,18 @@ from infra.store import LocalStore
 from stages.backbone import WORD_TOKEN_PREFIX
 from stages.evaluate import critic
 from stages.evaluate.bound import image_losses
-from stages.evaluate.generation import teacher_forced
-from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
-from stages.evaluate.search_task import Candidate, build_task, candidates_of
+from stages.evaluate.generation import measure_generation, teacher_forced
+from stages.evaluate.likelihood import (
+    blank_log_likelihoods,
+    log_likelihoods,
+    word_log_likelihoods,
+)
+from stages.evaluate.search_task import Candidate, SearchTask, build_task, candidates_of, kept_texts
 from stages.recipes import get_recipe
 from stages.train.sequences import SequenceBuilder
 from tests.unit.stages.conftest import make_sample
 
-CONFIG = dataclasses.replace(get_recipe("tiny").evaluate, bootstrap_resamples=20)
+CONFIG = get_recipe("tiny").evaluate
 
 
 def scored(backbone, samples, texts) -> np.ndarray:
@@ -111,45 +115,67 @@ def test_blank_pages_are_white_and_of_the_same_size(backbone, samples):
     sizes = [(sample.width, sample.height) for sample in samples]
     assert len(set(sizes)) > 1
     expected = one_by_one(backbone, white, texts).diagonal()
-    found = blank_log_likelihoods(backbone, sizes, texts, log_likelihoods)
-    assert found == pytest.approx(expected, abs=1e-4)
-    words = words_one_by_one(backbone, white, ["insert page"] * len(samples)).diagonal()
-    queries = ["insert page"] * len(samples)
-    assert blank_log_likelihoods(backbone, sizes, queries, word_log_likelihoods) == pytest.approx(
-        words, abs=1e-4
-    )
+    assert blank_log_likelihoods(backbone, sizes, texts) == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_a_sequence_cuts_is_not_counted(backbone):
+    text = " ".join(["Chèn trang"] * 40)
+    short = dataclasses.replace(backbone, contract=dataclasses.replace(backbone.contract, max_text_tokens=11))
+    kept, whole = kept_texts(short, [text, "Chèn"])
+    answer = SequenceBuilder(short).repeat_text(text)
+    assert short.tokenizer.encode(kept, add_special_tokens=False) == answer.ids[answer.label_start : -1]
+    assert text.startswith(kept) and 0 < len(kept) < len(text) and whole == "Chèn"
+    sample = make_sample(0, text)
+    entry = measure_generation(short, [sample], dataclasses.replace(CONFIG, decoded_samples=1))
+    [block], [decoded] = entry["per_block"], entry["per_decoded_block"]
+    assert (block["bytes"], decoded["characters"]) == (len(kept.encode()), len(kept))
+    candidates = [
+        Candidate(sample=one, query=Query(identity=one.key, text="Enter", relevant=(one.key,)))
+        for one in (sample, make_sample(1, "Enter"))
+    ]
+    entry = critic.measure_critic(short, candidates, lambda done: None)
+    assert entry["text"]["bytes"] == [len(kept.encode()), len("Enter")]
 
 
 def test_entry_by_its_definitions(backbone, samples):
-    second = Query(identity="b", text="Insert page", relevant=(samples[1].key, samples[0].key))
+    queries = ["Enter", "Insert page"]
     candidates = [
-        Candidate(sample=samples[0], query=Query(identity="a", text="Enter", relevant=(samples[0].key,))),
-        Candidate(sample=samples[1], query=second),
+        Candidate(sample=sample, query=Query(identity=text, text=text, relevant=(sample.key,)))
+        for sample, text in zip(samples, queries, strict=False)
     ]
     done = []
-    entry = critic.measure_critic(backbone, candidates, CONFIG, done.append)
-    assert done == [2] and entry["keys"] == [samples[0].key, samples[1].key] and entry["sizes"] == [2]
+    entry = critic.measure_critic(backbone, candidates, done.append)
+    assert done == [2] and entry["keys"] == [samples[0].key, samples[1].key]
     for kind, texts, naive in (
         ("text", [s.text for s in samples[:2]], one_by_one),
-        ("query", ["Enter", "Insert page"], words_one_by_one),
+        ("query", queries, words_one_by_one),
     ):
         matrix = naive(backbone, samples[:2], texts)
         measured = entry[kind]
         assert measured["losses"] == pytest.approx(image_losses(matrix), abs=1e-4)
         assert measured["by_size"]["2"]["loss"] == pytest.approx(np.mean(measured["losses"]))
-        assert measured["nats"] == pytest.approx(-matrix.diagonal(), abs=1e-4)
-        assert measured["bytes"] == [len(text.encode()) for text in texts]
         own_first = [matrix[0, 0] > matrix[1, 0], matrix[1, 1] > matrix[0, 1]]
-        if kind == "query":
-            own_first[1] = True  # both pages answer it
-        assert measured["scores"]["per_query"]["recall@1"] == pytest.approx(
-            [0.5 if kind == "query" and number else float(first) for number, first in enumerate(own_first)]
-        )
+        assert measured["scores"]["per_query"]["recall@1"] == [float(first) for first in own_first]
+        if kind == "text":
+            assert measured["nats"] == pytest.approx(-matrix.diagonal(), abs=1e-4)
+            assert measured["bytes"] == [len(text.encode()) for text in texts]
+
+
+def test_no_candidate_answers_the_query_of_another(samples):
+    first, second, third = (sample.key for sample in samples[:3])
+    of = {"a": (first, second), "b": (second,), "c": (third, "not in the corpus"), "d": (third,)}
+    task = SearchTask(
+        corpus=list(samples),
+        queries=[Query(identity=name, text=name, relevant=keys) for name, keys in of.items()],
+    )
+    chosen = candidates_of(task, 10)
+    assert [(one.query.identity, one.sample.key) for one in chosen] == [("a", first), ("c", third)]
+    assert candidates_of(task, 1) == chosen[:1]
 
 
 def test_smaller_sizes_are_the_first_candidates():
     matrix = np.random.default_rng(0).normal(-50, 3, (20, 20))
-    by_size = critic.summarise(matrix)["by_size"]
+    by_size = critic.summarise(matrix, [f"page-{number:02d}" for number in range(20)])["by_size"]
     assert list(by_size) == ["8", "16", "20"]
     for size, entry in by_size.items():
         first = matrix[: int(size), : int(size)]
@@ -197,10 +223,11 @@ def test_the_program_commits_its_cells_and_tells_how_far_it_is(job_file, split_f
     candidates = candidates_of(build_task(split_folder, CONFIG), CONFIG.critic_candidates)
     assert first["keys"] == [candidate.sample.key for candidate in candidates]
     count = len(candidates)
-    assert first["sizes"] == [count] and 3 < count <= 8
+    assert 3 < count <= 8
+    assert {len(first["text"][name]) for name in ("nats", "nats_blank", "bytes")} == {count}
     for kind in ("text", "query"):
-        for name in ("losses", "nats", "nats_blank", "bytes"):
-            assert len(first[kind][name]) == count
+        assert len(first[kind]["losses"]) == count
+        assert list(first[kind]["by_size"]) == [str(count)]
         assert first[kind]["by_size"][str(count)]["information"] <= np.log(count)
     events = [json.loads(line) for line in (job_file.parent / "metrics.jsonl").read_text().splitlines()]
     blocks = [*range(3, count, 3), count]

@@ -89,7 +89,7 @@ def test_retrieval_result_has_every_direction(backbone, split_folder):
     assert len(result["query_ids"]) == len(result["query_documents"]) == len(task.queries)
     layers = backbone.model.config.text_config.num_hidden_layers
     assert [entry["layer"] for entry in result["geometry"]] == list(range(layers + 1))
-    assert set(score_baselines(task, CONFIG)) == {"random", "bm25"}
+    assert set(score_baselines(task)) == {"random", "bm25"}
     assert result["corpus_documents"] <= result["corpus_pages"] <= result["corpus_size"]
 
 

@@ -28,15 +28,15 @@ CONFIG = dataclasses.replace(
     max_queries=8,
     neighbours=2,
     batch_size=3,
-    bootstrap_resamples=20,
     fit_samples=6,
     projection_steps=3,
 )
 RECIPE = dataclasses.replace(TINY, evaluate=CONFIG)
 CELLS = {
-    "a": {"dose": 0, "seed": None, "arm": None},
+    "a": {"dose": 0, "seed": None, "arm": None, "steps": None, "split": "test", "pages": "target"},
     "b": {"dose": 0, "seed": 0, "arm": "whitening", "steps": None, "split": "test", "pages": "target"},
-    "c": {"dose": 0, "seed": 0, "arm": "projection", "steps": None, "split": "test"},
+    "c": {"dose": 0, "seed": 0, "arm": "projection", "steps": None, "split": "test", "pages": "target"},
+    "e": {"dose": 0, "seed": 1, "arm": "projection", "steps": None, "split": "test", "pages": "target"},
     "d": {"dose": 32, "seed": 2, "arm": "lr 0.003", "steps": 5, "split": "validation", "pages": "shuffled"},
 }
 
@@ -83,6 +83,7 @@ def test_every_cell_says_where_it_belongs(committed):
         (0, None, None, "target", None, "test"),
         (0, 0, "whitening", "target", None, "test"),
         (0, 0, "projection", "target", None, "test"),
+        (0, 1, "projection", "target", None, "test"),
         (32, 2, "lr 0.003", "shuffled", 5, "validation"),
     ]
     before, again = ({k: v for k, v in committed[c].items() if k not in place} for c in "ad")
@@ -114,12 +115,17 @@ def test_whitening_of_a_cell_is_that_of_scikit_learn_on_its_training_pages(commi
         assert committed[letter]["baselines"] == committed["a"]["baselines"]
 
 
+def test_another_seed_is_another_projection(committed):
+    losses = [committed[letter]["contrastive"]["query"]["losses"] for letter in "ce"]
+    assert losses[0] != losses[1]
+
+
 def test_contrastive_loss_by_hand(committed, backbone, split_folder):
     task = build_task(split_folder, CONFIG)
     candidates = candidates_of(task, CONFIG.critic_candidates)
     found = committed["a"]["contrastive"]
     keys = [candidate.sample.key for candidate in candidates]
-    assert (found["keys"], found["sizes"]) == (keys, [len(keys)])
+    assert found["keys"] == keys
     assert found["temperature"] == TINY.refine.temperature
     images = vectors(backbone, [candidate.sample.image() for candidate in candidates])
     anchors = {
@@ -145,10 +151,10 @@ def test_smaller_sizes_are_the_first_candidates(backbone, split_folder):
     everything = measure_contrastive(encoded, task, CONFIG, 0.05)
     first = dataclasses.replace(CONFIG, critic_candidates=3)
     few = measure_contrastive(encoded, task, first, 0.05)
-    assert few["keys"] == everything["keys"][:3] and few["sizes"] == [3]
+    assert few["keys"] == everything["keys"][:3]
     rng = np.random.default_rng(0)
     cosines, names = rng.uniform(-1, 1, (20, 20)), [f"page-{number:02d}" for number in range(20)]
-    found = retrieval._contrastive(cosines, names, [{name} for name in names], 0.1)
+    found = retrieval._contrastive(cosines, names, 0.1)
     assert list(found["by_size"]) == ["8", "16", "20"]
     for size, loss in found["by_size"].items():
         logits = torch.tensor(cosines[: int(size), : int(size)] / 0.1)
