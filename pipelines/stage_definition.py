@@ -84,8 +84,13 @@ NOT_OF_RETRIEVAL = tuple(
     for setting in dataclasses.fields(RefineConfig)
     if setting.name not in ("temperature", "batch_size", "same_document_negatives")
 )
+# How shards are read. How they were written enters a fingerprint by their digest.
+_SHARDS = tuple(
+    f"data_prep.{module}"
+    for module in ("config", "errors", "open_shards", "order", "packing", "queries", "shards")
+)
 # Every stage that holds a model opens shards, builds token sequences and reads a job.
-_COMMON = ("data_prep", "stages.backbone", "stages.train")
+_COMMON = (*_SHARDS, "stages.backbone", "stages.train")
 
 STAGES: Mapping[str, StageDefinition] = {
     stage.name: stage
@@ -180,7 +185,7 @@ STAGES: Mapping[str, StageDefinition] = {
             module="stages.law",
             recipe_parts=("name", "documents", "backbone", "pretrain", "refine", "evaluate", "law"),
             not_used=LOCATION,
-            packages=("data_prep", "stages.law", "stages.train.job"),
+            packages=(*_SHARDS, "stages.law", "stages.train.job"),
             libraries=("scipy", "matplotlib", "jinja2", "rapidfuzz"),
         ),
     )
