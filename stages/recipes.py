@@ -162,15 +162,12 @@ class EvaluateConfig:
     generation_samples: int
     decoded_samples: int
     batch_size: int = 64
-    bootstrap_resamples: int = 1000
-    confidence: float = 0.95
     neighbours: int = 10
     geometry_samples: int = 300
     critic_candidates: int = 128
     """N of the bound, at most: so many texts are scored under as many page images."""
     examples: int = 100
     """Queries that keep their best samples; the report chooses from them."""
-    seed: int = 0
     fit_samples: int = 1000
     """Training samples that whitening and the linear projection are fitted on, chosen by digest of key."""
     projection_steps: int = 300
@@ -207,6 +204,9 @@ class LawConfig:
     ceiling_margin: float = 0.02
     """nDCG@10 by which a fitted ceiling may lie above the highest measured budget and still count as seen."""
     minimum_queries: int = 100
+    minimum_documents: int = 5
+    """That the queries come from. From so many on whole documents are resampled; with fewer, queries one by
+    one, whose intervals are too narrow for a verdict."""
     minimum_doses: int = 4
     minimum_seeds: int = 2
     bootstrap_resamples: int = 4000
