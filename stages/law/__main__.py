@@ -3,8 +3,8 @@
     python -m stages.law JOB.json
 
 Reads the committed cells named in the job, of a sweep with its laboratory (critics, controls, ceilings), and
-commits one output: verdict.json, report.html, evidence.json, and figures/ with each figure's picture and
-its data as CSV and JSON. Needs no torch and no network.
+commits one output: verdict.json, report.html, and figures/ with each figure's picture and its data as CSV and
+JSON. Needs no torch and no network.
 """
 
 import csv
@@ -24,7 +24,6 @@ from data_prep.shards import ShardSource
 from infra.fingerprint import code_version
 from infra.process import MetricsFile, watch_parent
 from infra.store import Committed, LocalStore
-from stages.law.cells import select
 from stages.law.evidence import cells_of_the_law, read_evidence
 from stages.law.figures import draw_figures, figure_data
 from stages.law.read_laboratory import read_laboratory
@@ -64,16 +63,17 @@ def main(job_path: Path) -> None:
     sources = dict(job.inputs)
     read = {stage: _read_cells(job.store, stage, cells, sources) for stage, cells in cell["cells"].items()}
     thresholds, steps = job.recipe.law, job.recipe.refine.steps
-    # Of a sweep the law itself judges the target's pages after the recipe's CL; the rest is the laboratory's.
-    generation = select(read["generation"], arm=None)
-    retrieval = cells_of_the_law(read["retrieval"], steps)
+    generation, retrieval = cells_of_the_law(read["generation"], read["retrieval"], steps)
     report_progress(1, "reading the evidence", {})
 
     item = "passage" if job.recipe.documents.unit == "block" else "page"
-    evidence = read_evidence(generation, retrieval, item, steps)
-    laboratory = (
-        read_laboratory(read, primary_arm=thresholds.primary_arm, steps=steps) if "critic" in read else None
-    )
+    documents = thresholds.minimum_documents
+    evidence = read_evidence(generation, retrieval, minimum_documents=documents, item=item)
+    laboratory = None
+    if "critic" in read:
+        laboratory = read_laboratory(
+            read, primary_arm=thresholds.primary_arm, steps=steps, minimum_documents=documents
+        )
     verdict = judge(evidence, thresholds, laboratory)
     report_progress(2, "judging", _headline(verdict))
 
@@ -108,7 +108,7 @@ def main(job_path: Path) -> None:
         )
     )
     with job.store.attempt("law", cell["fingerprint"]) as attempt:
-        _write(attempt.path, verdict, evidence.to_json(), page)
+        _write(attempt.path, verdict, page)
         _write_figures(attempt.path / "figures", figures, data)
         attempt.commit(
             inputs={name: source.manifest.content_digest for name, source in sources.items()},
@@ -179,9 +179,8 @@ def _provenance(job: Job, cell: dict) -> dict[str, str]:
     }
 
 
-def _write(folder: Path, verdict: Verdict, evidence: dict, page: str) -> None:
-    _dump(folder / "verdict.json", verdict.to_json(), indent=1)
-    _dump(folder / "evidence.json", evidence)
+def _write(folder: Path, verdict: Verdict, page: str) -> None:
+    _dump(folder / "verdict.json", verdict.to_json())
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -193,15 +192,15 @@ def _write_figures(
     for name, png in figures.items():
         (folder / f"{name}.png").write_bytes(png)
     for name, rows in data.items():
-        _dump(folder / f"{name}.json", rows, indent=1)
+        _dump(folder / f"{name}.json", rows)
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
 
 
-def _dump(path: Path, content: Any, indent: int | None = None) -> None:
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent)
+def _dump(path: Path, content: Any) -> None:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
 
 

@@ -6,7 +6,6 @@ people quote: `L_cl >= L_gen`, an embedding never discriminates better than the 
 nobody has proven it. Candidates are resampled one by one: the critic does not name their documents.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,8 @@ from stages.law.laboratory import Bound, CriticReading, Laboratory
 from stages.law.statistics import Bootstrap, Estimate, mean_over_queries, paired_difference, spearman
 
 HELD, BROKEN, OPEN = "held", "did not hold", "open"
+SURE = 0.001
+"""Nats: below it a critic errs at no candidate."""
 _FEWEST_DOSES = 3  # below it a rank correlation says nothing
 
 
@@ -27,7 +28,6 @@ class BoundReading:
         pages, dose: the checkpoint. kind: "text" (the pages' own) or "query".
         candidates: N.
         generative, contrastive: `L_gen(N)` before CL and `L_cl(N)` after it.
-        information: `I_N = log N - L_gen(N)`, never above log N.
         slack: of the general form of the bound.
         guarantee: `L_gen + slack - L_cl`: not negative where the guarantee held.
         ceiling: `L_cl - L_gen`: not negative where the ceiling held.
@@ -40,7 +40,6 @@ class BoundReading:
     candidates: int
     generative: Estimate
     contrastive: Estimate
-    information: Estimate
     slack: float
     guarantee: Estimate
     ceiling: Estimate
@@ -67,38 +66,35 @@ def generative_order(
 ) -> dict[str, Estimate]:
     """Kind -> Spearman of the critic's discrimination (`-L_gen(N)`) with nDCG@10 after CL, over doses.
 
-    Empty where fewer than three doses have a critic.
+    Empty where fewer than three doses have a critic. A kind is left out where the critic is sure (`SURE`) at
+    two doses or more: their order is that of rounding.
     """
     doses = [dose for dose in evidence.doses if ("target", dose) in laboratory.critics]
     if len(doses) < _FEWEST_DOSES:
         return {}
+    critics = [laboratory.critics["target", dose] for dose in doses]
+    losses = {
+        kind: np.array([critic.bounds[kind].generative.mean() for critic in critics])
+        for kind in critics[0].bounds
+    }
     scores = np.stack([evidence.scores(dose, primary_arm) for dose in doses])
     return {
-        kind: spearman(
-            np.array([-laboratory.critics["target", dose].bounds[kind].generative.mean() for dose in doses]),
-            scores,
-            how,
-            evidence.documents,
-        )
-        for kind in laboratory.critics["target", doses[0]].bounds
+        kind: spearman(-of_kind, scores, how, evidence.documents)
+        for kind, of_kind in losses.items()
+        if (of_kind < SURE).sum() < 2
     }
 
 
 def _read(
     pages: str, dose: int, kind: str, bound: Bound, critic: CriticReading, how: Bootstrap
 ) -> BoundReading:
-    generative = mean_over_queries(bound.generative[None], how)
-    chance = math.log(len(bound.generative))
     return BoundReading(
         pages=pages,
         dose=dose,
         kind=kind,
         candidates=len(bound.generative),
-        generative=generative,
+        generative=mean_over_queries(bound.generative[None], how),
         contrastive=mean_over_queries(bound.contrastive, how),
-        information=Estimate(
-            value=chance - generative.value, low=chance - generative.high, high=chance - generative.low
-        ),
         slack=bound.slack,
         guarantee=paired_difference(bound.generative[None] + bound.slack, bound.contrastive, how),
         ceiling=paired_difference(bound.contrastive, bound.generative[None], how),

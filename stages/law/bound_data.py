@@ -6,9 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.law.bound import BoundReading, held_or_not
+from stages.law.comparisons import bootstrap
 from stages.law.figure_data import PAGES
 from stages.law.figure_style import Row, columns
 from stages.law.laboratory import Laboratory
+from stages.law.statistics import ratio_of_sums
 from stages.law.verdict import Verdict
 
 _FITTED_POINTS = 61
@@ -55,13 +57,17 @@ def bound_by_size_rows(laboratory: Laboratory) -> list[Row]:
 
 def critic_rows(verdict: Verdict, laboratory: Laboratory) -> list[Row]:
     """What the critic knows of a page's text, and retrieval by likelihood beside that by cosine after CL."""
+    how = bootstrap(verdict.thresholds)
+    known = {
+        place: ratio_of_sums(critic.nats_saved, critic.bytes, how)
+        for place, critic in laboratory.critics.items()
+    }
     return [
         {
             "kind": one.kind,
             "pages": PAGES[one.pages],
             "dose": one.dose,
-            "nats_per_byte": laboratory.critics[one.pages, one.dose].nats_per_byte,
-            **columns("information", one.information),
+            **columns("nats_per_byte", known[one.pages, one.dose]),
             **columns("critic_ndcg@10", one.critic_ndcg),
             **columns("embedding_ndcg@10", one.embedding_ndcg),
         }

@@ -1,7 +1,7 @@
 """Cells: the contents of the JSON files that the stages committed, chosen by where they stand in a sweep.
 
-A cell's place is (pages, dose, arm, seed, steps, split). Files of a plain run name fewer of them: there
-`pages` is "target", `split` is "test", and CL has the recipe's number of steps.
+A cell's place is (pages, dose, arm, seed, steps) and, where it was searched, split. `pages` is what CGP was
+trained on: "target", "shuffled" or "unrelated".
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,22 +17,13 @@ class EvidenceError(ValueError):
     """The cells of a run do not belong together; the message names the cell and what to do."""
 
 
-def select(
-    cells: Iterable[dict], *, pages: str = "target", split: str = "test", **place: object
-) -> list[dict]:
-    """Cells of these pages and this split whose other fields equal `place` (absent fields are None)."""
+def select(cells: Iterable[dict], *, pages: str = "target", **place: object) -> list[dict]:
+    """Cells of these pages whose other fields equal `place`."""
     return [
         cell
         for cell in cells
-        if pages_of(cell) == pages
-        and cell.get("split", "test") == split
-        and all(cell.get(name) == value for name, value in place.items())
+        if cell["pages"] == pages and all(cell[name] == value for name, value in place.items())
     ]
-
-
-def pages_of(cell: dict) -> str:
-    """What CGP was trained on: "target", "shuffled" or "unrelated"."""
-    return cell.get("pages", "target")
 
 
 def is_laboratory_arm(arm: str | None) -> bool:
@@ -43,6 +34,15 @@ def is_laboratory_arm(arm: str | None) -> bool:
 def per_query(scores: dict) -> dict[str, np.ndarray]:
     """Metric -> ``[queries]`` of one direction of a retrieval.json."""
     return {metric: np.array(scores["per_query"][metric], dtype=np.float64) for metric in METRICS}
+
+
+def documents_of(cell: dict, minimum: int) -> np.ndarray | None:
+    """``[queries]``, the document of each query of a retrieval.json; None for fewer documents than `minimum`.
+
+    So few cannot be resampled: one document would give an interval of width zero.
+    """
+    documents = np.array(cell["query_documents"])
+    return documents if len(np.unique(documents)) >= minimum else None
 
 
 def check_same_queries(retrieval: Sequence[dict]) -> None:
@@ -58,6 +58,6 @@ def check_same_queries(retrieval: Sequence[dict]) -> None:
 
 def name_of(cell: dict) -> str:
     """A cell in words, for errors."""
-    pages = "" if pages_of(cell) == "target" else f", {pages_of(cell)} pages"
-    steps = f", {cell['steps']} steps" if cell.get("steps") else ""
+    pages = "" if cell["pages"] == "target" else f", {cell['pages']} pages"
+    steps = f", {cell['steps']} steps" if cell["steps"] else ""
     return f"retrieval at dose {cell['dose']}{pages}, {cell['arm'] or BEFORE_CL}{steps}, seed {cell['seed']}"

@@ -25,7 +25,8 @@ class Check:
 class Findings:
     """The evidence with everything computed from it.
 
-    ``size`` are the conditions without which there is no verdict at all (queries, doses, seeds);
+    ``size`` are the conditions without which there is no verdict at all (queries, documents, doses,
+    seeds);
     ``conditions`` are those of the law, by name: generation, effect, order, chance; of a sweep also
     shuffled, unrelated, compute, grounding. ``controls`` is None for a run without a laboratory.
     """
@@ -79,6 +80,12 @@ def _size(evidence: Evidence, thresholds: LawConfig) -> tuple[Check, ...]:
     seeds = len(evidence.seeds[thresholds.primary_arm])
     counts = (
         ("queries", "Enough held-out queries?", evidence.queries, thresholds.minimum_queries),
+        (
+            "test documents",
+            "From enough documents to resample these?",
+            evidence.query_documents,
+            thresholds.minimum_documents,
+        ),
         ("doses", "Enough doses, dose 0 included?", len(evidence.doses), thresholds.minimum_doses),
         ("seeds", "Enough repeats of contrastive learning?", seeds, thresholds.minimum_seeds),
     )

@@ -140,7 +140,7 @@ def bootstrap(thresholds: LawConfig) -> Bootstrap:
 
 def _comparable(evidence: Evidence, dose: int, arm: str, primary: str) -> bool:
     return (dose, arm) in evidence.cells and (
-        len(evidence.seeds[arm]) == len(evidence.seeds[primary]) or len(evidence.seeds[arm]) == 1
+        evidence.seeds[arm] == evidence.seeds[primary] or len(evidence.seeds[arm]) == 1
     )
 
 

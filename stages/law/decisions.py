@@ -100,7 +100,9 @@ def _missing(findings: Findings) -> str:
     compared, threshold = findings.compared, findings.thresholds.minimum_effect
     few = [f"{c.required} {c.name} (there are {c.measured})" for c in findings.size if not c.passed]
     if few:
-        return f"The test is too small: it needs {' and '.join(few)}."
+        shared = findings.evidence.query_documents < findings.thresholds.minimum_documents
+        add = " Add documents: the split gives the test a share of them." if shared else ""
+        return f"The test is too small: it needs {' and '.join(few)}.{add}"
     if not findings.conditions["generation"].passed:
         return (
             "Pretraining did not improve reading enough to test the law "

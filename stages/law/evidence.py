@@ -10,13 +10,13 @@ from stages.law.cells import (
     METRICS,
     EvidenceError,
     check_same_queries,
+    documents_of,
     is_laboratory_arm,
     name_of,
     per_query,
     select,
 )
 
-MINIMUM_DOCUMENTS = 10
 DIRECTIONS = ("query_to_image", "query_to_text", "text_to_image")
 _PER_BLOCK = ("nats", "bytes", "tokens", "correct")
 _PER_DECODED_BLOCK = ("edits", "characters")
@@ -61,8 +61,8 @@ class Evidence:
         baselines: "random" and "bm25" -> metric -> ``[queries]``, for queries against images.
         corpus_size, corpus_pages, corpus_documents: the samples that were searched, and where they are from.
         item: what a sample is: "page", or "passage" where pages were cut up.
-        documents: ``[queries]``, the document of each query; None where the cells do not name it or name
-            fewer than ten, which are too few to resample: one document would give an interval of width zero.
+        query_documents: how many documents the queries come from.
+        documents: ``[queries]``, the document of each query; None where they are too few to be resampled.
     """
 
     doses: tuple[int, ...]
@@ -75,6 +75,7 @@ class Evidence:
     corpus_size: int
     corpus_pages: int
     corpus_documents: int
+    query_documents: int
     item: str = "page"
     documents: np.ndarray | None = None
 
@@ -106,58 +107,44 @@ class Evidence:
             )
         return np.stack([self.cells[dose, arm][direction, metric] for dose in self.doses])
 
-    def to_json(self) -> dict:
-        """Return plain lists, enough to judge again with other thresholds."""
-        return {
-            "doses": list(self.doses),
-            "seeds": {arm: list(seeds) for arm, seeds in self.seeds.items()},
-            "queries": self.queries,
-            "corpus_size": self.corpus_size,
-            "corpus_pages": self.corpus_pages,
-            "corpus_documents": self.corpus_documents,
-            "item": self.item,
-            "generation": [
-                {"dose": dose, "target": _reading_json(target), "base": _reading_json(base)}
-                for dose, target, base in zip(self.doses, self.target, self.base, strict=True)
-            ],
-            "retrieval": [
-                {
-                    "dose": dose,
-                    "arm": arm,
-                    "direction": direction,
-                    "metric": metric,
-                    "scores": scores.tolist(),
-                }
-                for (dose, arm), metrics in sorted(self.cells.items())
-                for (direction, metric), scores in metrics.items()
-            ],
-            "baselines": {
-                n: {m: values.tolist() for m, values in b.items()} for n, b in self.baselines.items()
-            },
-        }
+
+def cells_of_the_law(
+    generation: Sequence[dict], retrieval: Sequence[dict], steps: int
+) -> tuple[list[dict], list[dict]]:
+    """What the law itself is judged on, of all cells: generation before CL, and retrieval.
+
+    CGP on the target's pages, searched on the test split before CL or after `steps` CL steps;
+    stages/law/read_laboratory.py reads the others.
+    """
+    searched = [
+        cell
+        for cell in select(retrieval, split="test")
+        if cell["steps"] in (None, steps) and not is_laboratory_arm(cell["arm"])
+    ]
+    return select(generation, arm=None), searched
 
 
 def read_evidence(
-    generation: Sequence[dict], retrieval: Sequence[dict], item: str = "page", steps: int | None = None
+    generation: Sequence[dict], retrieval: Sequence[dict], *, minimum_documents: int, item: str = "page"
 ) -> Evidence:
-    """Build evidence from the contents of generation.json and retrieval.json files.
+    """Build evidence from the contents of generation.json and retrieval.json, the law's own cells alone.
 
-    Of a sweep's cells only those of the target's pages on the test split belong here, before CL or after
-    ``steps`` CL steps (None: every arm has one number of steps); stages/law/read_laboratory.py reads the
-    others. ``item``: what a sample is called, "page" or "passage".
+    ``minimum_documents``: from how many on whole documents are resampled. ``item``: what a sample is
+    called, "page" or "passage".
 
     Raises:
-        EvidenceError: a dose is missing, repeated or without its other half; queries or corpora differ
-            between cells; seeds differ between doses of an arm.
+        EvidenceError: a dose is missing, repeated or without its other half; queries, corpora or the texts
+            that were read differ between cells; seeds differ between doses of an arm.
     """
-    generation = select(generation, arm=None)
-    retrieval = cells_of_the_law(retrieval, steps)
+    if not retrieval:
+        raise EvidenceError("no retrieval cells; run the retrieval stage first.")
     by_dose = {cell["dose"]: cell for cell in generation}
     doses = tuple(sorted(by_dose))
     if len(by_dose) != len(generation) or 0 not in by_dose:
         raise EvidenceError(
             f"generation cells have doses {[c['dose'] for c in generation]}; need each once, and 0."
         )
+    _check_same_blocks([by_dose[dose] for dose in doses])
     check_same_queries(retrieval)
     grouped = _by_dose_and_arm(retrieval)
     unknown = sorted({dose for dose, _ in grouped} ^ set(doses))
@@ -177,14 +164,22 @@ def read_evidence(
         corpus_size=first["corpus_size"],
         corpus_pages=first["corpus_pages"],
         corpus_documents=first["corpus_documents"],
+        query_documents=len(set(first["query_documents"])),
         item=item,
-        documents=_documents(first),
+        documents=documents_of(first, minimum_documents),
     )
 
 
-def _documents(cell: dict) -> np.ndarray | None:
-    documents = np.array(cell.get("query_documents", []))
-    return documents if len(np.unique(documents)) >= MINIMUM_DOCUMENTS else None
+def _check_same_blocks(generation: Sequence[dict]) -> None:
+    """Losses are paired block by block, so every dose must have read the same blocks in one order."""
+    for corpus in ("target", "base"):
+        blocks = [[block["key"] for block in cell["corpora"][corpus]["per_block"]] for cell in generation]
+        for cell, keys in zip(generation, blocks, strict=True):
+            if keys != blocks[0]:
+                raise EvidenceError(
+                    f"generation at dose {cell['dose']} was measured on other {corpus} samples than at dose "
+                    f"{generation[0]['dose']}; evaluate all doses on one test split."
+                )
 
 
 def _reading(corpus: dict) -> Reading:
@@ -193,22 +188,6 @@ def _reading(corpus: dict) -> Reading:
         **{name: [block[name] for block in corpus["per_decoded_block"]] for name in _PER_DECODED_BLOCK},
     }
     return Reading(**{name: np.array(values, dtype=np.float64) for name, values in columns.items()})
-
-
-def _reading_json(reading: Reading) -> dict:
-    return {name: values.tolist() for name, values in vars(reading).items()}
-
-
-def cells_of_the_law(retrieval: Sequence[dict], steps: int | None) -> list[dict]:
-    """The retrieval cells that `read_evidence` takes. Raises EvidenceError where there is none."""
-    found = [
-        cell
-        for cell in select(retrieval)
-        if (steps is None or cell.get("steps") in (None, steps)) and not is_laboratory_arm(cell["arm"])
-    ]
-    if not found:
-        raise EvidenceError("no retrieval cells; run the retrieval stage first.")
-    return found
 
 
 def _by_dose_and_arm(retrieval: Sequence[dict]) -> dict[tuple[int, str], list[dict]]:

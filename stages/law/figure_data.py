@@ -78,7 +78,7 @@ def generation_rows(verdict: Verdict) -> list[Row]:
 def geometry_rows(retrieval: Sequence[dict], primary_arm: str) -> list[Row]:
     """Geometry by layer of every dose, before CL and after the primary arm's; means over its seeds.
 
-    A measure is None where it does not exist: a layer of identical vectors, a run that did not measure it.
+    A measure is None where it does not exist: a layer of identical vectors.
     Empty where the corpus is smaller than a neighbourhood, or every layer is of identical vectors.
     """
     if not all(cell["geometry"] for cell in retrieval):
@@ -86,7 +86,7 @@ def geometry_rows(retrieval: Sequence[dict], primary_arm: str) -> list[Row]:
     chance = retrieval[0]["chance_mutual_knn"]
     rows = [
         {"series": arm_name(arm), "dose": dose, "layer": layer["layer"], "seeds": layer["seeds"]}
-        | {name: None if np.isnan(layer.get(name, np.nan)) else layer[name] for name in GEOMETRY}
+        | {name: None if np.isnan(layer[name]) else layer[name] for name in GEOMETRY}
         | {"chance_mutual_knn": chance}
         for arm in (BEFORE_CL, primary_arm)
         for (dose, of_arm), layers in sorted(mean_geometry(retrieval).items())

@@ -36,13 +36,15 @@ class CriticReading:
 
     Attributes:
         bounds: "text" and "query" -> the bound, for texts of the pages and for queries.
-        nats_per_byte: information of the page images about their texts, against a blank page.
+        nats_saved: ``[N]`` by how much a page's image makes its text less surprising than a blank page does.
+        bytes: ``[N]`` of these texts, UTF-8.
         retrieval: "text" and "query" -> the critic's own nDCG@10 among the N images ``[N]``.
         embedding_retrieval: the same of the embeddings after CL, among the same images ``[seeds, N]``.
     """
 
     bounds: dict[str, Bound]
-    nats_per_byte: float
+    nats_saved: np.ndarray
+    bytes: np.ndarray
     retrieval: dict[str, np.ndarray]
     embedding_retrieval: dict[str, np.ndarray]
 
@@ -64,11 +66,11 @@ class BudgetCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterReading:
-    """One refinement at the highest dose: its size, how far it moved the weights, what it changed.
+    """One refinement at the highest dose with the first seed: its size, what it changed.
 
     Attributes:
         weight_change: Frobenius norm of all changed weights' difference.
-        ndcg: mean nDCG@10 of query -> image.
+        scores: nDCG@10 of query -> image ``[1, queries]``.
         nats_before, nats_after: generative loss of the target language, nats per byte, before and after CL.
     """
 
@@ -76,7 +78,7 @@ class AdapterReading:
     rank: int
     alpha: int
     weight_change: float
-    ndcg: float
+    scores: np.ndarray
     nats_before: float
     nats_after: float
 
@@ -86,6 +88,7 @@ class OtherTest:
     """Documents that nothing was trained on, searched by dose 0 and by the highest dose after CL.
 
     `scores`: dose -> nDCG@10 of query -> image ``[seeds, queries]``; baselines are means of nDCG@10.
+    `documents`: ``[queries]``, the document of each query; None where they are too few to be resampled.
     """
 
     name: str
@@ -94,6 +97,7 @@ class OtherTest:
     scores: dict[int, np.ndarray]
     random: float
     bm25: float
+    documents: np.ndarray | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,7 @@ def laboratory_rows(verdict: Verdict, evidence: Evidence, laboratory: Laboratory
         "controls": control_rows(verdict, laboratory),
         "pretraining_pages": pretraining_pages_rows(verdict, evidence, laboratory, mean),
         "baselines": baseline_rows(verdict, evidence, mean),
-        "adapters": adapter_rows(verdict, laboratory),
+        "adapters": adapter_rows(verdict, laboratory, mean),
         "other_tests": [row for test in laboratory.other_tests for row in other_test_rows(test, how)],
     }
 
@@ -128,7 +128,9 @@ def baseline_rows(verdict: Verdict, evidence: Evidence, mean: Callable[[np.ndarr
     ]
 
 
-def adapter_rows(verdict: Verdict, laboratory: Laboratory) -> list[Row]:
+def adapter_rows(
+    verdict: Verdict, laboratory: Laboratory, mean: Callable[[np.ndarray], Estimate]
+) -> list[Row]:
     """LoRA rank and alpha at the highest dose: how far the weights moved, what they gained and lost."""
     return [
         {
@@ -137,7 +139,7 @@ def adapter_rows(verdict: Verdict, laboratory: Laboratory) -> list[Row]:
             "alpha": one.alpha,
             "primary": one.name == verdict.thresholds.primary_arm,
             "weight_change": one.weight_change,
-            "ndcg@10": one.ndcg,
+            **columns("ndcg@10", mean(one.scores)),
             "nats_per_byte_before": one.nats_before,
             "nats_per_byte_after": one.nats_after,
             "drift": one.nats_after / one.nats_before,
@@ -154,7 +156,7 @@ def other_test_rows(test: OtherTest, how: Bootstrap) -> list[Row]:
             "queries": test.queries,
             "corpus_size": test.corpus_size,
             "dose": dose,
-            **columns("ndcg@10", mean_over_queries(scores, how)),
+            **columns("ndcg@10", mean_over_queries(scores, how, test.documents)),
             "random": test.random,
             "bm25": test.bm25,
         }

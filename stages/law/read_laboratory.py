@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.law.cells import EvidenceError, check_same_queries, name_of, pages_of, per_query, select
+from stages.law.cells import (
+    EvidenceError,
+    check_same_queries,
+    documents_of,
+    name_of,
+    per_query,
+    select,
+)
 from stages.law.laboratory import (
     AdapterReading,
     Bound,
@@ -26,35 +33,38 @@ Cells = Mapping[str, Sequence[dict]]
 """Stage -> contents of its JSON files: generation, retrieval, critic, and refine (training.json)."""
 
 
-def read_laboratory(cells: Cells, *, primary_arm: str, steps: int) -> Laboratory:
+def read_laboratory(cells: Cells, *, primary_arm: str, steps: int, minimum_documents: int) -> Laboratory:
     """Build the laboratory from every cell of a sweep.
 
-    ``primary_arm`` and ``steps`` name the CL that the law is judged on.
+    ``primary_arm`` and ``steps`` name the CL that the law is judged on; ``minimum_documents``: from how many
+    on whole documents of another test set are resampled.
 
     Raises:
         EvidenceError: a control, the equal-compute arm, or the other half of a pair of cells is missing;
             seeds, queries or candidates differ between cells that are compared.
     """
-    test = select(cells["retrieval"], arm=primary_arm, steps=steps)
-    if not test:
+    own = select(cells["retrieval"], split="test", arm=primary_arm, steps=steps)
+    if not own:
         raise EvidenceError(f"no retrieval of {primary_arm} CL after {steps} steps; run these cells.")
     reader = _Reader(
         retrieval=cells["retrieval"],
+        test=[cell for cell in cells["retrieval"] if cell["split"] == "test"],
         trainings=cells["refine"],
         generation=cells["generation"],
         arm=primary_arm,
         steps=steps,
-        first=test[0],
-        seeds=tuple(sorted(cell["seed"] for cell in _at(test, test[0]["dose"]))),
+        minimum_documents=minimum_documents,
+        first=own[0],
+        seeds=tuple(sorted(cell["seed"] for cell in _at(own, own[0]["dose"]))),
     )
-    top = max(cell["dose"] for cell in test)
+    top = max(cell["dose"] for cell in own)
     equal, equal_steps = reader.equal_compute()
     return Laboratory(
         controls={pages: reader.control(pages, top) for pages in CONTROLS},
         equal_compute=equal,
         equal_compute_steps=equal_steps,
-        critics={(pages_of(cell), cell["dose"]): reader.critic(cell) for cell in cells["critic"]},
-        ceilings={dose: reader.ceiling(dose) for dose in sorted({cell["dose"] for cell in test})},
+        critics={(cell["pages"], cell["dose"]): reader.critic(cell) for cell in cells["critic"]},
+        ceilings={dose: reader.ceiling(dose) for dose in sorted({cell["dose"] for cell in own})},
         adapters=reader.adapters(top),
         other_tests=reader.other_tests(),
     )
@@ -62,18 +72,23 @@ def read_laboratory(cells: Cells, *, primary_arm: str, steps: int) -> Laboratory
 
 @dataclass(frozen=True, kw_only=True)
 class _Reader:
-    """The cells of a sweep, with the primary CL, its queries and its seeds: what every comparison shares."""
+    """The cells of a sweep, with the primary CL, its queries and its seeds: what every comparison shares.
+
+    `test`: those of `retrieval` that searched the law's own test split.
+    """
 
     retrieval: Sequence[dict]
+    test: Sequence[dict]
     trainings: Sequence[dict]
     generation: Sequence[dict]
     arm: str
     steps: int
+    minimum_documents: int
     first: dict
     seeds: tuple[int, ...]
 
     def control(self, pages: str, top: int) -> dict[int, Scores]:
-        found = select(self.retrieval, pages=pages, arm=self.arm, steps=self.steps)
+        found = select(self.test, pages=pages, arm=self.arm, steps=self.steps)
         if top not in {cell["dose"] for cell in found}:
             raise EvidenceError(
                 f"no retrieval after CGP on {pages} pages at dose {top}; run this control first."
@@ -81,7 +96,7 @@ class _Reader:
         return {dose: self.scores(_at(found, dose)) for dose in sorted({cell["dose"] for cell in found})}
 
     def equal_compute(self) -> tuple[Scores, int]:
-        found = select(self.retrieval, arm=EQUAL_COMPUTE, dose=0)
+        found = select(self.test, arm=EQUAL_COMPUTE, dose=0)
         steps = {cell["steps"] for cell in found}
         if len(steps) != 1:
             raise EvidenceError(
@@ -105,20 +120,19 @@ class _Reader:
 
     def critic(self, cell: dict) -> CriticReading:
         """A critic with the embeddings that the primary CL made of the same checkpoint."""
-        pages, dose = pages_of(cell), cell["dose"]
-        found = select(self.retrieval, pages=pages, dose=dose, arm=self.arm, steps=self.steps)
+        pages, dose = cell["pages"], cell["dose"]
+        found = select(self.test, pages=pages, dose=dose, arm=self.arm, steps=self.steps)
         embeddings = [retrieval["contrastive"] for retrieval in self.same_seeds(found)]
-        candidates = {len(measured[kind]["losses"]) for measured in embeddings for kind in KINDS}
-        if candidates != {len(cell["keys"])}:
+        if any(measured["keys"] != cell["keys"] for measured in embeddings):
             raise EvidenceError(
-                f"the critic at dose {dose}, {pages} pages has {len(cell['keys'])} candidates, "
-                f"the embeddings {sorted(candidates)}; evaluate both with one number of critic candidates."
+                f"the critic at dose {dose}, {pages} pages and the embeddings after {self.arm} CL have other "
+                "candidates; evaluate both on one test split with one number of critic candidates."
             )
         text = cell["text"]
-        information = np.subtract(text["nats_blank"], text["nats"]).sum() / np.sum(text["bytes"])
         return CriticReading(
             bounds={kind: _bound(cell[kind], [measured[kind] for measured in embeddings]) for kind in KINDS},
-            nats_per_byte=float(information),
+            nats_saved=np.subtract(text["nats_blank"], text["nats"]),
+            bytes=np.array(text["bytes"], dtype=np.float64),
             retrieval={kind: np.array(cell[kind]["scores"]["per_query"]["ndcg@10"]) for kind in KINDS},
             embedding_retrieval={
                 kind: np.array([measured[kind]["ndcg@10"] for measured in embeddings]) for kind in KINDS
@@ -130,18 +144,14 @@ class _Reader:
         validation = self.validation(dose)
         chosen = best_learning_rate(validation)
         arms = {arm for arm in self.rate_arms(dose) if self.learning_rate(arm, dose) == chosen}
-        of_rate = (cell for cell in select(self.retrieval, dose=dose) if cell["arm"] in arms)
+        of_rate = (cell for cell in select(self.test, dose=dose) if cell["arm"] in arms)
         # The recipe's own rate may have run under two names: the same training.
         found = list({(cell["steps"], cell["seed"]): cell for cell in of_rate}.values())
         if not found:
             raise EvidenceError(f"dose {dose}, learning rate {chosen:g}: no retrieval on the test documents.")
         check_same_queries([self.first, *found])
         budgets = sorted({cell["steps"] for cell in found})
-        scores = {steps: _ndcg([c for c in found if c["steps"] == steps]) for steps in budgets}
-        if len({values.shape for values in scores.values()}) != 1:
-            raise EvidenceError(
-                f"dose {dose}, learning rate {chosen:g}: budgets differ in seeds; run the same."
-            )
+        scores = {steps: _ndcg(self.same_seeds(select(found, steps=steps))) for steps in budgets}
         return BudgetCurve(scores=scores, learning_rate=chosen, validation=validation)
 
     def validation(self, dose: int) -> dict[float, float]:
@@ -174,25 +184,30 @@ class _Reader:
         return tuple(sorted(readings, key=lambda reading: (reading.rank, reading.alpha)))
 
     def adapter(self, arm: str, top: int) -> AdapterReading:
-        place = {"dose": top, "arm": arm, "steps": self.steps}
+        """One adapter with the first seed, the only one that every adapter has."""
+        place = {"dose": top, "arm": arm, "steps": self.steps, "seed": self.seeds[0]}
         trained = select(self.trainings, **place)
         after = select(self.generation, **place)
-        found = select(self.retrieval, **place)
+        found = select(self.test, **place)
         before = select(self.generation, dose=top, arm=None)
-        if not (after and found and before):
-            raise EvidenceError(f"{arm} CL at dose {top}: needs retrieval, and generation before and after.")
+        if not (trained and after and found and before):
+            raise EvidenceError(
+                f"{arm} CL at dose {top}, seed {self.seeds[0]}: needs training, retrieval, and generation "
+                "before and after."
+            )
+        check_same_queries([self.first, *found])
         return AdapterReading(
             name=arm,
             rank=trained[0]["lora_rank"],
             alpha=trained[0]["lora_alpha"],
-            weight_change=float(np.mean([cell["weight_change"] for cell in trained])),
-            ndcg=float(_ndcg(found).mean()),
-            nats_before=_nats_per_byte(before),
-            nats_after=_nats_per_byte(after),
+            weight_change=trained[0]["weight_change"],
+            scores=_ndcg(found),
+            nats_before=_nats_per_byte(before[0]),
+            nats_after=_nats_per_byte(after[0]),
         )
 
     def other_tests(self) -> tuple[OtherTest, ...]:
-        names = {cell.get("split", "test") for cell in self.retrieval} - {"test", "validation"}
+        names = {cell["split"] for cell in self.retrieval} - {"test", "validation"}
         return tuple(self.other_test(name) for name in sorted(names))
 
     def other_test(self, name: str) -> OtherTest:
@@ -211,6 +226,7 @@ class _Reader:
                 dose: _ndcg(self.same_seeds(_at(found, dose)))
                 for dose in sorted({cell["dose"] for cell in found})
             },
+            documents=documents_of(found[0], self.minimum_documents),
             **{kind: float(per_query(baselines[kind])["ndcg@10"].mean()) for kind in ("random", "bm25")},
         )
 
@@ -233,8 +249,8 @@ def _ndcg(cells: Sequence[dict], direction: str = "query_to_image") -> np.ndarra
     return np.stack([per_query(cell["directions"][direction])["ndcg@10"] for cell in ordered])
 
 
-def _nats_per_byte(cells: Sequence[dict]) -> float:
-    return float(np.mean([cell["corpora"]["target"]["nats_per_byte"] for cell in cells]))
+def _nats_per_byte(cell: dict) -> float:
+    return cell["corpora"]["target"]["nats_per_byte"]
 
 
 def _at(cells: Sequence[dict], dose: int) -> list[dict]:

@@ -142,6 +142,7 @@ def simulate(
         corpus_size=design.corpus,
         corpus_pages=design.corpus,
         corpus_documents=len(design.queries_of_documents),
+        query_documents=len(design.queries_of_documents),
         documents=design.documents,
     )
     laboratory = Laboratory(

@@ -14,7 +14,8 @@ def thresholds_in_words(thresholds: LawConfig) -> tuple[str, ...]:
     t = thresholds
     return (
         f"Judged on {t.primary_arm} CL, with {t.confidence:.0%} intervals, on {t.minimum_queries} or more "
-        f"queries, {t.minimum_doses} or more doses and {t.minimum_seeds} or more CL seeds.",
+        f"queries from {t.minimum_documents} or more documents, {t.minimum_doses} or more doses and "
+        f"{t.minimum_seeds} or more CL seeds.",
         f"Generation: nats per byte cut {t.minimum_generative_gain:g}× or more.",
         f"Effect: nDCG@10 gains {t.minimum_effect:+g} or more from dose 0 to the highest dose; an interval "
         'wholly below it is "not supported".',
@@ -67,8 +68,8 @@ def notes(findings: Findings) -> tuple[str, ...]:
         )
     if evidence.documents is None:
         found.append(
-            "The queries come from few or unnamed documents and were resampled one by one: the intervals are "
-            "narrower than for new documents. More test documents would make them honest."
+            "The queries come from few documents and were resampled one by one: the intervals are narrower "
+            "than for new documents. More test documents would make them honest."
         )
     found.append(_lexical(findings))
     found.append(_text_control(findings))

@@ -8,16 +8,24 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy.stats import norm
 
+from stages.law.evidence import cells_of_the_law, read_evidence
+from stages.recipes import LawConfig
+
 DOSES = (0, 300, 900, 2400)
 LOSSES = (4.1, 0.9, 0.42, 0.21)
+STEPS = 30
+LAW = LawConfig(bootstrap_resamples=400)
+
+
+def read_run(run):
+    """The evidence of a simulated run, read as the stage reads it."""
+    cells = cells_of_the_law(run.generation, run.retrieval, STEPS)
+    return read_evidence(*cells, minimum_documents=LAW.minimum_documents)
 
 
 def scores_json(values):
-    def summary(name):
-        return {"mean": float(values[name].mean()), "low": 0.0, "high": 1.0}
-
-    per_query = {name: column.tolist() for name, column in values.items()}
-    return {name: summary(name) for name in values} | {"per_query": per_query}
+    means = {name: float(column.mean()) for name, column in values.items()}
+    return {"means": means, "per_query": {name: column.tolist() for name, column in values.items()}}
 
 
 def from_ranks(ranks):
@@ -64,7 +72,7 @@ class Run:
 
         base = 0.08 + 0.02 * self.doses.index(dose)
         return {
-            "dose": dose,
+            "dose": dose, "pages": "target", "seed": None, "arm": None, "steps": None,
             "corpora": {"target": corpus(loss, min(0.95, loss / 4)), "base": corpus(base, base / 3)},
         }  # fmt: skip
 
@@ -78,10 +86,11 @@ class Run:
         ids = [f"q{i}" for i in range(self.queries)]
         layers = [
             {"layer": layer, "anisotropy_image": 0.8 - 0.1 * layer, "anisotropy_text": 0.7 - 0.1 * layer,
-             "mutual_knn": 0.03 + 0.02 * layer * (1 + self.doses.index(dose))}
+             "mutual_knn": 0.03 + 0.02 * layer * (1 + self.doses.index(dose)),
+             "cka": 0.1 + 0.05 * layer * (1 + self.doses.index(dose))}
             for layer in range(4)
         ]  # fmt: skip
-        layers[0] |= dict.fromkeys(("anisotropy_image", "anisotropy_text", "mutual_knn"))
+        layers[0] |= dict.fromkeys(("anisotropy_image", "anisotropy_text", "mutual_knn", "cka"))
         random = {
             name: np.full(self.queries, level)
             for name, level in zip(
@@ -91,7 +100,8 @@ class Run:
             )
         }
         return {
-            "dose": dose, "seed": seed, "arm": arm, "corpus_size": self.corpus, "query_ids": ids,
+            "dose": dose, "pages": "target", "seed": seed, "arm": arm, "steps": STEPS if arm else None,
+            "split": "test", "corpus_size": self.corpus, "query_ids": ids,
             "corpus_pages": self.corpus // 2, "corpus_documents": self.corpus // 4,
             "query_documents": [f"document-{i // 4}" for i in range(self.queries)],
             "directions": {

@@ -2,11 +2,19 @@
 
 import numpy as np
 
-from tests.unit.stages.law.conftest import Run, from_ranks, scores_json
+from stages.law.read_laboratory import read_laboratory
+from tests.unit.stages.law.conftest import LAW, STEPS, Run, from_ranks, scores_json
 
 BUDGETS = (5, 10, 30, 60)
-STEPS = 30
 CANDIDATES = 16
+KEYS = [f"k{i}" for i in range(CANDIDATES)]
+
+
+def read_sweep(sweep):
+    """The laboratory of a simulated sweep, read as the stage reads it."""
+    return read_laboratory(
+        sweep.cells, primary_arm="text-only", steps=STEPS, minimum_documents=LAW.minimum_documents
+    )
 
 
 class Sweep(Run):
@@ -50,7 +58,7 @@ class Sweep(Run):
             "by_size": {"8": losses[:8].mean(), "16": losses.mean()},
             "ndcg@10": self.rng.random(CANDIDATES).tolist(),
         }
-        contrastive = {"text": kind, "query": kind, "temperature": 0.05}
+        contrastive = {"keys": KEYS, "text": kind, "query": kind, "temperature": 0.05}
         return cell | {"pages": pages, "split": split, "steps": steps, "contrastive": contrastive}
 
     def add(self, arm, dose, seed, strength, **place):
@@ -86,19 +94,18 @@ class Sweep(Run):
         kind = {
             "losses": losses.tolist(),
             "by_size": {
-                "8": {"loss": losses[:8].mean(), "information": np.log(8) - losses[:8].mean()},
-                "16": {"loss": losses.mean(), "information": np.log(16) - losses.mean()},
+                "8": {"loss": losses[:8].mean()},
+                "16": {"loss": losses.mean()},
             },
             "slack": 0.02,
+            "scores": scores_json(from_ranks(1 + self.rng.binomial(CANDIDATES - 1, 0.05, CANDIDATES))),
+        }
+        of_text = {
             "nats": [10.0] * CANDIDATES,
             "nats_blank": [10.0 + 30 / (1 + loss)] * CANDIDATES,
             "bytes": [20] * CANDIDATES,
-            "scores": scores_json(from_ranks(1 + self.rng.binomial(CANDIDATES - 1, 0.05, CANDIDATES))),
         }
-        return {
-            "pages": pages, "dose": dose, "keys": [f"k{i}" for i in range(CANDIDATES)], "sizes": [8, 16],
-            "text": kind, "query": kind,
-        }  # fmt: skip
+        return {"pages": pages, "dose": dose, "keys": KEYS, "text": kind | of_text, "query": kind}
 
     def adapters(self, top):
         """Two sizes beside the primary one, first seed; generation after each, and after the primary."""

@@ -1,16 +1,13 @@
 """The two readings of the bound, against hand computations."""
 
-import math
-
 import numpy as np
 import pytest
 
 from stages.law.bound import BROKEN, HELD, OPEN, generative_order, held_or_not, read_bounds
-from stages.law.evidence import read_evidence
 from stages.law.laboratory import Bound, CriticReading
-from stages.law.read_laboratory import read_laboratory
 from stages.law.statistics import Bootstrap, Estimate
-from tests.unit.stages.law.simulated_sweep import STEPS, Sweep
+from tests.unit.stages.law.conftest import read_run
+from tests.unit.stages.law.simulated_sweep import Sweep, read_sweep
 
 HOW = Bootstrap(resamples=500)
 
@@ -24,7 +21,8 @@ class Critics:
         self.critics = {
             (pages, 100): CriticReading(
                 bounds={"query": bound},
-                nats_per_byte=1.0,
+                nats_saved=scores,
+                bytes=np.ones(len(generative)),
                 retrieval={"query": scores},
                 embedding_retrieval={"query": np.stack([scores, scores]) / 2},
             )
@@ -38,8 +36,6 @@ def test_numbers_are_means_and_paired_differences():
     assert (found.pages, found.dose, found.kind, found.candidates) == ("target", 100, "query", 40)
     assert found.generative.value == pytest.approx(generative.mean())
     assert found.contrastive.value == pytest.approx(contrastive.mean())
-    assert found.information.value == pytest.approx(math.log(40) - generative.mean())
-    assert found.information.low < found.information.value < found.information.high <= math.log(40)
     assert found.ceiling.value == pytest.approx(contrastive.mean() - generative.mean())
     assert found.guarantee.value == pytest.approx(generative.mean() + 0.1 - contrastive.mean())
     assert found.critic_ndcg.value == 0.5 and found.embedding_ndcg.value == 0.25
@@ -61,9 +57,13 @@ def test_readings_in_words(shift, guarantee, ceiling):
 
 def test_discrimination_is_ordered_with_retrieval():
     sweep = Sweep(strengths=(0.5, 0.9, 1.2, 1.6))
-    laboratory = read_laboratory(sweep.cells, primary_arm="text-only", steps=STEPS)
-    evidence = read_evidence(sweep.generation, sweep.retrieval, steps=STEPS)
+    laboratory, evidence = read_sweep(sweep), read_run(sweep)
     order = generative_order(evidence, laboratory, "text-only", HOW)
     assert order.keys() == {"text", "query"} and order["text"].value == 1.0
+    sure = laboratory.critics["target", 2400].bounds["text"].generative
+    sure *= 1e-6
+    assert generative_order(evidence, laboratory, "text-only", HOW).keys() == {"text", "query"}
+    laboratory.critics["target", 900].bounds["text"].generative[:] = sure  # which of two sure ones is surer?
+    assert generative_order(evidence, laboratory, "text-only", HOW).keys() == {"query"}
     del laboratory.critics["target", 300], laboratory.critics["target", 900]
     assert generative_order(evidence, laboratory, "text-only", HOW) == {}

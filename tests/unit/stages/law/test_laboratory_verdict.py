@@ -2,25 +2,21 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from stages.law.evidence import read_evidence
-from stages.law.read_laboratory import read_laboratory
 from stages.law.verdict import judge
 from stages.law.words import thresholds_in_words
-from stages.recipes import LawConfig
-from tests.unit.stages.law.conftest import from_ranks, scores_json
-from tests.unit.stages.law.simulated_sweep import STEPS, Sweep
+from tests.unit.stages.law.conftest import LAW, STEPS, from_ranks, read_run, scores_json
+from tests.unit.stages.law.simulated_sweep import Sweep, read_sweep
 
-LAW = LawConfig(bootstrap_resamples=400)
 RISING = (0.5, 0.9, 1.2, 1.6)
 
 
 def verdict_of(sweep, law=LAW):
-    laboratory = read_laboratory(sweep.cells, primary_arm="text-only", steps=STEPS)
-    return judge(read_evidence(sweep.generation, sweep.retrieval, steps=STEPS), law, laboratory)
+    return judge(read_run(sweep), law, read_sweep(sweep))
 
 
 def failed(found):
@@ -127,13 +123,14 @@ def test_linear_maps_are_not_called_cl(supported):
     sweep, _ = supported
     best = next(c for c in sweep.retrieval if c["dose"] == 2400 and c["arm"] == "multimodal-20")
     mapped = best | {"arm": "whitening", "seed": 0, "steps": None}
-    found = judge(read_evidence(sweep.generation, [*sweep.retrieval, mapped], steps=STEPS), LAW)
+    cells = SimpleNamespace(generation=sweep.generation, retrieval=[*sweep.retrieval, mapped])
+    found = judge(read_run(cells), LAW)
     assert any("whitening without CL differs from text-only CL" in note for note in found.notes)
 
 
 def test_without_a_laboratory_the_report_says_so(supported):
     sweep, _ = supported
-    found = judge(read_evidence(sweep.generation, sweep.retrieval, steps=STEPS), LAW)
+    found = judge(read_run(sweep), LAW)
     assert found.laboratory is None and "laboratory" not in found.to_json()
     assert any("No controls were run" in note for note in found.notes)
     assert not {"shuffled", "compute"} & {check.name for check in found.checks}

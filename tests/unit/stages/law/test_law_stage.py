@@ -69,7 +69,7 @@ def test_one_committed_output_with_verdict_report_and_figures(job, tmp_path):
     main(job)
     output = LocalStore(tmp_path / "store").find("law", "abc")
     assert {entry.path for entry in output.manifest.files} == {
-        "verdict.json", "evidence.json", "report.html",
+        "verdict.json", "report.html",
         *(f"figures/{name}.{kind}" for name in ("dose_response", "law", "generation", "geometry")
           for kind in ("png", "csv", "json")),
     }  # fmt: skip

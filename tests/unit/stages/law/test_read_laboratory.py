@@ -4,18 +4,14 @@ import numpy as np
 import pytest
 
 from stages.law.cells import EvidenceError
-from stages.law.evidence import read_evidence
-from stages.law.read_laboratory import read_laboratory
-from tests.unit.stages.law.simulated_sweep import BUDGETS, CANDIDATES, STEPS, Sweep
+from tests.unit.stages.law.conftest import STEPS, read_run
+from tests.unit.stages.law.simulated_sweep import BUDGETS, CANDIDATES, Sweep
+from tests.unit.stages.law.simulated_sweep import read_sweep as read
 
 
 @pytest.fixture
 def sweep():
     return Sweep(strengths=(0.5, 0.9, 1.2, 1.6), queries=120)
-
-
-def read(sweep):
-    return read_laboratory(sweep.cells, primary_arm="text-only", steps=STEPS)
 
 
 def ndcg(sweep, direction="query_to_image", *, split="test", **place):
@@ -56,7 +52,8 @@ def test_critics_carry_the_losses_of_both(sweep):
     assert bound.by_size[8] == pytest.approx(
         (np.mean(cell["query"]["losses"][:8]), np.mean([e["query"]["losses"][:8] for e in embeddings]))
     )
-    assert reading.nats_per_byte == pytest.approx(30 / (1 + sweep.losses[1]) / 20)
+    np.testing.assert_allclose(reading.nats_saved, 30 / (1 + sweep.losses[1]))
+    np.testing.assert_array_equal(reading.bytes, [20] * CANDIDATES)
     assert reading.embedding_retrieval["text"].shape == (2, CANDIDATES)
 
 
@@ -77,7 +74,11 @@ def test_adapters_by_size(sweep):
     found = read(sweep).adapters
     assert [(one.rank, one.alpha) for one in found] == [(4, 1), (16, 4), (64, 16)]
     assert found[1].name == "text-only"
-    assert found[2].ndcg == pytest.approx(ndcg(sweep, arm="rank 64, alpha 16").mean())
+    np.testing.assert_array_equal(found[2].scores, ndcg(sweep, arm="rank 64, alpha 16"))
+    # The others have the first seed alone; so has the primary one, where there are more.
+    primary = ndcg(sweep, dose=2400, arm="text-only", pages="target", steps=STEPS)
+    assert len(primary) == 2
+    np.testing.assert_array_equal(found[1].scores, primary[:1])
     assert found[0].nats_after == found[0].nats_before and found[0].weight_change == 1.5
 
 
@@ -85,10 +86,18 @@ def test_other_test_sets_keep_their_own_queries(sweep):
     [found] = read(sweep).other_tests
     assert found.name == "Khmer" and list(found.scores) == [0, 2400] and found.queries == 120
     np.testing.assert_array_equal(found.scores[2400], ndcg(sweep, split="Khmer", dose=2400))
+    np.testing.assert_array_equal(found.documents, [f"document-{i // 4}" for i in range(120)])
+
+
+def test_another_test_set_of_few_documents_is_not_resampled_by_document(sweep):
+    for cell in sweep.retrieval:
+        if cell["split"] == "Khmer":
+            cell["query_documents"] = [f"{i % 4}.pdf" for i in range(120)]
+    assert read(sweep).other_tests[0].documents is None
 
 
 def test_evidence_takes_the_law_s_own_cells_alone(sweep):
-    found = read_evidence(sweep.generation, sweep.retrieval, steps=STEPS)
+    found = read_run(sweep)
     assert found.arms == ("text-only", "multimodal-20")
     expected = ndcg(sweep, dose=2400, arm="text-only", pages="target", steps=STEPS)
     np.testing.assert_array_equal(found.scores(2400, "text-only"), expected)
@@ -97,7 +106,8 @@ def test_evidence_takes_the_law_s_own_cells_alone(sweep):
 
 def test_an_arm_of_some_doses_is_welcome_in_evidence(sweep):
     whitened = [c | {"arm": "whitening", "seed": 0, "steps": None} for c in sweep.retrieval[:1]]
-    found = read_evidence(sweep.generation, [*sweep.retrieval, *whitened], steps=STEPS)
+    sweep.retrieval += whitened
+    found = read_run(sweep)
     assert "whitening" in found.arms and found.scores(300, "whitening") is None
 
 
@@ -112,8 +122,12 @@ def without(cells, **place):
         ({"arm": "equal compute"}, r"'equal compute' CL at dose 0 has \[\] steps"),
         ({"pages": "unrelated", "dose": 900, "seed": 1}, r"unrelated pages, text-only.* seeds \(0,\)"),
         ({"split": "validation", "dose": 300}, "dose 300 has no retrieval on validation documents"),
-        ({"arm": "rank 4, alpha 1"}, "rank 4, alpha 1 CL at dose 2400: needs retrieval"),
+        ({"arm": "rank 4, alpha 1"}, "rank 4, alpha 1 CL at dose 2400, seed 0: needs training, retrieval"),
         ({"arm": "lr 0.003", "split": "test", "dose": 0}, "learning rate 0.003: no retrieval on the test"),
+        (
+            {"arm": "lr 0.003", "steps": 10, "seed": 1},
+            r"lr 0.003, 10 steps, seed 0 has seeds \(0,\), the law's",
+        ),
     ],
 )
 def test_a_missing_part_is_named(sweep, place, message):
@@ -123,9 +137,11 @@ def test_a_missing_part_is_named(sweep, place, message):
 
 
 def test_a_control_on_other_queries_or_candidates_is_refused(sweep):
-    sweep.critic[0]["keys"] = sweep.critic[0]["keys"][:8]
-    with pytest.raises(EvidenceError, match="8 candidates, the embeddings"):
+    kept = sweep.critic[0]["keys"]
+    sweep.critic[0]["keys"] = [*kept[:-1], "another"]  # as many, but not the same
+    with pytest.raises(EvidenceError, match=r"the critic at dose 0, target pages .* other"):
         read(sweep)
+    sweep.critic[0]["keys"] = kept
     control = next(cell for cell in sweep.retrieval if cell["pages"] == "shuffled")
     control["query_ids"] = ["another"]
     with pytest.raises(EvidenceError, match="other queries or pages"):

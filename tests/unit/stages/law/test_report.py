@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from stages.law.evidence import read_evidence
 from stages.law.figures import draw_figures, figure_data
 from stages.law.report import Report, place_name, render_report, without_places
 from stages.law.samples import data_uri, sample_pages, sample_searches, transcription
 from stages.law.verdict import judge
 from stages.recipes import LawConfig
+from tests.unit.stages.law.conftest import read_run
 
 LAW = LawConfig(bootstrap_resamples=300)
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}</title>"
@@ -22,7 +22,7 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}</t
 
 def report_of(illustrated, law=LAW, **changes):
     run, image_of, inventories = illustrated
-    evidence = read_evidence(run.generation, run.retrieval)
+    evidence = read_run(run)
     verdict = judge(evidence, law)
     data = figure_data(verdict, evidence, run.retrieval)
     content = {
@@ -230,14 +230,14 @@ def test_long_lists_are_cut(illustrated, report):
 
 def test_figures_are_reproducible_and_survive_extremes(illustrated, simulate, report):
     run = illustrated[0]
-    evidence = read_evidence(run.generation, run.retrieval)
+    evidence = read_run(run)
     verdict = judge(evidence, LAW)
     data = figure_data(verdict, evidence, run.retrieval)
     first, second = (draw_figures(data) for _ in range(2))
     assert first == second
     assert set(first) == {"dose_response", "law", "generation", "geometry"}
     lonely = simulate(strengths=(1.0,), doses=(0,), losses=(0.5,), seeds=(3,), queries=5)
-    evidence = read_evidence(lonely.generation, lonely.retrieval)
+    evidence = read_run(lonely)
     for cell in lonely.retrieval:
         cell["geometry"], cell["chance_mutual_knn"] = [], None
     verdict = judge(evidence, LAW)

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.law.evidence import read_evidence
 from stages.law.figures import draw_figures, figure_data
 from stages.law.report import Report, render_report
 from stages.law.verdict import judge
 from stages.recipes import LawConfig
+from tests.unit.stages.law.conftest import read_run
 from tests.unit.stages.law.laboratory_run import DOSES, OTHER_TESTS, Sweep
 
 LAW = LawConfig(bootstrap_resamples=200)
@@ -35,7 +35,7 @@ PICTURE = b"\x89PNG\r\n\x1a\n"
 
 def report_of(run, laboratory, inventories):
     """A report whose pictures are stubs: drawing takes seconds."""
-    evidence = read_evidence(run.generation, run.retrieval)
+    evidence = read_run(run)
     verdict = judge(evidence, LAW, laboratory)
     data = figure_data(verdict, evidence, run.retrieval, laboratory)
     return Report(

@@ -2,22 +2,22 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from stages.evaluate.score import METRICS as MEASURED
-from stages.law.evidence import METRICS, EvidenceError, read_evidence
+from stages.law.evidence import METRICS, EvidenceError
+from stages.law.statistics import Bootstrap, paired_difference
 from stages.law.verdict import judge
-from stages.recipes import LawConfig
-from tests.unit.stages.law.conftest import from_ranks, scores_json
+from tests.unit.stages.law.conftest import LAW, from_ranks, read_run, scores_json
 
-LAW = LawConfig(bootstrap_resamples=400)
 RISING, FLAT = (0.5, 0.9, 1.2, 1.6), (1.0, 1.0, 1.0, 1.0)
 
 
 def verdict_of(run, law=LAW):
-    return judge(read_evidence(run.generation, run.retrieval), law)
+    return judge(read_run(run), law)
 
 
 def test_law_holds(simulate):
@@ -161,38 +161,82 @@ def test_order_of_cells_does_not_matter(simulate):
     assert verdict_of(run).to_json() == straight
 
 
+def changed(run, **cells):
+    """The run with other cells."""
+    return SimpleNamespace(**({"generation": run.generation, "retrieval": run.retrieval} | cells))
+
+
 def test_evidence_that_does_not_belong_together_is_refused(simulate):
     run = simulate(strengths=RISING)
     with pytest.raises(EvidenceError, match="and 0"):
-        read_evidence(run.generation[1:], run.retrieval)
+        read_run(changed(run, generation=run.generation[1:]))
     with pytest.raises(EvidenceError, match=r"doses \[2400\]"):
-        read_evidence(run.generation[:-1], run.retrieval)
+        read_run(changed(run, generation=run.generation[:-1]))
     with pytest.raises(EvidenceError, match="run the same seeds"):
-        read_evidence(run.generation, run.retrieval[:-1])
+        read_run(changed(run, retrieval=run.retrieval[:-1]))
     with pytest.raises(EvidenceError, match="other queries or pages"):
-        read_evidence(run.generation, [*run.retrieval[:-1], run.retrieval[-1] | {"corpus_size": 7}])
+        read_run(changed(run, retrieval=[*run.retrieval[:-1], run.retrieval[-1] | {"corpus_size": 7}]))
     with pytest.raises(EvidenceError, match="no retrieval"):
-        read_evidence(run.generation, [])
+        read_run(changed(run, retrieval=[]))
     partial = [cell for cell in run.retrieval if cell["arm"] != "text-only" or cell["dose"] != 300]
     with pytest.raises(EvidenceError, match=r"no retrieval at doses \[300\]"):
-        verdict_of(type("Partial", (), {"generation": run.generation, "retrieval": partial}))
+        verdict_of(changed(run, retrieval=partial))
 
 
-def test_other_arm_may_stop_short_and_documents_may_be_unknown(simulate):
+@pytest.mark.parametrize("corpus", ["target", "base"])
+def test_doses_that_read_other_texts_are_refused(simulate, corpus):
+    run = simulate(strengths=RISING)
+    blocks = run.generation[2]["corpora"][corpus]["per_block"]
+    blocks[0], blocks[1] = blocks[1], blocks[0]  # as many as elsewhere, paired with the wrong ones
+    with pytest.raises(
+        EvidenceError, match=f"dose 900 was measured on other {corpus} samples than at dose 0"
+    ):
+        read_run(run)
+
+
+def test_other_arm_may_stop_short(simulate):
     run = simulate(strengths=RISING)
     run.retrieval = [cell for cell in run.retrieval if cell["arm"] != "multimodal-20" or cell["dose"] == 0]
-    for cell in run.retrieval:
-        del cell["query_documents"]
     found = verdict_of(run)
     assert found.verdict == "supported" and found.comparisons.arms == {}
-    assert any("resampled one by one" in note for note in found.notes)
     assert "multimodal-20" not in found.table[-1]["retrieval"]
 
 
-def test_one_document_is_not_a_certain_document(simulate):
+def test_an_arm_is_compared_on_the_same_seeds_alone(simulate):
     run = simulate(strengths=RISING)
+    assert verdict_of(run).comparisons.arms.keys() == {"multimodal-20"}
     for cell in run.retrieval:
-        cell["query_documents"] = ["only.pdf"] * run.queries
-    found = verdict_of(run)
-    assert found.comparisons.paired.high - found.comparisons.paired.low > 0.01
+        if cell["arm"] == "multimodal-20":
+            cell["seed"] += 5  # as many, but no pairs
+    assert verdict_of(run).comparisons.arms == {}
+
+
+def in_documents(run, count):
+    """The run with its queries from so many documents, all of one size."""
+    for cell in run.retrieval:
+        cell["query_documents"] = [f"{i % count}.pdf" for i in range(run.queries)]
+    return run
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_few_documents_decide_nothing_however_large_the_gain(simulate, count):
+    found = verdict_of(in_documents(simulate(strengths=RISING), count))
+    assert found.comparisons.paired.high - found.comparisons.paired.low > 0.01  # queries are resampled
+    assert found.verdict == "inconclusive"
+    assert [check.name for check in found.checks if not check.passed] == ["test documents"]
+    assert f"5 or more test documents (there are {count})" in found.decision and "Add" in found.decision
     assert any("resampled one by one" in note for note in found.notes)
+
+
+def test_from_five_documents_on_they_are_what_is_resampled(simulate):
+    run = in_documents(simulate(strengths=RISING), 5)
+    evidence, found = read_run(run), verdict_of(run)
+    assert found.verdict == "supported" and evidence.query_documents == 5
+    expected = paired_difference(
+        evidence.scores(2400, "text-only"),
+        evidence.scores(0, "text-only"),
+        Bootstrap(resamples=LAW.bootstrap_resamples),
+        np.arange(run.queries) % 5,
+    )
+    assert found.comparisons.paired == expected
+    assert not any("resampled one by one" in note for note in found.notes)
