@@ -8,15 +8,12 @@ import pytest
 from stages.law import decisions, laboratory_words, words
 from stages.law.ceiling import CeilingTrend
 from stages.law.checks import find
-from stages.law.evidence import read_evidence
-from stages.law.read_laboratory import read_laboratory
 from stages.law.results import measure_laboratory
 from stages.law.statistics import Estimate
 from stages.law.verdict import judge
-from stages.recipes import LawConfig
-from tests.unit.stages.law.simulated_sweep import STEPS, Sweep
+from tests.unit.stages.law.conftest import LAW, read_run
+from tests.unit.stages.law.simulated_sweep import Sweep, read_sweep
 
-LAW = LawConfig(bootstrap_resamples=200)
 RISING = (0.5, 0.9, 1.2, 1.6)
 
 
@@ -24,23 +21,18 @@ def estimate(value, low, high):
     return Estimate(value=value, low=low, high=high)
 
 
-def evidence_of(run):
-    return read_evidence(run.generation, run.retrieval, steps=STEPS)
-
-
 @pytest.fixture(scope="module")
 def plain(simulate):
     """Findings of a rising run without a laboratory: 120 queries of 30 documents."""
-    run = simulate(strengths=RISING, queries=120)
-    return find(read_evidence(run.generation, run.retrieval), LAW)
+    return find(read_run(simulate(strengths=RISING, queries=120)), LAW)
 
 
 @pytest.fixture(scope="module")
 def swept():
     """Findings and laboratory results of a rising sweep."""
     sweep = Sweep(strengths=RISING, queries=120)
-    laboratory = read_laboratory(sweep.cells, primary_arm="text-only", steps=STEPS)
-    findings = find(evidence_of(sweep), LAW, laboratory)
+    laboratory = read_sweep(sweep)
+    findings = find(read_run(sweep), LAW, laboratory)
     return findings, measure_laboratory(findings, laboratory)
 
 
@@ -51,8 +43,7 @@ def measured(findings, **compared):
 
 def test_a_control_explains_no_gain_where_there_is_none():
     sweep = Sweep(strengths=RISING[::-1], shuffled=1.6, unrelated=1.6, equal=1.6)
-    laboratory = read_laboratory(sweep.cells, primary_arm="text-only", steps=STEPS)
-    found = judge(evidence_of(sweep), LAW, laboratory)
+    found = judge(read_run(sweep), LAW, read_sweep(sweep))
     assert found.verdict == "not supported" and set(found.laboratory.explained_by) == {
         "shuffled",
         "unrelated",
@@ -175,15 +166,23 @@ def with_losses(results, kind, losses):
     return replace(results, bounds=bounds)
 
 
-def test_doses_that_a_sure_critic_cannot_tell_apart_are_not_correlated(swept):
+def test_a_sure_critic_is_called_so_with_what_follows(swept):
     findings, results = swept
-    for losses, correlated in (((2.0, 1.0, 0.5, 4e-4), True), ((2.0, 1.0, 4e-4, 2e-8), False)):
+    for losses, apart in (((2.0, 1.0, 0.5, 4e-4), True), ((2.0, 1.0, 4e-4, 2e-8), False)):
         notes = laboratory_words.notes(findings, None, with_losses(results, "text", losses))
-        assert any("−L_gen(N) of page texts and nDCG@10" in note for note in notes) is correlated
-        assert any("−L_gen(N) of queries and nDCG@10" in note for note in notes)
         [bound] = [note for note in notes if note.startswith("Bound, page texts among 16 images")]
-        assert ("cannot be told apart" in bound) is not correlated
+        assert ("these doses cannot be told apart by it" in bound) is not apart
         assert "L_gen < 0.001 [< 0.001, < 0.001]" in bound
+
+
+def test_only_the_correlations_that_exist_are_told(swept):
+    findings, results = swept
+    for order in (results.generative_order, {"query": results.generative_order["query"]}):
+        notes = laboratory_words.notes(findings, None, replace(results, generative_order=order))
+        said = [note for note in notes if "have a Spearman correlation" in note]
+        assert [note.split(" of ")[1].split(" and ")[0] for note in said] == [
+            {"text": "page texts", "query": "queries"}[kind] for kind in order
+        ]
 
 
 def test_every_number_of_the_bound_has_its_interval(swept):
