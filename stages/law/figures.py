@@ -151,11 +151,8 @@ def geometry(rows: Sequence[Row], item: str) -> Figure:
         "mutual_knn": "Image and text: mutual-kNN",
         "cka": "Image and text: CKA",
     }
-    measured = {name: title for name, title in titles.items() if any(row[name] is not None for row in rows)}
-    lines, columns = (2, 2) if len(measured) == len(titles) else (1, len(measured))
-    figure = Figure(figsize=(10.4, 0.6 + 2.9 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).flat
-    for axes, (measure, title) in zip(panels, measured.items(), strict=True):
+    figure = Figure(figsize=(10.4, 6.4), layout="constrained")
+    for axes, (measure, title) in zip(figure.subplots(2, 2).flat, titles.items(), strict=True):
         _by_layer(axes, rows, measure)
         axes.set_title(title)
         axes.set_xlabel("layer")

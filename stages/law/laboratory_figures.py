@@ -105,8 +105,9 @@ def critic(rows: Sequence[Row], item: str) -> Figure:
     ):
         colour, marker, line = _PAGE_LOOKS[pages]
         where = places_among([row["dose"] for row in of_pages], doses) + 0.12 * number
-        information = values(of_pages, "nats_per_byte")
-        left.plot(where, information, color=colour, marker=marker, linestyle=line, markersize=6, label=pages)
+        error_line(
+            left, where, of_pages, "nats_per_byte", color=colour, marker=marker, linestyle=line, label=pages
+        )
     left.set_title("Information about the text, nats/byte")
     left.legend(fontsize=8.5, loc="best")
     for axes, (kind, of_kind) in zip(others, own.items(), strict=True):

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from stages.law.bound import BoundReading, held_or_not
+from stages.law.bound import SURE, BoundReading, held_or_not
 from stages.law.ceiling import Ceiling, CeilingTrend
 from stages.law.checks import Findings
 from stages.law.prediction import Prediction
@@ -16,7 +16,6 @@ CONTROL_NAMES = {
     "unrelated": "unrelated pages",
 }
 _TEXTS = {"text": "page texts", "query": "queries"}
-_SURE = 0.001  # nats
 
 
 def control_reasons(findings: Findings) -> tuple[str, ...]:
@@ -45,13 +44,10 @@ def notes(
             "causes than better reading. `lco sweep` runs them.",
         )
     found += bounds_in_words(results.bounds)
-    # The order of doses at which the critic is sure is that of rounding.
-    clear = [kind for kind, bounds in _own_by_kind(results.bounds).items() if len(_sure(bounds)) < 2]
     found += [
         f"Over the doses, −L_gen(N) of {_TEXTS[kind]} and nDCG@10 have a Spearman correlation of "
         f"{rho.plain(2)}."
         for kind, rho in results.generative_order.items()
-        if kind in clear
     ]
     found += _ceilings(results.ceilings, results.ceiling_trend, findings.thresholds.maximum_trend_p)
     return tuple(found)
@@ -64,7 +60,7 @@ def bounds_in_words(bounds: Sequence[BoundReading]) -> list[str]:
 
 def nats_in_words(loss: float) -> str:
     """A loss in nats; ``< 0.001`` where a critic is sure."""
-    return "< 0.001" if loss < _SURE else f"{loss:.3g}"
+    return "< 0.001" if loss < SURE else f"{loss:.3g}"
 
 
 def _control(findings: Findings, name: str) -> str:
@@ -134,7 +130,8 @@ def _vacuous(bounds: Sequence[BoundReading]) -> str:
     """Where the reading is empty: a critic that is surely wrong guarantees nothing, one that is sure bounds
     nothing."""
     chance = math.log(bounds[0].candidates)
-    worse, sure = sum(bound.generative.value >= chance for bound in bounds), len(_sure(bounds))
+    worse = sum(bound.generative.value >= chance for bound in bounds)
+    sure = sum(bound.generative.value < SURE for bound in bounds)
     said = ""
     if worse:
         said += (
@@ -144,14 +141,10 @@ def _vacuous(bounds: Sequence[BoundReading]) -> str:
     if sure:
         apart = ", and these doses cannot be told apart by it" if sure > 1 else ""
         said += (
-            f" But at {sure} of {len(bounds)} doses L_gen is below {_SURE:g}: the critic errs at none of so "
+            f" But at {sure} of {len(bounds)} doses L_gen is below {SURE:g}: the critic errs at none of so "
             f"few candidates, so the ceiling is easily held{apart}."
         )
     return said
-
-
-def _sure(bounds: Sequence[BoundReading]) -> list[BoundReading]:
-    return [bound for bound in bounds if bound.generative.value < _SURE]
 
 
 def _loss(loss: Estimate) -> str:

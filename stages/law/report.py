@@ -80,7 +80,6 @@ def render_report(report: Report) -> str:
         bounds=bounds_in_words(report.verdict.laboratory.bounds) if report.verdict.laboratory else (),
         arm_name=arm_name,
         baseline_names=BASELINES,
-        shows_cka=any(row["cka"] is not None for row in report.data.get("geometry", ())),
         pool=report.inventories["target"]["splits"]["test"],
         recipe=json.dumps(without_places(report.recipe), indent=2, ensure_ascii=False, default=str),
         shown_rows=_SHOWN_ROWS,

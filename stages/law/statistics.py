@@ -14,7 +14,7 @@ pretraining run.
 
 import functools
 import itertools
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -30,10 +30,6 @@ class Estimate:
     value: float
     low: float
     high: float
-
-    def to_json(self) -> dict[str, float]:
-        """Return the fields as a dict."""
-        return asdict(self)
 
     def plain(self, digits: int = 3) -> str:
         """The value as a level: ``0.486 [0.460, 0.510]``."""

@@ -17,7 +17,6 @@ from stages.law.evidence import Evidence
 from stages.law.laboratory import Laboratory
 from stages.law.prediction import Prediction, predict_highest
 from stages.law.results import LaboratoryResults, measure_laboratory
-from stages.law.statistics import Estimate
 from stages.recipes import LawConfig
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
@@ -96,9 +95,7 @@ def decide(findings: Findings) -> str:
 
 
 def _json(value: object) -> object:
-    """Dataclasses and what they hold as JSON; an Estimate without a p leaves it out."""
-    if isinstance(value, Estimate):
-        return value.to_json()
+    """Dataclasses and what they hold as JSON."""
     if is_dataclass(value):
         return {name: _json(item) for name, item in vars(value).items()}
     if isinstance(value, dict):

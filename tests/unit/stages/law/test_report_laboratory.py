@@ -11,6 +11,7 @@ import pytest
 
 from stages.law.figures import draw_figures, figure_data
 from stages.law.report import Report, render_report
+from stages.law.statistics import Bootstrap, mean_over_queries
 from stages.law.verdict import judge
 from stages.recipes import LawConfig
 from tests.unit.stages.law.conftest import read_run
@@ -188,10 +189,25 @@ def test_data_are_the_means_of_the_scores(report, laboratory):
     )
     khmer = by(data["other_tests"], test=OTHER_TESTS[0], dose=DOSES[-1])
     assert khmer["ndcg@10"] == pytest.approx(laboratory.other_tests[0].scores[DOSES[-1]].mean())
+    adapter = by(data["adapters"], rank=64)
+    assert adapter["ndcg@10"] == pytest.approx(laboratory.adapters[2].scores.mean())
+    assert adapter["ndcg@10_low"] < adapter["ndcg@10"] < adapter["ndcg@10_high"]
+    known = by(data["critic"], kind="text", pages="own pages", dose=4800)
+    critic = laboratory.critics["target", 4800]
+    assert known["nats_per_byte"] == pytest.approx(critic.nats_saved.sum() / critic.bytes.sum())
+    assert known["nats_per_byte_low"] < known["nats_per_byte"] < known["nats_per_byte_high"]
     budget = by(data["ceilings"], kind="measured", dose=4800, steps=30)
     assert budget["ndcg@10"] == pytest.approx(laboratory.ceilings[4800].scores[30].mean())
     start = by(data["ceilings"], kind="measured", dose=4800, steps=0)
     assert start["ndcg@10"] == pytest.approx(evidence.scores(4800, "before CL").mean())
+
+
+def test_other_test_sets_are_resampled_by_their_own_documents(report, laboratory):
+    test, how = laboratory.other_tests[0], Bootstrap(resamples=LAW.bootstrap_resamples)
+    expected = mean_over_queries(test.scores[DOSES[-1]], how, test.documents)
+    row = by(report.data["other_tests"], test=test.name, dose=DOSES[-1])
+    assert (row["ndcg@10_low"], row["ndcg@10_high"]) == (expected.low, expected.high)
+    assert expected != mean_over_queries(test.scores[DOSES[-1]], how)
 
 
 def test_tables_on_the_page_show_the_data(page, report):
@@ -215,7 +231,8 @@ def test_tables_on_the_page_show_the_data(page, report):
     for row in data["other_tests"]:
         assert shown(row, "ndcg@10") in [cells[4] for cells in rows if len(cells) == 8]
     primary = by(data["adapters"], primary=True)
-    assert ["text-only", "16", "4", f"{primary['weight_change']:.3g}"] in [cells[:4] for cells in rows]
+    cells_of_primary = ["text-only", "16", "4", f"{primary['weight_change']:.3g}", shown(primary, "ndcg@10")]
+    assert cells_of_primary in [cells[:5] for cells in rows]
 
 
 def test_rows_are_a_table_that_csv_and_json_carry(report):
