@@ -56,8 +56,8 @@ class Rates:
     Attributes:
         supported_interval: exact 95% (Clopper-Pearson).
         coverage: how often the interval of the gain held the true gain of the dose. The interval speaks for
-            other documents, queries and CL seeds; what one checkpoint differs by from its dose lies outside
-            it, as the truth without that noise shows.
+            other documents and queries; what one checkpoint differs by from its dose lies outside it, as the
+            truth without that noise shows. No truth has a shift that all queries of one CL seed share.
         failed: condition -> how often it was not met.
     """
 
