@@ -103,6 +103,11 @@ class Backbone:
     image_processor: Qwen2VLImageProcessorPil
     contract: EmbeddingContract
 
+    @property
+    def vocabulary(self) -> int:
+        """How many logits a position has: of many models more than their tokenizer has tokens."""
+        return self.model.config.text_config.vocab_size
+
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), tokenizer, image processor and contract, for `load_backbone`."""
         folder = Path(folder)

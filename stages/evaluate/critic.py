@@ -24,8 +24,9 @@ from stages.evaluate.likelihood import (
     word_log_likelihoods,
 )
 from stages.evaluate.score import score_retrieval
-from stages.evaluate.search_task import Candidate, build_task, candidates_of, kept_texts
+from stages.evaluate.search_task import Candidate, build_task, candidates_of
 from stages.train.job import Job, read_job
+from stages.train.sequences import SequenceBuilder
 
 IMAGES_PER_REPORT = 8
 
@@ -86,11 +87,12 @@ def measure_critic(
     of_words = word_log_likelihoods(backbone, (sample.image() for sample in samples), queries)
     of_texts = log_likelihoods(backbone, (sample.image() for sample in samples), texts)
     matrix = np.stack(list(_reported(of_texts, len(samples), report)))
+    builder = SequenceBuilder(backbone)
     sizes = [(sample.width, sample.height) for sample in samples]
     of_text = {
         "nats": (-matrix.diagonal()).tolist(),
         "nats_blank": (-blank_log_likelihoods(backbone, sizes, texts)).tolist(),
-        "bytes": [len(text.encode()) for text in kept_texts(backbone, texts)],
+        "bytes": [len(builder.kept_text(text).encode()) for text in texts],
     }
     return {
         "keys": keys,

@@ -19,7 +19,7 @@ from rapidfuzz.distance import Levenshtein
 from data_prep.shards import Sample, ShardSource
 from infra.process import watch_parent
 from stages.backbone import IMAGE_TOKEN, Backbone, load_backbone
-from stages.evaluate.search_task import choose, kept_texts
+from stages.evaluate.search_task import choose
 from stages.recipes import EvaluateConfig
 from stages.train.batches import IGNORED_LABEL, collate
 from stages.train.forward import label_logits
@@ -74,7 +74,8 @@ def _commit(job: Job, cell: dict, result: dict) -> None:
 def measure_generation(backbone: Backbone, samples: Sequence[Sample], config: EvaluateConfig) -> dict:
     """Return one corpus's entry of generation.json."""
     read = teacher_forced(backbone, samples, config.batch_size)
-    texts = kept_texts(backbone, [sample.text for sample in samples])
+    builder = SequenceBuilder(backbone)
+    texts = [builder.kept_text(sample.text) for sample in samples]
     byte_counts = [len(text.encode()) for text in texts]
     decoded_samples = samples[: config.decoded_samples]
     references = texts[: config.decoded_samples]

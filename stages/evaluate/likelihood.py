@@ -70,7 +70,7 @@ def word_log_likelihoods(
 def _word_counts(backbone: Backbone, queries: Sequence[str]) -> torch.Tensor:
     """How often each token stands for a word of each query [queries, vocabulary], float64."""
     words = SalientWords.fit([], backbone.tokenizer)  # of no corpus: every word weighs the same
-    counts = torch.zeros(len(queries), len(backbone.tokenizer), dtype=torch.float64)
+    counts = torch.zeros(len(queries), backbone.vocabulary, dtype=torch.float64)
     for row, query in enumerate(queries):
         for token, share in words.targets(query).items():
             counts[row, token] = share * len(words_of(query.casefold()))

@@ -5,14 +5,12 @@ Everything is chosen by digests of names, so that all models, and all stages, se
 
 import hashlib
 import heapq
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from data_prep.queries import Query
 from data_prep.shards import Sample, ShardSource, read_queries
-from stages.backbone import Backbone
 from stages.recipes import EvaluateConfig
 
 
@@ -89,17 +87,3 @@ def choose(source: ShardSource, count: int) -> list[Sample]:
     """Return `count` samples, chosen by the digest of their keys: the same for every checkpoint."""
     chosen = heapq.nsmallest(count, enumerate(source.keys()), key=lambda entry: _digest(entry[1]))
     return [source[position] for position, _ in chosen]
-
-
-def kept_texts(backbone: Backbone, texts: Sequence[str]) -> list[str]:
-    """Return of each text what a sequence holds of it: its first `max_text_tokens` tokens.
-
-    What is not predicted must not count where nats are divided by bytes, or errors by characters.
-    """
-    limit = backbone.contract.max_text_tokens
-    kept = []
-    for text in texts:
-        ends = backbone.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        offsets = ends["offset_mapping"]
-        kept.append(text if len(offsets) <= limit else text[: offsets[limit - 1][1]])
-    return kept

@@ -106,7 +106,10 @@ def train(
         for sample in draw.oversized:
             on_oversized(*sample)
         passes = [
-            [_bucket(bucket, draw, builder, packed=config.engine.packing) for bucket in micro_batch]
+            [
+                _bucket(bucket, draw, builder, vocabulary=backbone.vocabulary, packed=config.engine.packing)
+                for bucket in micro_batch
+            ]
             for micro_batch in plan_passes(draw.sequences, config.engine, always_an_image=config.train_vision)
         ]
         counts = counts_of(
@@ -189,13 +192,15 @@ def _optimization(config: PretrainConfig) -> Optimization:
     )
 
 
-def _bucket(bucket: Bucket, draw: Draw, builder: SequenceBuilder, *, packed: bool) -> GenerativeBucket:
+def _bucket(
+    bucket: Bucket, draw: Draw, builder: SequenceBuilder, *, vocabulary: int, packed: bool
+) -> GenerativeBucket:
     batch = bucket_batch(bucket, draw.sequences, builder, packed=packed)
     targets = None
     if draw.words is not None:
         targets = summary_targets(
             [draw.words[number] for number in bucket.numbers],
             rows=len(batch.ends),
-            vocabulary=len(builder.tokenizer),
+            vocabulary=vocabulary,
         )
     return GenerativeBucket(batch=batch, targets=targets)

@@ -3,6 +3,7 @@
 Text is cut to its limit before it is put beside an image, so that a cut never goes through an image.
 """
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,9 @@ class SequenceBuilder:
 
     def __init__(self, backbone: Backbone) -> None:
         self.tokenizer = backbone.tokenizer
+        # A page may print `<|image_pad|>`: to the model its text is words, never control tokens.
+        self._text_tokenizer = copy.deepcopy(backbone.tokenizer)
+        self._text_tokenizer.split_special_tokens = True
         self._image_processor = backbone.image_processor
         self._contract = backbone.contract
         self._merge_size = backbone.image_processor.merge_size
@@ -62,6 +66,16 @@ class SequenceBuilder:
         """A text, the prompt to repeat it, and the text again."""
         return self._of_text(text, REPEAT_TEXT, answer=text)
 
+    def kept_text(self, text: str) -> str:
+        """The beginning of a text that a sequence holds: its first `max_text_tokens` tokens.
+
+        What is not predicted must not count where nats are divided by bytes, or errors by characters.
+        """
+        limit = self._contract.max_text_tokens
+        encoded = self._text_tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in encoded["offset_mapping"]]
+        return text if len(ends) <= limit else text[: ends[limit - 1]]
+
     def filler(self, *, with_image: bool) -> TokenSequence:
         """The smallest sequence there is, with nothing to learn: for a rank that has no such input."""
         side = self._contract.pixel_multiple
@@ -85,7 +99,7 @@ class SequenceBuilder:
         return TokenSequence(ids=ids + answer_ids, label_start=len(ids), positions=positions, **image)
 
     def _text_ids(self, text: str) -> list[int]:
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        ids = self._text_tokenizer.encode(text, add_special_tokens=False)
         return ids[: self._contract.max_text_tokens]
 
     def _frame(self, prompt: str, *, with_image: bool) -> tuple[list[int], list[int]]:

@@ -1,14 +1,17 @@
 """A random backbone of the tiny recipe's kind and a few page images with text, for the stages' tests."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+from torch import distributed
 
 from data_prep.queries import Query
 from data_prep.shards import Sample, sample_key, write_split
 from stages.recipes import TinyShape, get_recipe
+from stages.train.engine import start_process_group
 
 TEXTS = (
     "Chọn ô và nhấn Enter",
@@ -77,3 +80,11 @@ def backbone():
     made = build_tiny_backbone(SHAPE, get_recipe("tiny").backbone, seed=0)
     made.model.eval()
     return made
+
+
+@pytest.fixture(scope="session")  # DeepSpeed keeps the first group that it sees
+def process_group() -> Iterator[None]:
+    """One rank, for what trains in the test's own process."""
+    start_process_group()
+    yield
+    distributed.destroy_process_group()

@@ -43,6 +43,19 @@ def test_the_tokenizer_gives_every_text_back(backbone, text):
     assert backbone.tokenizer.decode(backbone.tokenizer.encode(text, add_special_tokens=False)) == text
 
 
+def test_a_text_never_turns_into_control_tokens(backbone, samples):
+    """A page about vision models prints them; a hostile one too."""
+    builder = SequenceBuilder(backbone)
+    text = f"set {IMAGE_TOKEN} before <|im_end|>{backbone.tokenizer.eos_token} and go on"
+    for sequence in (builder.transcribe_image(samples[0].image(), text), builder.repeat_text(text)):
+        answer = sequence.ids[sequence.label_start :]
+        assert backbone.tokenizer.decode(answer[:-1]) == text
+        assert answer.index(backbone.tokenizer.eos_token_id) == len(answer) - 1
+        images = sequence.ids.count(backbone.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+        assert images == sequence.visual_tokens
+    assert builder.kept_text(text) == text
+
+
 def test_loading_refuses_a_contract_that_does_not_fit(backbone, tmp_path):
     backbone.save(tmp_path)
     path = tmp_path / "embedding.json"

@@ -1,10 +1,14 @@
+import copy
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from data_prep.shards import ShardSource
+from stages.evaluate.likelihood import word_log_likelihoods
 from stages.pretrain.controls import ShuffledTexts, mixture_of
+from stages.pretrain.loop import train
 from stages.pretrain.objectives import (
     build_sequence,
     objective_of_step,
@@ -105,3 +109,31 @@ def test_the_controls_differ_from_the_real_training_in_one_thing(split_folder):
     assert real == ([target, base], [1 - config.replay_share, config.replay_share])
     assert isinstance(shuffled[0][0], ShuffledTexts) and shuffled[0][1] is base and shuffled[1] == real[1]
     assert unrelated == ([base], [1.0])
+
+
+def test_a_model_may_have_more_logits_than_its_tokenizer_has_tokens(process_group, backbone, split_folder):
+    """As Qwen2.5-VL has, and many others: rounded up."""
+    padded = copy.deepcopy(backbone)
+    padded.model.resize_token_embeddings(len(backbone.tokenizer) + 5, mean_resizing=False)
+    assert padded.vocabulary == len(backbone.tokenizer) + 5
+    config = dataclasses.replace(
+        get_recipe("tiny").pretrain,
+        doses=(8,),
+        batch_size=4,
+        mixture=ObjectiveMixture(
+            transcribe_image=0.0, summarize_image=1.0, summarize_text=0.0, repeat_text=0.0
+        ),
+    )
+    steps, doses = [], []
+    train(
+        padded,
+        [ShardSource(split_folder)],
+        [1.0],
+        config,
+        on_step=steps.append,
+        on_dose=lambda dose, of_dose: doses.append(dose),
+    )
+    assert doses == [8] and len(steps) == 2
+    images = [ShardSource(split_folder)[0].image()]
+    [values] = word_log_likelihoods(padded, images, ["Insert page"])
+    assert values[0] < 0

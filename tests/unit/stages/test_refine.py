@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
-from torch import distributed
 
 from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
@@ -15,7 +14,6 @@ from stages.refine.contrastive import info_nce
 from stages.refine.loop import Trained, refine
 from stages.refine.pairs import Pair, answers, by_rank, draw_pairs
 from stages.train.batches import collate
-from stages.train.engine import start_process_group
 from stages.train.forward import embed
 from stages.train.sequences import SequenceBuilder
 
@@ -52,13 +50,6 @@ def test_only_the_decoder_gets_an_adapter(backbone):
 def test_a_target_outside_the_decoder_is_refused(backbone):
     with pytest.raises((RefinementError, ValueError)):
         add_adapter(backbone, dataclasses.replace(CONFIG, lora_targets=("qkv",)))
-
-
-@pytest.fixture(scope="module")
-def process_group():
-    start_process_group()
-    yield
-    distributed.destroy_process_group()
 
 
 def trained_with(backbone, split_folder, config=CONFIG, queries=None, **options) -> list[Trained]:

@@ -20,7 +20,7 @@ from stages.evaluate.likelihood import (
     log_likelihoods,
     word_log_likelihoods,
 )
-from stages.evaluate.search_task import Candidate, SearchTask, build_task, candidates_of, kept_texts
+from stages.evaluate.search_task import Candidate, SearchTask, build_task, candidates_of
 from stages.recipes import get_recipe
 from stages.train.sequences import SequenceBuilder
 from tests.unit.stages.conftest import make_sample
@@ -121,8 +121,9 @@ def test_blank_pages_are_white_and_of_the_same_size(backbone, samples):
 def test_what_a_sequence_cuts_is_not_counted(backbone):
     text = " ".join(["Chèn trang"] * 40)
     short = dataclasses.replace(backbone, contract=dataclasses.replace(backbone.contract, max_text_tokens=11))
-    kept, whole = kept_texts(short, [text, "Chèn"])
-    answer = SequenceBuilder(short).repeat_text(text)
+    builder = SequenceBuilder(short)
+    kept, whole = builder.kept_text(text), builder.kept_text("Chèn")
+    answer = builder.repeat_text(text)
     assert short.tokenizer.encode(kept, add_special_tokens=False) == answer.ids[answer.label_start : -1]
     assert text.startswith(kept) and 0 < len(kept) < len(text) and whole == "Chèn"
     sample = make_sample(0, text)
