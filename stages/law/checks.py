@@ -6,7 +6,7 @@ from stages.law.comparisons import Comparisons, compare
 from stages.law.controls import Controls, allowed_share, compare_controls
 from stages.law.evidence import Evidence
 from stages.law.laboratory import Laboratory
-from stages.law.statistics import Estimate
+from stages.law.statistics import Estimate, p_in_words
 from stages.recipes import LawConfig
 
 
@@ -122,7 +122,7 @@ def _conditions(evidence: Evidence, compared: Comparisons, thresholds: LawConfig
             name="order",
             question="Does retrieval rise over the doses?",
             required=f"Spearman ≥ {thresholds.minimum_spearman:g}, trend p ≤ {thresholds.maximum_trend_p:g}",
-            measured=f"{rho.value:.2f}, p = {p:.3f}; {steps_up(evidence, compared)}",
+            measured=f"{rho.value:.2f}, {p_in_words(p)}; {steps_up(evidence, compared)}",
             passed=rho.value >= thresholds.minimum_spearman and p <= thresholds.maximum_trend_p,
         ),
         Check(
