@@ -24,10 +24,11 @@ from data_prep.shards import ShardSource
 from infra.fingerprint import code_version
 from infra.process import MetricsFile, watch_parent
 from infra.store import Committed, LocalStore
+from stages.law.cells import name_of
 from stages.law.evidence import cells_of_the_law, read_evidence
 from stages.law.figures import draw_figures, figure_data
 from stages.law.read_laboratory import read_laboratory
-from stages.law.report import Report, place_name, render_report, trainings
+from stages.law.report import Report, render_report, trainings
 from stages.law.samples import sample_pages, sample_searches
 from stages.law.verdict import Verdict, judge
 from stages.train.job import Job, read_job
@@ -124,7 +125,7 @@ def _read_cells(
     """What each committed cell of a stage measured; adds the cells to ``sources`` for the manifest."""
     contents = []
     for cell in cells:
-        committed = sources[place_name(stage, cell)] = store.open(cell["path"])
+        committed = sources[name_of(stage, cell)] = store.open(cell["path"])
         contents.append(_read(committed.path / _FILES[stage]))
     return contents
 

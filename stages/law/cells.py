@@ -4,7 +4,7 @@ A cell's place is (pages, dose, arm, seed, steps) and, where it was searched, sp
 trained on: "target", "shuffled" or "unrelated".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -51,13 +51,21 @@ def check_same_queries(retrieval: Sequence[dict]) -> None:
     for cell in retrieval:
         if cell["query_ids"] != first["query_ids"] or cell["corpus_size"] != first["corpus_size"]:
             raise EvidenceError(
-                f"{name_of(cell)} was scored on other queries or pages than {name_of(first)}; "
-                "evaluate all cells on one split."
+                f"{name_of('retrieval', cell)} was scored on other queries or pages than "
+                f"{name_of('retrieval', first)}; evaluate all cells on one split."
             )
 
 
-def name_of(cell: dict) -> str:
-    """A cell in words, for errors."""
-    pages = "" if cell["pages"] == "target" else f", {cell['pages']} pages"
-    steps = f", {cell['steps']} steps" if cell["steps"] else ""
-    return f"retrieval at dose {cell['dose']}{pages}, {cell['arm'] or BEFORE_CL}{steps}, seed {cell['seed']}"
+def name_of(stage: str, cell: Mapping) -> str:
+    """A cell in words: ``retrieval, dose 300, seed 0, text-only, 30 steps``; unusual pages and splits too."""
+    usual = {"pages": "target", "split": "test"}
+    words = {
+        "dose": "dose {:,}",
+        "pages": "{} pages",
+        "seed": "seed {}",
+        "arm": "{}",
+        "steps": "{:,} steps",
+        "split": "{} split",
+    }
+    told = {name: cell[name] for name in words if cell.get(name) not in (None, usual.get(name))}
+    return ", ".join((stage, *(words[name].format(value) for name, value in told.items())))

@@ -204,7 +204,8 @@ def _seeds(grouped: dict[tuple[int, str], list[dict]]) -> dict[str, tuple[int, .
         seeds = tuple(cell["seed"] or 0 for cell in cells)
         if len(set(seeds)) != len(seeds) or found.setdefault(arm, seeds) != seeds:
             raise EvidenceError(
-                f"{name_of(cells[0])} has seeds {seeds}, elsewhere {found[arm]}; run the same seeds."
+                f"{name_of('retrieval', cells[0])} has seeds {seeds}, elsewhere {found[arm]}; run the same "
+                "seeds."
             )
     return found
 

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from stages.law.bound import SURE, BoundReading, held_or_not
+from stages.law.bound import OPEN, SURE, BoundReading, held_or_not
 from stages.law.ceiling import Ceiling, CeilingTrend
 from stages.law.checks import Findings
 from stages.law.prediction import Prediction
@@ -121,8 +121,9 @@ def _bound(kind: str, bounds: Sequence[BoundReading]) -> str:
 
 
 def _tally(readings: Sequence[str]) -> str:
-    """``held at 6 of 8 doses, open at 2``."""
-    (word, count), *rest = Counter(readings).most_common()
+    """``held at 6 of 8 doses, is open at 2``."""
+    said = {OPEN: f"is {OPEN}"}
+    (word, count), *rest = Counter(said.get(reading, reading) for reading in readings).most_common()
     return ", ".join((f"{word} at {count} of {len(readings)} doses", *(f"{word} at {n}" for word, n in rest)))
 
 
@@ -167,7 +168,8 @@ def _ceiling_trend(trend: CeilingTrend, maximum_p: float) -> str:
     rises = "rises" if trend.p <= maximum_p else "is not shown to rise"
     seen = "no dose shows a plateau"
     if trend.determined:
-        seen = f"{trend.determined} of {trend.doses} are fitted plateaus, the others the highest measured"
+        seen = f"{trend.determined} of {trend.doses} are fitted plateaus"
+        seen += ", the others the highest measured" if trend.determined < trend.doses else ""
     spearman = f"{trend.spearman:.2f}".replace("-", "−")
     return (
         f"The {subject} {rises} over the doses: {trend.rise.signed()} from dose 0 to the highest, Spearman "

@@ -114,7 +114,7 @@ class _Reader:
         ordered = sorted(cells, key=lambda cell: cell["seed"])
         seeds = tuple(cell["seed"] for cell in ordered)
         if seeds != self.seeds:
-            where = name_of(ordered[0]) if ordered else "retrieval of the primary CL"
+            where = name_of("retrieval", ordered[0]) if ordered else "retrieval of the primary CL"
             raise EvidenceError(f"{where} has seeds {seeds}, the law's own cells {self.seeds}; run the same.")
         return ordered
 

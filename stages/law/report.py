@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 
 from stages.law.bound import BROKEN, HELD, OPEN
+from stages.law.cells import name_of
 from stages.law.evidence import Evidence
 from stages.law.figure_data import BASELINES, arm_name
 from stages.law.figure_style import Row, series
@@ -90,7 +91,7 @@ def trainings(cells: Mapping[str, Sequence[dict]]) -> tuple[Training, ...]:
     """One row per training: ``cells`` are the contents of training.json by stage."""
     return tuple(
         Training(
-            name=place_name(stage, facts),
+            name=name_of(stage, facts),
             label_tokens=facts.get("label_tokens"),
             padding_share=facts.get("padding_share"),
             losses=", ".join(
@@ -103,21 +104,6 @@ def trainings(cells: Mapping[str, Sequence[dict]]) -> tuple[Training, ...]:
         for facts in contents
         if facts["dose"] or stage != "pretrain"  # dose 0 is not trained
     )
-
-
-def place_name(stage: str, cell: Mapping) -> str:
-    """``retrieval, dose 300, seed 0, text-only``; of a sweep also pages, steps and split."""
-    usual = {"pages": "target", "split": "test"}
-    words = {
-        "dose": "dose {:,}",
-        "pages": "{} pages",
-        "seed": "seed {}",
-        "arm": "{}",
-        "steps": "{:,} steps",
-        "split": "{} split",
-    }
-    told = {name: cell[name] for name in words if cell.get(name) not in (None, usual.get(name))}
-    return ", ".join((stage, *(words[name].format(value) for name, value in told.items())))
 
 
 def without_places(value: object) -> object:

@@ -120,7 +120,10 @@ def without(cells, **place):
     [
         ({"pages": "shuffled", "dose": 2400}, "CGP on shuffled pages at dose 2400; run this control"),
         ({"arm": "equal compute"}, r"'equal compute' CL at dose 0 has \[\] steps"),
-        ({"pages": "unrelated", "dose": 900, "seed": 1}, r"unrelated pages, text-only.* seeds \(0,\)"),
+        (
+            {"pages": "unrelated", "dose": 900, "seed": 1},
+            r"unrelated pages, seed 0, text-only.* seeds \(0,\)",
+        ),
         ({"split": "validation", "dose": 300}, "dose 300 has no retrieval on validation documents"),
         ({"arm": "rank 4, alpha 1"}, "rank 4, alpha 1 CL at dose 2400, seed 0: needs training, retrieval"),
         ({"arm": "lr 0.003", "split": "test", "dose": 0}, "learning rate 0.003: no retrieval on the test"),

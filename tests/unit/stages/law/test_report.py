@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from stages.law.cells import name_of
 from stages.law.figures import draw_figures, figure_data
-from stages.law.report import Report, place_name, render_report, without_places
+from stages.law.report import Report, render_report, without_places
 from stages.law.samples import data_uri, sample_pages, sample_searches, transcription
 from stages.law.verdict import judge
 from stages.recipes import LawConfig
@@ -162,11 +163,11 @@ def test_hostile_documents_stay_text(illustrated, report):
 
 
 def test_a_cell_is_named_by_what_tells_it_apart():
-    assert place_name("generation", {"dose": 4800, "seed": None, "arm": None}) == "generation, dose 4,800"
+    assert name_of("generation", {"dose": 4800, "seed": None, "arm": None}) == "generation, dose 4,800"
     plain = {"dose": 0, "pages": "target", "seed": 0, "arm": "text-only", "steps": 30, "split": "test"}
-    assert place_name("retrieval", plain) == "retrieval, dose 0, seed 0, text-only, 30 steps"
+    assert name_of("retrieval", plain) == "retrieval, dose 0, seed 0, text-only, 30 steps"
     control = plain | {"pages": "shuffled", "split": "validation"}
-    assert place_name("retrieval", control) == (
+    assert name_of("retrieval", control) == (
         "retrieval, dose 0, shuffled pages, seed 0, text-only, 30 steps, validation split"
     )
 
