@@ -32,7 +32,7 @@ def other_tests_in_words(rows: Sequence[Row]) -> tuple[str, ...]:
         hard = " Hard for this model." if times < _HARD_TIMES_RANDOM or last["ndcg@10"] < _HARD else ""
         said.append(
             f"{name}: nDCG@10 {estimate(last, 'ndcg@10').plain()} at dose {last['dose']:,}, {times:.2g} "
-            f"times a random ranking; at dose {first['dose']:,} {estimate(first, 'ndcg@10').plain()}.{hard}"
+            f"times a random ranking; {estimate(first, 'ndcg@10').plain()} at dose {first['dose']:,}.{hard}"
         )
     return tuple(said)
 

@@ -129,7 +129,7 @@ def without(cells, **place):
         ({"arm": "lr 0.003", "split": "test", "dose": 0}, "learning rate 0.003: no retrieval on the test"),
         (
             {"arm": "lr 0.003", "steps": 10, "seed": 1},
-            r"lr 0.003, 10 steps, seed 0 has seeds \(0,\), the law's",
+            r"seed 0, lr 0.003, 10 steps has seeds \(0,\), the law's",
         ),
     ],
 )
