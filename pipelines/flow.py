@@ -1,5 +1,6 @@
 """The flow `lco`: documents -> shards -> pretrain (CGP) -> refine (CL) -> evaluation -> law."""
 
+import fcntl
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from infra.launcher import Launcher, LocalLauncher
 from infra.settings import Settings
 from infra.tracking import open_tracker
 from pipelines.console import LineReporter, LoggedReporter, Reporter, current_reporter
-from pipelines.parameters import RecipeName, RunParameters, check_parameters, chosen_recipe
+from pipelines.parameters import BadParameter, RecipeName, RunParameters, check_parameters, chosen_recipe
 from pipelines.record import RunRecord, how_to_open_mlflow
 from pipelines.results import dose_table, format_table, read_json, values
 from pipelines.stage_definition import STAGES, Cell, Reference, StageDefinition, model_cells
@@ -109,36 +110,56 @@ def pipeline_run(
 ) -> Iterator[PipelineRun]:
     """What the stages share; at the end every MLflow run has its true status, whatever happened."""
     settings = Settings.from_environment(output=parameters.output)
-    flow_run = get_run_context().flow_run
-    logs = settings.runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{flow_run.name}"
-    logs.mkdir(parents=True)
-    tags = {
-        "prefect.flow_run_id": flow_run.id,
-        "prefect.flow_run_name": flow_run.name,
-        "prefect.deployment": flow_run.deployment_id or "none",
-        "recipe": recipe.name,
-        "documents": recipe.target_documents,
-        "logs": logs,
-    }
-    tracker = open_tracker(settings)
-    record = RunRecord(tracker, recipe=recipe, name=f"{flow_name} {recipe.name} {flow_run.name}", tags=tags)
-    try:
-        yield PipelineRun(
-            recipe=recipe,
-            settings=settings,
-            logs=logs,
-            stages=stages,
-            launcher=launcher,
-            reporter=_reporter(),
-            record=record,
-        )
-    except Exception:
-        record.close("FAILED")
-        raise
-    except BaseException:  # cancelled by Prefect, a signal or Ctrl-C
-        record.close("KILLED")
-        raise
-    record.close("FINISHED")
+    with only_run(settings.output):
+        flow_run = get_run_context().flow_run
+        logs = settings.runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{flow_run.name}"
+        logs.mkdir(parents=True)
+        tags = {
+            "prefect.flow_run_id": flow_run.id,
+            "prefect.flow_run_name": flow_run.name,
+            "prefect.deployment": flow_run.deployment_id or "none",
+            "recipe": recipe.name,
+            "documents": recipe.target_documents,
+            "logs": logs,
+        }
+        tracker = open_tracker(settings)
+        name = f"{flow_name} {recipe.name} {flow_run.name}"
+        record = RunRecord(tracker, recipe=recipe, name=name, tags=tags)
+        try:
+            yield PipelineRun(
+                recipe=recipe,
+                settings=settings,
+                logs=logs,
+                stages=stages,
+                launcher=launcher,
+                reporter=_reporter(),
+                record=record,
+            )
+        except Exception:
+            record.close("FAILED")
+            raise
+        except BaseException:  # cancelled by Prefect, a signal or Ctrl-C
+            record.close("KILLED")
+            raise
+        record.close("FINISHED")
+
+
+@contextmanager
+def only_run(output: Path) -> Iterator[None]:
+    """Hold the output folder for one run. Raises BadParameter while another run, of any process, holds it.
+
+    Two runs of the same cells would remove each other's checkpoints. The system frees the lock when this
+    process ends, however it ends; processes that it starts do not inherit it.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadParameter(
+                f"another run uses {output}: wait for it, or give another output folder"
+            ) from None
+        yield
 
 
 def _reporter() -> Reporter:

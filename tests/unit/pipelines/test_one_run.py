@@ -1,0 +1,74 @@
+"""One output folder has one run at a time, and is free again when that run has ended in any way."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.launcher import LocalLauncher
+from pipelines.flow import only_run, pipeline_run
+from pipelines.parameters import BadParameter, check_parameters
+from stages.recipes import get_recipe
+from tests.unit.pipelines.fake_stages import FAKE_STAGES
+
+ROOT = Path(__file__).parents[3]
+HOLD = (
+    "import sys, time; from pathlib import Path; from pipelines.flow import only_run\n"
+    "with only_run(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+)
+
+
+@pytest.mark.parametrize("flow_name", ["lco", "sweep"])
+def test_a_second_run_on_the_same_folder_is_refused_before_it_touches_anything(
+    tmp_path: Path, flow_name: str
+) -> None:
+    parameters = check_parameters(recipe="tiny", documents=None, doses=None, seeds=None, output=tmp_path)
+    second = pipeline_run(flow_name, get_recipe("tiny"), parameters, FAKE_STAGES, LocalLauncher())
+    with (
+        only_run(tmp_path),
+        pytest.raises(BadParameter, match=f"another run uses {tmp_path}: wait for it") as refused,
+        second,
+    ):
+        pass
+    assert "\n" not in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_other_folders_and_later_runs_are_free(tmp_path: Path) -> None:
+    with only_run(tmp_path / "one"), only_run(tmp_path / "two"):
+        pass
+    with pytest.raises(RuntimeError, match="a bug"), only_run(tmp_path / "one"):
+        raise RuntimeError("a bug")
+    with only_run(tmp_path / "one"):
+        pass
+
+
+@pytest.mark.chaos
+def test_a_killed_run_leaves_the_folder_free(tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, env=environment, stdout=subprocess.PIPE
+    )
+    with other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(BadParameter), only_run(tmp_path):
+            pass
+        other.send_signal(signal.SIGKILL)
+        other.wait(10)
+        with only_run(tmp_path):
+            pass
+
+
+def test_a_program_that_the_run_started_does_not_hold_the_folder(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "print('started', flush=True); import time; time.sleep(60)"]
+    with only_run(tmp_path):
+        # Not even one that inherits what it may.
+        child = subprocess.Popen(program, close_fds=False, stdout=subprocess.PIPE)
+        assert child.stdout is not None and child.stdout.readline() == b"started\n"
+    with child:
+        with only_run(tmp_path):
+            assert child.poll() is None
+        child.kill()
