@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,9 +86,17 @@ class Encoded:
 
 @torch.no_grad()
 def encode(
-    backbone: Backbone, sequences: PreparedSequences, batch_size: int, *, layer_rows: Sequence[int] = ()
+    backbone: Backbone,
+    sequences: PreparedSequences,
+    batch_size: int,
+    *,
+    layer_rows: Sequence[int] = (),
+    on_batch: Callable[[], None] = lambda: None,
 ) -> Encoded:
-    """Embed token sequences, in batches of similar length; hidden states of all layers for `layer_rows`."""
+    """Embed token sequences, in batches of similar length; hidden states of all layers for `layer_rows`.
+
+    `on_batch` is called after every batch.
+    """
     shape = backbone.model.config.text_config
     vectors = np.empty((len(sequences), shape.hidden_size), dtype=np.float32)
     layers = np.empty((shape.num_hidden_layers + 1, len(layer_rows), shape.hidden_size), dtype=np.float32)
@@ -105,6 +114,7 @@ def encode(
         if chosen:
             states = [state[chosen, -1].float() for state in output.hidden_states[:-1]] + [last[chosen]]
             layers[:, [place[rows[number]] for number in chosen]] = torch.stack(states).numpy()
+        on_batch()
     return Encoded(vectors=vectors, layers=layers)
 
 
@@ -135,14 +145,15 @@ class TaskEncoder:
         self._config = config
         self._prepared_for: EmbeddingContract | None = None
 
-    def encode(self, backbone: Backbone) -> EncodedTask:
+    def encode(self, backbone: Backbone, on_batch: Callable[[], None] = lambda: None) -> EncodedTask:
         """Encode the task. Raises ContractMismatch where a model takes other inputs than the one before."""
         self._prepare(backbone)
-        batch_size, compared = self._config.batch_size, self._task.with_text[: self._config.geometry_samples]
+        compared = self._task.with_text[: self._config.geometry_samples]
+        embed = partial(encode, backbone, batch_size=self._config.batch_size, on_batch=on_batch)
         return EncodedTask(
-            images=encode(backbone, self._images, batch_size, layer_rows=compared),
-            texts=encode(backbone, self._texts, batch_size, layer_rows=range(len(compared))),
-            queries=encode(backbone, self._queries, batch_size),
+            images=embed(self._images, layer_rows=compared),
+            texts=embed(self._texts, layer_rows=range(len(compared))),
+            queries=embed(self._queries),
         )
 
     def _prepare(self, backbone: Backbone) -> None:

@@ -9,8 +9,9 @@ for the law, the geometry by layer and the contrastive loss over the candidates 
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from stages.evaluate.linear_maps import LINEAR_MAPS, TrainingPages, fit_linear_m
 from stages.evaluate.score import RetrievalScores, random_scores, score_retrieval
 from stages.evaluate.search_task import SearchTask, build_task, candidates_of
 from stages.recipes import EvaluateConfig
-from stages.train.job import Job, read_job
+from stages.train.job import Job, Rhythm, read_job
 from stages.train.lexical import Bm25
 
 SHOWN_RESULTS = 5
@@ -40,24 +41,33 @@ def main(job_path: Path) -> None:
     task = build_task(job.inputs["evaluated"].path, config)
     baselines = {name: scores.to_json() for name, scores in score_baselines(task).items()}
     encoder, cells = TaskEncoder(task, config), job.own_cells()
-    for number, cell in enumerate(cells, start=1):
-        encoded = encode_cell(encoder, job, cell)
+    for number, cell in enumerate(cells):
+        encoded = encode_cell(encoder, job, cell, report=partial(_report, job, cell, number, len(cells)))
         result = measure_retrieval(encoded, task, config, temperature=job.recipe.refine.temperature)
-        job.metrics.write(
-            cell=cell["fingerprint"],
-            step=cell["dose"],
-            label=f"searching with dose {cell['dose']}, {cell['arm'] or 'before CL'}",
-            done=number,
-            total=len(cells),
-            metrics={},
-        )
+        _report(job, cell, number + 1, len(cells))
         _commit(job, cell, place_of(cell) | result | {"baselines": baselines})
 
 
-def encode_cell(encoder: TaskEncoder, job: Job, cell: Mapping[str, Any]) -> EncodedTask:
-    """The task's vectors by a cell's model, linearly mapped where the cell's arm is a linear map."""
-    backbone = load_backbone(cell["model"], job.recipe.backbone)
-    encoded = encoder.encode(backbone)
+def _report(job: Job, cell: Mapping[str, Any], done: int, total: int) -> None:
+    job.metrics.write(
+        cell=cell["fingerprint"],
+        step=cell["dose"],
+        label=f"searching with dose {cell['dose']}, {cell['arm'] or 'before CL'}",
+        done=done,
+        total=total,
+        metrics={},
+    )
+
+
+def encode_cell(
+    encoder: TaskEncoder, job: Job, cell: Mapping[str, Any], report: Callable[[], None]
+) -> EncodedTask:
+    """The task's vectors by a cell's model, linearly mapped where the cell's arm is a linear map.
+
+    `report` is called now and then: a large corpus takes a large model long.
+    """
+    backbone, rhythm = load_backbone(cell["model"], job.recipe.backbone), Rhythm(every=1)
+    encoded = encoder.encode(backbone, on_batch=lambda: report() if rhythm.late() else None)
     if cell["arm"] not in LINEAR_MAPS:
         return encoded
     pages = TrainingPages(job.store.open(cell["fit_pages"]).path, backbone, job.recipe.evaluate)

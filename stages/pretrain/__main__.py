@@ -16,7 +16,7 @@ from stages.pretrain.controls import mixture_of
 from stages.pretrain.loop import train
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import rank, start_process_group
-from stages.train.job import read_job
+from stages.train.job import Rhythm, read_job
 from stages.train.ledger import Step, losses, measured, padding_share
 from stages.train.training import Preempted
 
@@ -38,10 +38,11 @@ def main(job_path: Path) -> None:
     # The job's cells are of one training.
     sources, weights = mixture_of(target, base, pages=job.cells[0]["pages"], config=config)
     history: list[Step] = []
+    rhythm = Rhythm(REPORT_EVERY)
 
     def on_step(step: Step) -> None:
         history.append(step)
-        if rank() == 0 and (step.number % REPORT_EVERY == 0 or step.number == last_step):
+        if rank() == 0 and (rhythm.due(step.number) or step.number == last_step):
             next_dose = min(dose for dose in cells if dose >= step.number * config.batch_size)
             job.metrics.write(
                 cell=cells[next_dose]["fingerprint"],

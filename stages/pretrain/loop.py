@@ -30,7 +30,7 @@ from stages.train.engine import (
     warmup_then_decay,
     world_size,
 )
-from stages.train.flops import Trained
+from stages.train.flops import TrainedParts
 from stages.train.ledger import Step, counts_of
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from stages.train.training import Descent, begin, run
@@ -116,7 +116,7 @@ def train(
             draw.sequences,
             [bucket.batch for micro_batch in passes for bucket in micro_batch],
             backbone.model,
-            Trained(vision=config.train_vision),
+            TrainedParts(vision=config.train_vision),
             label_tokens=draw.labels,
             logits=draw.labels,
             oversized=len(draw.oversized),

@@ -21,7 +21,7 @@ from stages.refine.loop import Trained, refine
 from stages.refine.mining import read_negatives
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import rank, start_process_group
-from stages.train.job import Job, read_job
+from stages.train.job import Job, Rhythm, read_job
 from stages.train.ledger import Step, measured, padding_share
 from stages.train.training import Preempted
 
@@ -74,10 +74,11 @@ def _train_cells(job: Job, cells: Sequence[dict], train: TrainSplit, *, done: in
     by_steps = {cell["steps"]: cell for cell in cells}
     config = config_of(job, cells[-1])
     steps: list[Step] = []
+    rhythm = Rhythm(REPORT_EVERY)
 
     def on_step(step: Step) -> None:
         steps.append(step)
-        if rank() == 0 and step.number % REPORT_EVERY == 0:
+        if rank() == 0 and rhythm.due(step.number):
             cell = by_steps[min(end for end in by_steps if end >= step.number)]
             job.metrics.write(
                 cell=cell["fingerprint"],
@@ -139,7 +140,9 @@ def _commit(
             "weight_change": refined.weight_change,
             "flops": sum(step.flops for step in steps),
         }
-        facts |= {"last_loss": steps[-1].loss, "padding_share": padding_share(steps)} if steps else {}
+        if steps:
+            facts |= {"batch_size": steps[-1].examples, "last_loss": steps[-1].loss}
+            facts["padding_share"] = padding_share(steps)
         (attempt.path / "training.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
         # No times here: equal runs must give equal bytes.
         ledger = "".join(json.dumps(step.reproducible(), sort_keys=True) + "\n" for step in steps)

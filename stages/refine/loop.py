@@ -4,6 +4,7 @@ Anchors are queries. Positives are the texts of the pages that answer them and, 
 page images. Vision tower and projector stay frozen unless the recipe trains the whole model.
 """
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ from stages.train.engine import (
     warmup_then_constant,
     world_size,
 )
-from stages.train.flops import Trained as TrainedParts
+from stages.train.flops import TrainedParts
 from stages.train.ledger import Step, counts_of
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from stages.train.training import Descent, begin, run
@@ -157,6 +158,13 @@ def draw_batches(
     rows = min(config.batch_size, len(usable))
     if rows < max(2, world_size()):
         raise RefinementError(f"{len(usable)} training queries are too few for a contrastive batch")
+    if rows < config.batch_size and rank() == 0:
+        print(
+            f"batches have {rows} anchors instead of {config.batch_size}: there are no more training "
+            "queries, and each has fewer negatives; add documents or queries",
+            file=sys.stderr,
+            flush=True,
+        )
     order = BatchOrder(
         sources=[Lengths.of([len(query.text) for query in usable])],
         weights=[1.0],

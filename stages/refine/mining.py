@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.queries import Query
-from data_prep.shards import Sample, ShardSource, read_queries
+from data_prep.shards import ShardSource, read_queries
 from infra.process import watch_parent
 from stages.backbone import Backbone, load_backbone
 from stages.recipes import RefineConfig
@@ -28,7 +28,7 @@ from stages.train.lexical import Bm25
 from stages.train.sequences import SequenceBuilder
 
 NEGATIVES = "negatives.jsonl"
-QUERIES_AT_ONCE = 256
+ROWS_AT_ONCE = 256
 DIGESTS = ("text_digest", "image_digest", "document_digest")
 
 
@@ -75,18 +75,22 @@ def mine(
 ) -> dict[str, tuple[str, ...]]:
     """Return up to `config.hard_negatives` keys, hardest first, of each query with an answer in `source`."""
     builder = SequenceBuilder(backbone)
-    samples: list[Sample] = [source[position] for position in range(len(source))]
-    keys = [sample.key for sample in samples]
-    facts = {name: np.array([source.entry(row)[name] for row in range(len(source))]) for name in DIGESTS}
+    keys, texts = list(source.keys()), list(source.texts())
+    entries = [source.entry(row) for row in range(len(source))]
+    facts = {name: np.array([entry[name] for entry in entries]) for name in DIGESTS}
     column = {key: number for number, key in enumerate(keys)}
     usable = [query for query in queries if any(key in column for key in query.relevant)]
-    on_progress(0, "embedding the training samples")
-    texts = encode(backbone, [builder.summarize_text(s.text) for s in samples], config.engine).numpy()
-    lexical, mined = Bm25([sample.text for sample in samples]), {}
-    for start in range(0, len(usable), QUERIES_AT_ONCE):
-        some = usable[start : start + QUERIES_AT_ONCE]
+    parts = []
+    for start in range(0, len(texts), ROWS_AT_ONCE):
+        on_progress(0, f"embedding the training samples {start:,}/{len(texts):,}")
+        some = [builder.summarize_text(text) for text in texts[start : start + ROWS_AT_ONCE]]
+        parts.append(encode(backbone, some, config.engine).numpy())
+    vectors_of_texts = np.concatenate(parts)
+    lexical, mined = Bm25(texts), {}
+    for start in range(0, len(usable), ROWS_AT_ONCE):
+        some = usable[start : start + ROWS_AT_ONCE]
         vectors = encode(backbone, [builder.summarize_text(query.text) for query in some], config.engine)
-        cosines = vectors.numpy() @ texts.T
+        cosines = vectors.numpy() @ vectors_of_texts.T
         words = lexical.scores([query.text for query in some])
         for query, cosine, bm25 in zip(some, cosines, words, strict=True):
             answers = np.array([column[key] for key in query.relevant if key in column])

@@ -47,7 +47,7 @@ class Workload:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedParts:
     """Which weights get gradients."""
 
     vision: bool = True
@@ -164,7 +164,7 @@ def forward_flops(config: Qwen2_5_VLConfig, work: Workload) -> ForwardFlops:
     )
 
 
-def training_flops(config: Qwen2_5_VLConfig, work: Workload, trained: Trained) -> float:
+def training_flops(config: Qwen2_5_VLConfig, work: Workload, trained: TrainedParts) -> float:
     """Return the model FLOPs of a forward and a backward pass."""
     forward = forward_flops(config, work)
     decoder = _adapted_decoder(config, work, trained) if trained.lora_rank else 3 * forward.decoder
@@ -174,7 +174,7 @@ def training_flops(config: Qwen2_5_VLConfig, work: Workload, trained: Trained) -
     return decoder + 3 * forward.vision - forward.patch_embedding
 
 
-def _adapted_decoder(config: Qwen2_5_VLConfig, work: Workload, trained: Trained) -> float:
+def _adapted_decoder(config: Qwen2_5_VLConfig, work: Workload, trained: TrainedParts) -> float:
     """A decoder with adapters: its own weights get no gradient, and neither does the first layer's input."""
     forward, shapes = forward_flops(config, work), projection_shapes(config)
     layers, rank = config.text_config.num_hidden_layers, trained.lora_rank

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,37 @@ def read_job(path: Path | str) -> Job:
         processes_per_cell=processes_per_cell,
         provenance=job["provenance"],
     )
+
+
+class Rhythm:
+    """When a program tells how far it is: after so many units of work, or when `SECONDS` have passed.
+
+    A supervisor takes a program that says nothing for long for one that hangs, and a step of a large model
+    can take minutes.
+    """
+
+    SECONDS = 30.0
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._told = time.monotonic()
+
+    def due(self, done: int) -> bool:
+        """Whether to tell now, `done` units in."""
+        return self._tell(done % self._every == 0 or self._silent_for_long)
+
+    def late(self) -> bool:
+        """Whether to tell in the middle of a unit."""
+        return self._tell(self._silent_for_long)
+
+    @property
+    def _silent_for_long(self) -> bool:
+        return time.monotonic() - self._told >= self.SECONDS
+
+    def _tell(self, now: bool) -> bool:
+        if now:
+            self._told = time.monotonic()
+        return now
 
 
 def worker(processes_per_cell: int) -> int:

@@ -15,7 +15,7 @@ from stages.recipes import EngineConfig
 from stages.train.batches import Batch
 from stages.train.devices import device_called
 from stages.train.engine import global_sums
-from stages.train.flops import Trained, model_flops_utilization, training_flops, workload
+from stages.train.flops import TrainedParts, model_flops_utilization, training_flops, workload
 from stages.train.sequences import TokenSequence
 
 _MEASURED = ("seconds", "data_seconds", "memory_gib")
@@ -78,7 +78,7 @@ def counts_of(
     sequences: Sequence[TokenSequence],
     batches: Sequence[Batch],
     model: Qwen2_5_VLForConditionalGeneration,
-    trained: Trained,
+    trained: TrainedParts,
     *,
     label_tokens: int,
     logits: int,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from stages.recipes import EngineConfig
-from stages.train.flops import Trained, projection_shapes
+from stages.train.flops import TrainedParts, projection_shapes
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLConfig
@@ -38,7 +38,7 @@ class Memory:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-def adapter_parameters(config: Qwen2_5_VLConfig, trained: Trained) -> int:
+def adapter_parameters(config: Qwen2_5_VLConfig, trained: TrainedParts) -> int:
     """Parameters of the LoRA adapters: rank x (inputs + outputs) each."""
     shapes = projection_shapes(config)
     layer = sum(trained.lora_rank * sum(shapes[name]) for name in trained.lora_targets)
@@ -70,7 +70,7 @@ def state_bytes(engine: EngineConfig, *, trained: int, frozen: int, processes: i
 
 def activation_bytes(
     config: Qwen2_5_VLConfig,
-    trained: Trained,
+    trained: TrainedParts,
     engine: EngineConfig,
     *,
     positions: int,
@@ -96,7 +96,7 @@ def activation_bytes(
     return layers * decoder + blocks * patches * vision_bytes(config, engine)
 
 
-def decoder_bytes(config: Qwen2_5_VLConfig, trained: Trained, engine: EngineConfig) -> int:
+def decoder_bytes(config: Qwen2_5_VLConfig, trained: TrainedParts, engine: EngineConfig) -> int:
     """Bytes that one decoder layer saves for each position; adapters count as if on every projection."""
     text, b = config.text_config, _bytes(engine)
     width, inner = text.hidden_size, text.intermediate_size
@@ -123,10 +123,8 @@ def logit_bytes(config: Qwen2_5_VLConfig, labels: int) -> int:
 
 
 def feature_bytes(config: Qwen2_5_VLConfig, engine: EngineConfig, visual_tokens: int) -> int:
-    """Bytes of a frozen tower's outputs: before the merger and after it."""
-    vision = config.vision_config
-    before = vision.spatial_merge_size**2 * vision.hidden_size
-    return _bytes(engine) * visual_tokens * (before + vision.out_hidden_size)
+    """Bytes of what is kept of a frozen tower's outputs: the merged ones, as the decoder takes them."""
+    return _bytes(engine) * visual_tokens * config.vision_config.out_hidden_size
 
 
 def _bytes(engine: EngineConfig) -> int:

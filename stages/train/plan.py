@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stages.recipes import EngineConfig, Recipe
 from stages.train.devices import GIB, Device
-from stages.train.flops import Trained, Workload, forward_flops, training_flops
+from stages.train.flops import TrainedParts, Workload, forward_flops, training_flops
 from stages.train.memory import (
     Memory,
     activation_bytes,
@@ -76,7 +76,7 @@ def plan_pretrain(
 ) -> StagePlan:
     """Plan CGP up to the highest dose, on all GPUs. `page`: mean sizes; memory is that of the largest."""
     config, pretrain = model.config, recipe.pretrain
-    trained = Trained(vision=pretrain.train_vision)
+    trained = TrainedParts(vision=pretrain.train_vision)
     frozen = 0 if trained.vision else model.vision_parameters
     parameters = model.decoder_parameters + model.vision_parameters - frozen
     work = pretrain_workload(recipe, config, page) * pretrain.batch_size
@@ -100,7 +100,7 @@ def plan_pretrain(
 def _pretrain_memory(
     recipe: Recipe,
     config: Qwen2_5_VLConfig,
-    trained: Trained,
+    trained: TrainedParts,
     parameters: int,
     frozen: int,
     *,
@@ -131,7 +131,7 @@ def plan_refine(
 ) -> StagePlan:
     """Plan all cells of CL, each on the GPUs that the recipe names, several side by side."""
     config, refine = model.config, recipe.refine
-    trained = Trained(vision=False, lora_rank=refine.lora_rank, lora_targets=refine.lora_targets)
+    trained = TrainedParts(vision=False, lora_rank=refine.lora_rank, lora_targets=refine.lora_targets)
     processes = min(refine.engine.processes, gpus)
     cells = len(recipe.pretrain.doses) * len(refine.seeds) * len(refine.arms)
     flops = [
@@ -170,7 +170,7 @@ def _takes_two_passes(recipe: Recipe, config: Qwen2_5_VLConfig, work: Workload, 
 def _refine_memory(
     recipe: Recipe,
     config: Qwen2_5_VLConfig,
-    trained: Trained,
+    trained: TrainedParts,
     parameters: int,
     frozen: int,
     *,

@@ -39,6 +39,28 @@ def test_depth_bounds_the_proposals():
     assert choose(cosine, np.zeros(6), np.array([0]), np.arange(6) == 0, shallow) == [1]
 
 
+def test_how_many_are_embedded_at_once_changes_nothing(backbone, split_folder, samples, monkeypatch):
+    config = dataclasses.replace(
+        CONFIG, mining=MiningConfig(relative_margin=-2.0), same_document_negatives=True
+    )
+    queries = [Query(identity=s.key, text=s.text, relevant=(s.key,)) for s in samples]
+    whole = mine(backbone, ShardSource(split_folder), queries, config)
+    monkeypatch.setattr("stages.refine.mining.ROWS_AT_ONCE", 3)
+    told = []
+    some = mine(
+        backbone,
+        ShardSource(split_folder),
+        queries,
+        config,
+        on_progress=lambda done, label: told.append((done, label)),
+    )
+    assert some == whole
+    assert [label for _, label in told][:2] == [
+        f"embedding the training samples {start}/8" for start in (0, 3)
+    ]
+    assert [done for done, label in told if label.startswith("mining")] == [3, 6, 8]
+
+
 @pytest.mark.parametrize("same_document_negatives", [True, False])
 def test_mined_keys_are_never_answers_nor_equal_to_one(
     backbone, split_folder, samples, same_document_negatives

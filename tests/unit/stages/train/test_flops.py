@@ -10,7 +10,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.vision_utils import get_vision_window_index
 
 from stages.train.flops import (
-    Trained,
+    TrainedParts,
     forward_flops,
     model_flops_utilization,
     training_flops,
@@ -54,7 +54,7 @@ def small_config() -> Qwen2_5_VLConfig:
     )
 
 
-def counted(trained: Trained, grid: tuple[int, int, int] | None, *, rows=2, length=70, labels=9):
+def counted(trained: TrainedParts, grid: tuple[int, int, int] | None, *, rows=2, length=70, labels=9):
     """FLOPs that torch counts, of the forward pass alone and with the backward pass; and our workload."""
     config = small_config()
     torch.manual_seed(0)
@@ -90,7 +90,7 @@ GRIDS = [(1, 16, 8), (1, 10, 14)]
 @pytest.mark.parametrize("grid", [None, *GRIDS])
 @pytest.mark.parametrize("vision", [True, False])
 def test_full_training_costs_what_torch_counts(grid, vision):
-    trained = Trained(vision=vision)
+    trained = TrainedParts(vision=vision)
     forward, both, work = counted(trained, grid)
     assert forward_flops(small_config(), work).total == pytest.approx(forward, rel=1e-4)
     assert training_flops(small_config(), work, trained) == pytest.approx(both, rel=1e-3)
@@ -98,13 +98,13 @@ def test_full_training_costs_what_torch_counts(grid, vision):
 
 @pytest.mark.parametrize("grid", [None, *GRIDS])
 def test_adapters_cost_what_torch_counts(grid):
-    trained = Trained(vision=False, lora_rank=8, lora_targets=ALL_PROJECTIONS)
+    trained = TrainedParts(vision=False, lora_rank=8, lora_targets=ALL_PROJECTIONS)
     _, both, work = counted(trained, grid)
     assert training_flops(small_config(), work, trained) == pytest.approx(both, rel=1e-3)
 
 
 def test_some_adapters_cost_what_torch_counts_but_for_the_first_layers_keys():
-    trained = Trained(vision=False, lora_rank=8, lora_targets=("q_proj", "v_proj", "o_proj"))
+    trained = TrainedParts(vision=False, lora_rank=8, lora_targets=("q_proj", "v_proj", "o_proj"))
     _, both, work = counted(trained, None)
     assert training_flops(small_config(), work, trained) == pytest.approx(both, rel=0.02)
 
@@ -127,7 +127,7 @@ def test_windows_are_those_of_transformers(rows, columns):
     vision=st.booleans(),
 )
 def test_two_batches_cost_as_much_as_one_with_both(first, second, vision):
-    config, trained = small_config(), Trained(vision=vision)
+    config, trained = small_config(), TrainedParts(vision=vision)
     parts = [workload(config, lengths=lengths, grids=[(1, 8, 4)]) for lengths in (first, second)]
     whole = workload(config, lengths=first + second, grids=[(1, 8, 4)] * 2)
     assert parts[0] + parts[1] == whole
@@ -143,7 +143,7 @@ def test_a_language_model_alone_costs_palms_formula():
     matrices = 3 * (4 * 64**2 + 3 * 64 * 176) + 300 * 64
     palm = 6 * matrices + 12 * 3 * 64 * length
     work = workload(config, lengths=[length], label_positions=length)
-    assert training_flops(config, work, Trained()) == pytest.approx(palm * length)
+    assert training_flops(config, work, TrainedParts()) == pytest.approx(palm * length)
 
 
 def test_utilization_is_a_share_of_the_peak():

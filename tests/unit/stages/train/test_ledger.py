@@ -6,7 +6,7 @@ import pytest
 
 from stages.recipes import EngineConfig
 from stages.train.batches import collate
-from stages.train.flops import Trained, training_flops, workload
+from stages.train.flops import TrainedParts, training_flops, workload
 from stages.train.ledger import Step, counts_of, losses, measured, padding_share
 from stages.train.sequences import SequenceBuilder
 
@@ -35,7 +35,7 @@ def test_counts_of_a_batch_by_hand(backbone, samples):
     ]
     batch = collate(sequences, pad_token=builder.pad_token)
     labels = int((batch.labels != -100).sum())
-    counts = counts_of(sequences, [batch], backbone.model, Trained(), label_tokens=labels, logits=labels)
+    counts = counts_of(sequences, [batch], backbone.model, TrainedParts(), label_tokens=labels, logits=labels)
     assert counts.tokens == int(batch.attention_mask.sum())
     assert counts.positions == batch.input_ids.numel() == 2 * max(map(len, sequences))
     width, height = samples[0].width // 16, samples[0].height // 16
@@ -46,7 +46,7 @@ def test_counts_of_a_batch_by_hand(backbone, samples):
         label_positions=labels,
         grids=batch.image_grid_thw.tolist(),
     )
-    assert counts.flops == pytest.approx(training_flops(backbone.model.config, work, Trained()))
+    assert counts.flops == pytest.approx(training_flops(backbone.model.config, work, TrainedParts()))
 
 
 def test_means_rates_and_shares_by_hand():

@@ -10,15 +10,18 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from stages.backbone import build_tiny_backbone
 from stages.recipes import EngineConfig, TinyShape, get_recipe
+from stages.refine.gradcache import chunks_of, frozen_image_features
 from stages.train import forward, memory
-from stages.train.flops import Trained
+from stages.train.flops import TrainedParts
 from stages.train.memory import (
     LABELS_AT_ONCE,
     activation_bytes,
     adapter_parameters,
+    feature_bytes,
     logit_bytes,
     state_bytes,
 )
+from stages.train.sequences import SequenceBuilder
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -85,7 +88,7 @@ def test_shards_are_those_of_the_zero_paper():
 
 
 def test_adapters_are_counted_as_peft_makes_them(backbone):
-    trained = Trained(vision=False, lora_rank=4, lora_targets=("q_proj", "v_proj", "down_proj"))
+    trained = TrainedParts(vision=False, lora_rank=4, lora_targets=("q_proj", "v_proj", "down_proj"))
     targets = rf".*language_model.*({'|'.join(trained.lora_targets)})"
     model = peft.get_peft_model(backbone.model, peft.LoraConfig(r=4, target_modules=targets))
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -124,7 +127,7 @@ def deep_config() -> Qwen2_5_VLConfig:
     )
 
 
-def saved_bytes(trained: Trained, engine: EngineConfig, *, grid: tuple[int, int, int] | None) -> int:
+def saved_bytes(trained: TrainedParts, engine: EngineConfig, *, grid: tuple[int, int, int] | None) -> int:
     """Bytes that torch keeps for the backward pass, weights left out; two sequences of 60 and 57."""
     config, length = deep_config(), 60
     model = Qwen2_5_VLForConditionalGeneration(config).to(DTYPES[engine.precision]).train()
@@ -163,9 +166,9 @@ def saved_bytes(trained: Trained, engine: EngineConfig, *, grid: tuple[int, int,
     return sum(size for size, _ in saved.values())
 
 
-FULL = Trained()
-FROZEN_VISION = Trained(vision=False)
-ADAPTED = Trained(vision=False, lora_rank=8, lora_targets=PROJECTIONS)
+FULL = TrainedParts()
+FROZEN_VISION = TrainedParts(vision=False)
+ADAPTED = TrainedParts(vision=False, lora_rank=8, lora_targets=PROJECTIONS)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -201,6 +204,18 @@ def test_a_frozen_vision_tower_saves_nothing():
         deep_config(), FULL, engine, **sizes | {"visual_tokens": 0}
     )
     assert block * deep_config().vision_config.depth == tower
+
+
+def test_a_frozen_towers_outputs_are_what_gradcache_keeps(process_group, backbone, samples):
+    backbone.model.requires_grad_(False)
+    builder = SequenceBuilder(backbone)
+    sequences = [builder.summarize_image(sample.image()) for sample in samples]
+    engine = EngineConfig(text_tokens=150)
+    chunks = chunks_of(sequences, builder, engine)
+    kept = [one for chunk in chunks for one in frozen_image_features(backbone.model, chunk)]
+    held = sum(image.nbytes for one in kept for images in one.values() for image in images)
+    visual_tokens = sum(sequence.visual_tokens for sequence in sequences)
+    assert feature_bytes(backbone.model.config, engine, visual_tokens) == held
 
 
 def test_a_loss_saves_one_float32_number_for_each_logit():

@@ -10,7 +10,7 @@ import pytest
 from stages.model_config import model_config, parameter_counts
 from stages.recipes import Recipe, get_recipe
 from stages.train.devices import DEVICES, GIB, device_called
-from stages.train.flops import Trained, Workload, forward_flops, training_flops, workload
+from stages.train.flops import TrainedParts, Workload, forward_flops, training_flops, workload
 from stages.train.plan import Model, misfit, plan_pretrain, plan_refine
 from stages.train.workloads import PageSizes, largest_page, pretrain_workload, refine_workload
 
@@ -49,9 +49,9 @@ def test_the_whole_time_is_flops_over_rate(paper):
     pretrain, refine = both(recipe, model, page=page)
     rate = 8 * 989e12 * 0.5
     work = pretrain_workload(recipe, model.config, page) * 262_144
-    assert pretrain.seconds == pytest.approx(training_flops(model.config, work, Trained()) / rate)
+    assert pretrain.seconds == pytest.approx(training_flops(model.config, work, TrainedParts()) / rate)
     # 8 doses x 3 seeds; every row is embedded twice, the second time with a graph.
-    adapters = Trained(vision=False, lora_rank=64, lora_targets=recipe.refine.lora_targets)
+    adapters = TrainedParts(vision=False, lora_rank=64, lora_targets=recipe.refine.lora_targets)
     work = refine_workload(recipe, model.config, page, "text-only") * (24 * 700 * 1_056)
     flops = training_flops(model.config, work, adapters) + forward_flops(model.config, work).total
     assert refine.cells == 24
