@@ -371,7 +371,7 @@ class ResilientTracker:
 
     def _fall_back(self, error: Exception) -> None:
         self._primary = None
-        self.failure = f"{type(error).__name__}: {error}"[:300]
+        self.failure = _in_short(error)
         self._file = FileTracker(self._pending / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}")
         logger.warning(
             "THE TRACKER IS DOWN (%s). The run goes on; its tracking events are kept in %s and sent later.",
@@ -397,14 +397,34 @@ def open_tracker(settings: Settings) -> ResilientTracker:
 def replay_pending(pending: Path, tracker: Tracker) -> int:
     """Replay every waiting folder, oldest first, and delete it; return how many.
 
-    Folders that a living run still writes, or that another process replays, are left alone.
+    Folders that a living run still writes, or that another process replays, are left alone. One that cannot be
+    sent stays for the next time, with a warning; it stops neither the others nor the caller.
     """
+    from mlflow.exceptions import MlflowException
+
+    # What MLflow refuses or does not answer; a file of ours that is gone or torn; an event of another version.
+    unsendable = (MlflowException, OSError, ValueError, KeyError, TypeError)
     done = 0
     for folder in sorted(path for path in Path(pending).glob("*") if path.is_dir()):
-        with contextlib.suppress(BlockingIOError, FileNotFoundError), _locked(folder / "events.jsonl"):
-            replay(folder, tracker)
-            shutil.rmtree(folder)
-            done += 1
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(_locked(folder / "events.jsonl"))
+            except (
+                BlockingIOError,
+                FileNotFoundError,
+            ):  # its writer lives; it has not begun, or has been sent
+                continue
+            try:
+                replay(folder, tracker)
+                shutil.rmtree(folder)
+                done += 1
+            except unsendable as error:
+                logger.warning(
+                    "Tracking events in %s cannot be sent (%s). They stay there and the next run tries again; "
+                    "delete the folder to give them up.",
+                    folder,
+                    _in_short(error),
+                )
     return done
 
 
@@ -456,6 +476,10 @@ def _shorten(value: Any, limit: int) -> str:
 def _points(metrics: Mapping[str, float], step: int) -> list[Point]:
     now = int(time.time() * 1000)
     return [Point(key=key, value=float(value), step=step, timestamp=now) for key, value in metrics.items()]
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:

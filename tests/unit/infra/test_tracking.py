@@ -235,17 +235,60 @@ def test_buffered_metrics_survive_the_tracker(tmp_path):
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("working_calls", range(9))
-def test_an_interrupted_replay_goes_on_where_it_stopped(tmp_path, working_calls):
+def test_an_interrupted_replay_goes_on_where_it_stopped(tmp_path, caplog, working_calls):
     tracker = FileTracker(tmp_path / "pending" / "one")
     record_everything(tracker, tmp_path)
     tracker.close()
     primary = Recorder(working_calls)
-    with pytest.raises(ConnectionError):
-        replay_pending(tmp_path / "pending", primary)
+    assert replay_pending(tmp_path / "pending", primary) == 0
+    assert len(primary.calls) == working_calls
+    assert f"{tracker.folder} cannot be sent (ConnectionError: refused)" in caplog.text
     primary.working_calls = math.inf
-    replay_pending(tmp_path / "pending", primary)
+    assert replay_pending(tmp_path / "pending", primary) == 1
     assert len(primary.calls) == 9
     assert [arguments[0] for (arguments, _) in primary.of("finish_run")] == ["run2", "run1"]
+
+
+def spoil_artifact(folder: Path) -> None:
+    next((folder / "artifacts").rglob("curve.txt")).unlink()
+
+
+def spoil_line(folder: Path) -> None:
+    events = folder / "events.jsonl"
+    events.write_bytes(events.read_bytes().replace(b'{"event": "set_tags"', b"{torn", 1))
+
+
+def spoil_fields(folder: Path) -> None:
+    events = folder / "events.jsonl"
+    events.write_bytes(events.read_bytes().replace(b'"timestamp"', b'"time"', 1))
+
+
+def spoil_run(folder: Path) -> None:
+    """Its events belong to a run that MLflow no longer has."""
+    (folder / "replayed.json").write_text('{"lines": 2, "runs": {}}')
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("spoil", [spoil_artifact, spoil_line, spoil_fields, spoil_run])
+def test_a_folder_that_cannot_be_sent_stops_neither_the_others_nor_this_run(tmp_path, caplog, spoil):
+    settings = Settings(output=tmp_path / "out")
+    spoilt, good = (settings.pending_tracking / name for name in ("1", "2"))
+    for folder in (spoilt, good):
+        tracker = FileTracker(folder)
+        record_everything(tracker, tmp_path)
+        tracker.close()
+    spoil(spoilt)
+    tracker = open_tracker(settings)
+    assert tracker.failure is None
+    assert tracker.page("a") is None and isinstance(tracker._primary, MLflowTracker)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{spoilt} cannot be sent (" in caplog.text
+    assert (spoilt / "events.jsonl").exists() and not good.exists()
+    client, experiment = tracker._primary._client, tracker._primary._experiment
+    sent = client.search_runs(
+        [experiment], "attributes.run_name = 'lco tiny' and attributes.status = 'FINISHED'"
+    )
+    assert_everything(tracker._primary, sent[0].info.run_id)
 
 
 def test_a_file_that_is_still_written_is_not_replayed(tmp_path):
