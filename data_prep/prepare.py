@@ -55,7 +55,7 @@ def prepare_documents(
     user_queries = _user_queries(folder)
     candidates = list_candidates(usable)
     splits, warnings = assign_pages(usable, candidates, config)
-    warnings += _unknown_pages(user_queries, candidates)
+    warnings += _unknown_pages(user_queries, candidates) + _only_searched(candidates, config)
     texts = TextDuplicates(config.near_duplicate_similarity)
     images = ImageDuplicates(config.near_duplicate_image_bits)
     digests = {reading.source.name: reading.samples.manifest.content_digest for reading in usable}
@@ -128,6 +128,17 @@ def _unknown_pages(user_queries: list[UserQuery] | None, candidates: list[Candid
     if not unknown:
         return []
     return [f"{USER_QUERIES}: {unknown} of {len(user_queries)} queries name unknown pages."]
+
+
+def _only_searched(candidates: list[Candidate], config: DocumentsConfig) -> list[str]:
+    """Return a warning if images have more text than a block may have."""
+    count = sum(not one.trainable and len(one.text) >= config.min_characters for one in candidates)
+    if not count:
+        return []
+    return [
+        f"{count} page image(s) have more text beside them than one block may have: searched, not trained "
+        'on. PDFs with a text layer can be cut into blocks; or use a recipe of unit "page".'
+    ]
 
 
 def _queries_of(

@@ -1,9 +1,11 @@
 """Prepared once, a folder is not read again; one changed document touches only its own split."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from data_prep import reading
 from data_prep.config import DocumentsConfig
@@ -121,3 +123,14 @@ def test_a_bad_line_of_queries_is_named(folder, config, store):
     queries_beside(folder, {"query": "a", "document": "b", "page": 1}, {"query": "a"})
     with pytest.raises(NoUsableDocuments, match=r"queries\.jsonl: line 2 is not"):
         prepare_documents(folder, config, store, Steps())
+
+
+def test_images_with_more_text_than_a_block_are_searched_and_said(folder, config, store):
+    page = Image.effect_noise((300, 200), 80)
+    page.save(folder / "scan.png")
+    (folder / "scan.txt").write_text("many words " * 40)
+    prepared = prepare_documents(folder, config, store, Steps(), workers=1)
+    [warning] = inventory_of(prepared)["warnings"]
+    assert warning.startswith("1 page image(s) have more text") and 'unit "page"' in warning
+    whole = dataclasses.replace(config, unit="page")
+    assert inventory_of(prepare_documents(folder, whole, store, Steps(), workers=1))["warnings"] == []
