@@ -19,6 +19,7 @@ class Launcher(Protocol):
         job_path: Path,
         *,
         processes: int,
+        sharing_cores: int | None = None,
         log_path: Path,
         metrics_path: Path | None,
         on_event: Callable[[dict], None],
@@ -42,14 +43,19 @@ class LocalLauncher:
         job_path: Path,
         *,
         processes: int,
+        sharing_cores: int | None = None,
         log_path: Path,
         metrics_path: Path | None,
         on_event: Callable[[dict], None],
     ) -> None:
-        """Run `python -m module job_path` as `processes` ranks. Raises ProcessFailed with the log's end."""
+        """Run `python -m module job_path` as `processes` ranks. Raises ProcessFailed with the log's end.
+
+        `sharing_cores`: by how many the cores are divided; None: by `processes`. The number of threads
+        decides the last digits of a sum, and must not depend on how much is left to do.
+        """
         run_supervised(
             command(module, job_path, processes=processes),
-            environment=local_environment(processes=processes) | dict(self.environment),
+            environment=local_environment(processes=sharing_cores or processes) | dict(self.environment),
             log_path=log_path,
             metrics_path=metrics_path,
             on_event=on_event,

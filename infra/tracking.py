@@ -397,30 +397,27 @@ def open_tracker(settings: Settings) -> ResilientTracker:
 def replay_pending(pending: Path, tracker: Tracker) -> int:
     """Replay every waiting folder, oldest first, and delete it; return how many.
 
-    Folders that a living run still writes, or that another process replays, are left alone. One that cannot be
-    sent stays for the next time, with a warning; it stops neither the others nor the caller.
+    Folders that a living run still writes, or that another process replays, are left alone. One that cannot
+    be sent stays for the next time, with a warning; it stops neither the others nor the caller.
     """
     from mlflow.exceptions import MlflowException
 
-    # What MLflow refuses or does not answer; a file of ours that is gone or torn; an event of another version.
+    # MLflow refuses it or does not answer; a file of ours is gone or torn; another version wrote it.
     unsendable = (MlflowException, OSError, ValueError, KeyError, TypeError)
     done = 0
     for folder in sorted(path for path in Path(pending).glob("*") if path.is_dir()):
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(_locked(folder / "events.jsonl"))
-            except (
-                BlockingIOError,
-                FileNotFoundError,
-            ):  # its writer lives; it has not begun, or has been sent
-                continue
+            except (BlockingIOError, FileNotFoundError):
+                continue  # it is being written or sent; it has not begun, or has been sent
             try:
                 replay(folder, tracker)
                 shutil.rmtree(folder)
                 done += 1
             except unsendable as error:
                 logger.warning(
-                    "Tracking events in %s cannot be sent (%s). They stay there and the next run tries again; "
+                    "Tracking events in %s cannot be sent (%s). They stay, the next run tries again; "
                     "delete the folder to give them up.",
                     folder,
                     _in_short(error),

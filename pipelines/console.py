@@ -47,7 +47,6 @@ class StageView:
 
     title: str
     cells: int
-    reused: int
     clock: Callable[[], float] = time.monotonic
     label: str = ""
     step: int = 0
@@ -134,7 +133,7 @@ class LineReporter:
 
     def stage_started(self, title: str, *, cells: int, reused: int) -> None:
         with self._lock:
-            self._view = StageView(title=title, cells=cells, reused=reused)
+            self._view = StageView(title=title, cells=cells)
         self._write(f"{title}: {cells} to do" + (f", {reused} reused" if reused else ""))
         self._stop = threading.Event()
         threading.Thread(target=self._tick, args=(self._stop,), name="progress-lines", daemon=True).start()
@@ -175,7 +174,7 @@ class BarReporter:
         self._view: StageView | None = None
 
     def stage_started(self, title: str, *, cells: int, reused: int) -> None:
-        self._view = StageView(title=title, cells=cells, reused=reused)
+        self._view = StageView(title=title, cells=cells)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", style="bold", markup=False),
@@ -232,22 +231,6 @@ class LoggedReporter:
     def note(self, text: str) -> None:
         self._reporter.note(text)
         self._log(text)
-
-
-class SilentReporter:
-    """Shows nothing: for tests and for callers that bring no console."""
-
-    def stage_started(self, title: str, *, cells: int, reused: int) -> None:
-        pass
-
-    def progress(self, *, label: str, step: int, total: int, cells_done: int = 0) -> None:
-        pass
-
-    def stage_finished(self, summary: str) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
 
 
 _current: ContextVar[Reporter | None] = ContextVar("reporter", default=None)

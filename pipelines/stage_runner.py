@@ -86,6 +86,8 @@ class _StageWork:
     named: Mapping[str, Cell]
     missing: Mapping[str, Cell]
     began: float = field(default_factory=time.monotonic)
+    folder: Path | None = None
+    """Job file, log and metrics of this execution; None while there is none."""
     _records: dict[str, CellRecord] = field(default_factory=dict)
     _closed: set[str] = field(default_factory=set)
     _progress: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -98,7 +100,7 @@ class _StageWork:
     def compute(self) -> None:
         """Run the stage's program for the missing cells, to its end."""
         run, stage = self.run, self.stage
-        folder = _new_folder(run.logs, stage.name)
+        folder = self.folder = _new_folder(run.logs, stage.name)
         job_path, metrics_path = folder / "job.json", folder / "metrics.jsonl"
         job_path.write_text(
             json.dumps(self._job(metrics_path), ensure_ascii=False, indent=1), encoding="utf-8"
@@ -110,7 +112,9 @@ class _StageWork:
             run.launcher.run(
                 stage.module,
                 job_path,
-                processes=self._processes_per_cell() * self._workers(),
+                processes=self._processes_per_cell() * self._workers(len(self.missing)),
+                # Of all cells: a run that goes on must train with as many threads as one in one go.
+                sharing_cores=self._processes_per_cell() * self._workers(len(self.named)),
                 log_path=folder / "output.log",
                 metrics_path=metrics_path,
                 on_event=self._event,
@@ -146,10 +150,11 @@ class _StageWork:
     def _processes_per_cell(self) -> int:
         return getattr(self.run.recipe, self.stage.name).engine.processes if self.stage.distributed else 1
 
-    def _workers(self) -> int:
+    def _workers(self, cells: int) -> int:
+        """How many of so many cells are computed side by side."""
         if not self.stage.independent_cells:
             return 1
-        return min(len(self.missing), max(1, self.run.settings.processes // self._processes_per_cell()))
+        return min(cells, max(1, self.run.settings.processes // self._processes_per_cell()))
 
     def _event(self, event: dict[str, Any]) -> None:
         """One line of the metrics file: show it, track it."""
@@ -176,11 +181,10 @@ class _StageWork:
         """The output of a cell that was just computed. Raises OutputMissing."""
         committed = self.run.store.find(self.stage.name, digest)
         if committed is None:
-            log = self.run.logs / self.stage.name / "output.log"
             label = place_in_words(self.named[digest].key) or "its only output"
             raise OutputMissing(
                 f"{self.stage.module} ended well but did not commit {label} "
-                f"as {self.stage.name}/{digest}: see {log}"
+                f"as {self.stage.name}/{digest}: see {self.folder / 'output.log'}"
             )
         if digest not in self._closed:
             self._record(digest).finish(committed)

@@ -15,7 +15,6 @@ from infra.process import MetricsTail
 from infra.settings import Settings
 from infra.tracking import FileTracker, ResilientTracker
 from pipelines import flow, sweep, tasks
-from pipelines.console import SilentReporter
 from pipelines.parameters import RunParameters
 from pipelines.record import RunRecord
 from pipelines.stage_definition import Reference, model_cells
@@ -29,11 +28,35 @@ class InProcessLauncher:
     """Runs a made-up stage here: half a second less per stage than a process."""
 
     def run(
-        self, module: str, job_path: Path, *, processes: int, log_path: Path, metrics_path: Path, on_event
+        self,
+        module: str,
+        job_path: Path,
+        *,
+        processes: int,
+        sharing_cores: int | None = None,
+        log_path: Path,
+        metrics_path: Path,
+        on_event,
     ) -> None:
         tail = MetricsTail(metrics_path)
         importlib.import_module(module).main(str(job_path))
         tail.deliver(on_event, final=True)
+
+
+class SilentReporter:
+    """Shows nothing."""
+
+    def stage_started(self, title: str, *, cells: int, reused: int) -> None:
+        pass
+
+    def progress(self, *, label: str, step: int, total: int, cells_done: int = 0) -> None:
+        pass
+
+    def stage_finished(self, summary: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
 
 
 def replaced_documents(recipe: Recipe, root: Path) -> Recipe:

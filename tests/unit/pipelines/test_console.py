@@ -18,7 +18,7 @@ def test_clock_time() -> None:
 
 def test_a_line_shows_count_rate_and_time_left() -> None:
     now = [100.0]
-    view = StageView(title="refine", cells=3, reused=0, clock=lambda: now[0])
+    view = StageView(title="refine", cells=3, clock=lambda: now[0])
     assert view.line() == "refine: starting (0:00)"
     now[0] = 110.0
     view.update(label="seed 0", step=10, total=100, cells_done=0)
@@ -31,7 +31,7 @@ def test_a_line_shows_count_rate_and_time_left() -> None:
 
 def test_slow_steps_are_shown_in_seconds() -> None:
     now = [0.0]
-    view = StageView(title="generation", cells=1, reused=0, clock=lambda: now[0])
+    view = StageView(title="generation", cells=1, clock=lambda: now[0])
     view.update(label="dose 0", step=1, total=4, cells_done=0)
     now[0] = 30.0
     view.update(label="dose 0", step=2, total=4, cells_done=0)

@@ -56,6 +56,15 @@ def test_a_stage_that_commits_too_little_is_an_error(workplace: Workplace) -> No
         pretrain(workplace, 777)
 
 
+def test_the_log_of_a_repeated_stage_is_its_own(workplace: Workplace) -> None:
+    run = dataclasses.replace(workplace.new_run(workplace.recipe()), launcher=LocalLauncher())
+    run_stage(run, "pretrain", inputs={}, cells=[Cell(key={"dose": 0})])
+    with pytest.raises(OutputMissing) as missing:
+        run_stage(run, "pretrain", inputs={}, cells=[Cell(key={"dose": 777})])
+    log = run.logs / "pretrain-2" / "output.log"
+    assert str(missing.value).endswith(f"see {log}") and log.is_file()
+
+
 def test_a_damaged_output_is_an_error_not_a_silent_recomputation(workplace: Workplace) -> None:
     outputs = workplace.run()
     weights = Path(outputs["pretrain"][0]["path"]) / "model" / "weights.json"

@@ -2,9 +2,15 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 
-from tests.unit.pipelines.conftest import Workplace
+import pytest
+
+from infra.launcher import local_environment
+from pipelines.stage_definition import Cell
+from pipelines.stage_runner import run_stage
+from tests.unit.pipelines.conftest import InProcessLauncher, Workplace
 from tests.unit.pipelines.fake_stages import FAKE_STAGES
 
 EVERYTHING = {"pretrain", "generation", "refine", "retrieval", "law"}
@@ -113,6 +119,33 @@ def test_a_moved_output_folder_stays_valid(workplace: Workplace) -> None:
     moved = dataclasses.replace(workplace, root=workplace.root.rename(workplace.root.with_name("moved")))
     moved.run()
     assert jobs(moved) == {**before, "1": set()}
+
+
+def test_a_run_that_goes_on_trains_with_the_threads_of_one_in_one_go(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class Remembering(InProcessLauncher):
+        def run(self, *arguments, processes: int, sharing_cores: int, **options) -> None:
+            started.append((processes, local_environment(processes=sharing_cores)["OMP_NUM_THREADS"]))
+            super().run(*arguments, processes=processes, **options)
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("infra.launcher.usable_cores", lambda: 12)
+    run = workplace.new_run(workplace.recipe())
+    run = dataclasses.replace(
+        run, launcher=Remembering(), settings=dataclasses.replace(run.settings, processes=4)
+    )
+    model = {"path": "/model", "digest": "d"}
+    cells = [
+        Cell(key={"dose": 0, "pages": "target", "seed": seed, "arm": "text-only", "steps": 3})
+        for seed in range(3)
+    ]
+    for _ in range(2):  # three cells are missing, then one
+        outputs = run_stage(run, "refine", inputs={"target_train": model}, cells=cells)
+        shutil.rmtree(outputs[0]["path"])
+    assert started == [(3, "4"), (1, "4")]
 
 
 def test_the_job_names_inputs_cells_and_the_recipe(workplace: Workplace) -> None:
