@@ -330,6 +330,7 @@ def test_the_bound_is_said_once_and_alike_in_notes_and_section(page, report):
 
 
 def test_what_is_not_resampled_by_document_is_named(run, page, illustrated):
+    assert "Intervals cover documents, about 67% of the variance between CL seeds, and nothing" in page
     assert "Exceptions: generation and “own text → image” draw single pages, the bound" in page
     plain = render_report(report_of(run, None, illustrated[2]))
     assert "Exceptions: generation and “own text → image” draw single pages." in plain
