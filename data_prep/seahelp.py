@@ -93,7 +93,7 @@ def build(packages: Path, output: Path) -> dict:
         counts[language]["queries"] = write_queries(output, language, placed, splits)
         if language != SOURCE:
             write_images(output, language)
-        print(f"{language}: {counts[language]}", flush=True)
+        print(f"{language}: {json.dumps(counts[language], sort_keys=True)}", flush=True)
     of_split = {name: sorted(d for d in documents if splits[d] == name) for name in SPLITS}
     (output / "splits.json").write_text(json.dumps(of_split, indent=1), encoding="utf-8")
     (output / "README.md").write_text(dataset_card(counts, versions), encoding="utf-8")

@@ -79,16 +79,16 @@ def _metadata(name: str, description: str, **fields: Any) -> TaskMetadata:
 
 
 def _retrieval_data(
-    page_images: dict[str, Path] | datasets.Dataset, queries: dict[str, str], answers: dict[str, str]
+    page_images: dict[str, Path] | datasets.Dataset, queries: dict[str, str], answers: dict[str, dict[str, int]]
 ) -> dict:
-    """Return one split as mteb holds it. `answers`: {query id: page id}."""
+    """Return one split as mteb holds it. `answers`: {query id: {page id: relevance}}."""
     if isinstance(page_images, dict):
         columns = {"id": list(page_images), "image": [str(path) for path in page_images.values()]}
         page_images = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
     return {
         "corpus": page_images,
         "queries": datasets.Dataset.from_dict({"id": list(queries), "text": list(queries.values())}),
-        "relevant_docs": {query: {page: 1} for query, page in answers.items()},
+        "relevant_docs": answers,
         "top_ranked": None,
     }
 
@@ -127,7 +127,7 @@ class _SeaHelpTask(AbsTaskRetrieval):
                 SPLIT: _retrieval_data(
                     pages,
                     queries={identity: query.text for identity, query in asked.items()},
-                    answers={identity: f"{query.document}#{query.page}" for identity, query in asked.items()},
+                    answers={identity: {f"{q.document}#{q.page}": 1} for identity, q in asked.items()},
                 )
             }
         self.data_loaded = True
@@ -183,13 +183,15 @@ class SeaDoc(AbsTaskRetrieval):
     def load_data(self, *_: Any, **__: Any) -> None:
         """Load corpus, queries and answers from the hub; never its "train" split."""
         queries = load_seadoc("query")
-        qrels = load_seadoc("qrels")
+        answers: dict[str, dict[str, int]] = {}
+        for judged in load_seadoc("qrels"):
+            answers.setdefault(judged["query-id"], {})[judged["corpus-id"]] = int(judged["score"])
         self.dataset = {
             "default": {
                 SPLIT: _retrieval_data(
                     load_seadoc("corpus").select_columns(["id", "image"]),
                     queries=dict(zip(queries["id"], queries["text"], strict=True)),
-                    answers=dict(zip(qrels["query-id"], qrels["corpus-id"], strict=True)),
+                    answers=answers,
                 )
             }
         }

@@ -126,7 +126,7 @@ def test_seadoc_is_read_from_its_test_configurations(monkeypatch):
     tables = {
         ("corpus", "corpus"): {"id": ["p1", "p2"], "modality": ["image"] * 2, "image": [image] * 2},
         ("query", "test"): {"id": ["q1"], "modality": ["text"], "text": ["Where is the fee?"]},
-        ("qrels", "test"): {"query-id": ["q1"], "corpus-id": ["p2"], "score": [1]},
+        ("qrels", "test"): {"query-id": ["q1", "q1"], "corpus-id": ["p2", "p1"], "score": [1, 2]},
     }
 
     def load_dataset(path, configuration, *, split, revision):
@@ -138,7 +138,7 @@ def test_seadoc_is_read_from_its_test_configurations(monkeypatch):
     task = SeaDoc()
     task.load_data()
     split = task.dataset["default"]["test"]
-    assert split["relevant_docs"] == {"q1": {"p2": 1}}
+    assert split["relevant_docs"] == {"q1": {"p2": 1, "p1": 2}}
     assert split["corpus"]["id"] == ["p1", "p2"]
     assert split["queries"]["text"] == ["Where is the fee?"]
 
