@@ -1,6 +1,7 @@
 """Where things are on this machine: output root, tracking, ports. Read once, at the edge, and passed down."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,11 @@ MOST_PROCESSES = 8
 # Where every server of ours listens. None asks who is there, and a Prefect server runs what it is told to:
 # from another machine, use an SSH tunnel.
 LOOPBACK = "127.0.0.1"
+
+
+def without_password(text: str) -> str:
+    """An address, or a message with addresses in it, without `user:password@`: as it may be shown."""
+    return re.sub(r"(?<=://)[^/?#\s]*@", "", text)
 
 
 class SettingsError(Exception):
@@ -86,10 +92,10 @@ class Settings:
         return cls(
             output=Path(output or given.get("LCO_OUTPUT") or DEFAULT_OUTPUT),
             tracking_uri=given.get("LCO_TRACKING_URI", ""),
-            experiment=given.get("LCO_EXPERIMENT") or "lco",
+            experiment=given.get("LCO_EXPERIMENT") or cls.experiment,
             **({"processes": _count(given, "LCO_PROCESSES")} if given.get("LCO_PROCESSES") else {}),
-            prefect_port=_port(given, "LCO_PREFECT_PORT", 4200),
-            mlflow_port=_port(given, "LCO_MLFLOW_PORT", 5000),
+            prefect_port=_port(given, "LCO_PREFECT_PORT", cls.prefect_port),
+            mlflow_port=_port(given, "LCO_MLFLOW_PORT", cls.mlflow_port),
         )
 
 

@@ -4,7 +4,7 @@
     run = tracker.start_run("lco tiny", params={"recipe": "tiny"})
     child = tracker.start_run("refine dose 300 seed 0", parent=run, tags={"dose": "300"})
     tracker.log_metrics(child, {"loss": 0.4}, step=10)
-    tracker.log_dose_response(run, dose=300, metrics={"ndcg@10": 0.35})
+    tracker.log_metrics(run, {"dose/ndcg@10": 0.35}, step=300)
     tracker.finish_run(child, "FINISHED"); tracker.finish_run(run, "FINISHED"); tracker.close()
 
 Every call names its run: there is no "active run" that a thread or a rank could get wrong. A tracker that is
@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from infra.settings import Settings
+from infra.settings import Settings, without_password
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,8 @@ class MLflowTracker:
         """The address of the run's page; None without a server."""
         if not self.uri.startswith("http"):
             return None
-        return f"{self.uri.rstrip('/')}/#/experiments/{self._experiment}/runs/{run}?{_TRAINING_PAGES}"
+        address = without_password(self.uri).rstrip("/")
+        return f"{address}/#/experiments/{self._experiment}/runs/{run}?{_TRAINING_PAGES}"
 
 
 class FileTracker:
@@ -313,10 +314,6 @@ class ResilientTracker:
             waiting = sum(map(len, self._buffer.values()))
             if waiting >= FLUSH_POINTS or time.monotonic() - self._last_flush > FLUSH_SECONDS:
                 self.flush()
-
-    def log_dose_response(self, parent: str, *, dose: int, metrics: Mapping[str, float]) -> None:
-        """Record a dose's final metrics on the parent, step = dose: its chart is the dose-response curve."""
-        self.log_metrics(parent, metrics, step=dose)
 
     def log_points(self, run: str, points: Sequence[Point]) -> None:
         """Record metric values at once."""
@@ -476,7 +473,7 @@ def _points(metrics: Mapping[str, float], step: int) -> list[Point]:
 
 
 def _in_short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:300]
+    return without_password(f"{type(error).__name__}: {error}")[:300]
 
 
 def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:

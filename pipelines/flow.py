@@ -14,7 +14,7 @@ from prefect.context import get_run_context
 from prefect.logging import get_run_logger
 
 from infra.launcher import Launcher, LocalLauncher
-from infra.settings import Settings
+from infra.settings import Settings, without_password
 from infra.tracking import open_tracker
 from pipelines.console import LineReporter, LoggedReporter, Reporter, current_reporter
 from pipelines.parameters import BadParameter, RecipeName, RunParameters, check_parameters, chosen_recipe
@@ -187,7 +187,7 @@ def publish(run: PipelineRun, verdict: Reference) -> dict[str, Any]:
         "report": str(report),
         "kept_report": str(folder / "report.html"),
         "mlflow": how_to_open_mlflow(run.record, run.settings),
-        "mlflow_store": run.settings.tracking_uri,
+        "mlflow_store": without_password(run.settings.tracking_uri),
         "mlflow_run": run.record.run,
         "logs": str(run.logs),
     }

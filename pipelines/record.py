@@ -101,7 +101,7 @@ class RunRecord:
         """One point per dose on the parent, step = dose: its chart is the dose-response curve."""
         for row in values(rows):
             metrics = {f"dose/{name}": value for name, value in row.items() if name != "dose"}
-            self._tracker.log_dose_response(self.run, dose=row["dose"], metrics=metrics)
+            self._tracker.log_metrics(self.run, metrics, step=row["dose"])
 
     def training(self) -> dict[str, float]:
         """`{"pretrain padding_share": ...}`: what the trainings cost, the mean over the cells of a stage.

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from data_prep.errors import NoUsableDocuments
 from infra.process import ProcessFailed
-from infra.settings import LOOPBACK, Settings, SettingsError
+from infra.settings import LOOPBACK, Settings, SettingsError, without_password
 from infra.store import StoreError
 from pipelines.console import clock_time, printable, reporting, terminal_reporter
 from pipelines.parameters import BadParameter, RunParameters
@@ -125,7 +125,8 @@ def prefect_server(settings: Settings) -> Iterator[Service | None]:
     if given:
         if not answers(f"{given.rstrip('/')}/health"):
             raise BadParameter(
-                f"PREFECT_API_URL={given} does not answer: start that server, or unset the variable"
+                f"PREFECT_API_URL={without_password(given)} does not answer: "
+                "start that server, or unset the variable"
             )
         yield None
         return

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from infra.settings import LOOPBACK, Settings
+from infra.settings import LOOPBACK, Settings, without_password
 from infra.tracking import runs_page
 from pipelines.parameters import BadParameter
 from pipelines.prefect_settings import prefect_environment
@@ -70,7 +70,7 @@ def _check(settings: Settings) -> None:
     """Raises BadParameter for ports that are taken and for a tracking server that runs already."""
     if not settings.tracking_uri.startswith("sqlite:"):
         raise BadParameter(
-            f"LCO_TRACKING_URI={settings.tracking_uri}: "
+            f"LCO_TRACKING_URI={without_password(settings.tracking_uri)}: "
             "`lco up` starts an MLflow server of its own; unset the variable"
         )
     require_free_port(settings.prefect_port, server="the Prefect server", option="--prefect-port")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import Settings, SettingsError
+from infra.settings import Settings, SettingsError, without_password
 
 
 def test_defaults_lie_below_the_current_folder(monkeypatch, tmp_path):
@@ -40,3 +40,18 @@ def test_a_number_of_processes_that_is_none_is_refused(processes):
 def test_a_port_that_is_none_is_refused(port):
     with pytest.raises(SettingsError, match="LCO_PREFECT_PORT"):
         Settings.from_environment({"LCO_PREFECT_PORT": port})
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://anna:p%40ss@host:5000/x", "http://host:5000/x"),
+        ("postgresql://anna@host/mlflow", "postgresql://host/mlflow"),
+        ("http://anna:p@ss@host", "http://host"),
+        ("no answer from https://anna:secret@a.b/c, ask me@a.b", "no answer from https://a.b/c, ask me@a.b"),
+        ("http://host:5000/page@2", "http://host:5000/page@2"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(text, shown):
+    assert without_password(text) == shown

@@ -193,7 +193,7 @@ def test_metrics_do_not_wait_long(tmp_path, monkeypatch):
 def test_a_run_gets_its_metrics_before_its_status(tmp_path):
     primary = Recorder()
     tracker = ResilientTracker(lambda: primary, tmp_path)
-    tracker.log_dose_response("a", dose=300, metrics={"ndcg@10": 0.3})
+    tracker.log_metrics("a", {"ndcg@10": 0.3}, step=300)
     tracker.finish_run("a", "FINISHED")
     assert [name for name, *_ in primary.calls] == ["log_points", "finish_run"]
     (((_, (point,)), _),) = primary.of("log_points")
@@ -322,6 +322,27 @@ def test_no_server_at_the_address_is_a_warning_and_is_sent_later(tmp_path, caplo
     up = open_tracker(Settings(output=tmp_path / "out"))
     (run,) = up._primary._client.search_runs([up._primary._experiment], "attributes.run_name = 'lco tiny'")
     assert_everything(up._primary, run.info.run_id)
+
+
+def test_a_password_in_the_address_is_not_shown(tmp_path, caplog, monkeypatch):
+    def refuse(uri):
+        raise ConnectionError(f"API request to {uri}/api/2.0/mlflow failed")
+
+    monkeypatch.setattr("infra.tracking._quiet_client", refuse)
+    settings = Settings(output=tmp_path, tracking_uri="https://anna:secret@mlflow.example:5000")
+    tracker = open_tracker(settings)
+    tracker.close()
+    assert (
+        tracker.failure == "ConnectionError: API request to https://mlflow.example:5000/api/2.0/mlflow failed"
+    )
+    assert "mlflow.example" in caplog.text and "secret" not in caplog.text
+
+
+def test_the_page_of_a_run_holds_no_password(monkeypatch):
+    monkeypatch.setattr("infra.tracking._quiet_client", lambda uri: None)
+    monkeypatch.setattr(MLflowTracker, "_find_or_create", lambda *arguments: "7")
+    page = MLflowTracker("http://anna:secret@mlflow.example:5000/").page("r")
+    assert page == "http://mlflow.example:5000/#/experiments/7/runs/r?workflowType=machine_learning"
 
 
 def test_threads_may_share_a_tracker(tmp_path):
