@@ -9,13 +9,13 @@ only paragraphs that are really translated are kept:
 
 writes `vi/` (the target language) and `en/` (the base language: replay and the measure of forgetting).
 `--base-corpus DIR` writes instead every English topic that is *not* in the sample: the pages that
-`lco bootstrap` trains the base on, so that nothing it is later tested on has been seen.
+`lco bootstrap` trains the base on, so that nothing it is later tested on has been seen. Folders
+that exist are never overwritten: remove them first.
 """
 
 import argparse
 import datetime
 import hashlib
-import shutil
 from pathlib import Path
 
 from fontTools.ttLib import TTFont
@@ -70,8 +70,9 @@ def printable_characters(fonts: Path) -> set[str]:
 def write_corpus(
     folder: Path, topics: dict[str, list[Paragraph]], names: list[str], topics_per_document: int, fonts: Path
 ) -> None:
+    """Write one PDF for each chapter of `names`. Raises FileExistsError."""
     if folder.exists():
-        shutil.rmtree(folder)
+        raise FileExistsError(f"{folder} exists: remove it first")
     pages = documents = 0
     for title, members in chapters(names, topics_per_document):
         pages += write_pdf(folder / f"{title}.pdf", title, [topics[name] for name in members], fonts)
