@@ -1,6 +1,6 @@
 """A folder of documents becomes three committed splits of samples and an inventory of every file.
 
-    prepared = prepare_documents(Path("documents"), DocumentsConfig(), store, progress)
+    prepared = prepare_documents(Path("documents"), DocumentsConfig(), store, progress, workers=2)
 
 Each document is read once: its samples are committed under the file's digest, so that a changed file is
 the only one that is read again.
@@ -41,9 +41,9 @@ class Prepared:
 
 
 def prepare_documents(
-    folder: Path, config: DocumentsConfig, store: Store, progress: Progress, *, workers: int = 2
+    folder: Path, config: DocumentsConfig, store: Store, progress: Progress, *, workers: int
 ) -> Prepared:
-    """Read, split and shard every document below `folder`.
+    """Read, split and shard every document below `folder`; `workers` processes read, with equal results.
 
     Raises:
         NoUsableDocuments: nothing is left to train and to test on; the message says why.

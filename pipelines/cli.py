@@ -151,7 +151,7 @@ def _up(command: Up) -> int:
 def _bootstrap(command: Bootstrap) -> int:
     from pipelines.bootstrap import bootstrap
 
-    return bootstrap(vars(command))
+    return bootstrap(**vars(command))
 
 
 if __name__ == "__main__":

@@ -46,22 +46,16 @@ def check_parameters(
     """Parameters in their final form: absolute paths, sorted doses. Raises BadParameter."""
     if recipe not in RECIPES:
         raise BadParameter(f"no recipe {recipe!r}: choose one of {', '.join(sorted(RECIPES))}")
-    documents = None if documents is None else _documents_folder(Path(documents))
     output = Settings.from_environment(output=output).output
     if output.exists() and not output.is_dir():
         raise BadParameter(f"output {output} is a file: name a folder")
-    if documents is not None and output.resolve().is_relative_to(documents.resolve()):
-        raise BadParameter(
-            f"output {output} lies inside the documents folder {documents}: "
-            "the next run would read it as documents"
-        )
     return RunParameters(
         recipe=recipe,
-        documents=documents,
+        documents=None if documents is None else documents_folder(documents, output=output),
         doses=None if doses is None else _doses(doses, multiple_of=get_recipe(recipe).pretrain.batch_size),
         seeds=None if seeds is None else _seeds(seeds),
         output=output,
-        others=_other_folders(others or ()),
+        others=_other_folders(others or (), output=output),
     )
 
 
@@ -110,19 +104,25 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _documents_folder(documents: Path) -> Path:
-    documents = documents.expanduser().absolute()
+def documents_folder(documents: str | Path, *, output: Path) -> Path:
+    """The absolute path of a folder that can be read and does not hold `output`. Raises BadParameter."""
+    documents = Path(documents).expanduser().absolute()
     if not documents.exists():
         raise BadParameter(f"documents folder {documents} does not exist: check the path")
     if not documents.is_dir():
         raise BadParameter(f"documents {documents} is not a folder: name the folder that holds the PDFs")
     if not os.access(documents, os.R_OK | os.X_OK):
         raise BadParameter(f"documents folder {documents} cannot be read: check its permissions")
+    if output.resolve().is_relative_to(documents.resolve()):
+        raise BadParameter(
+            f"output {output} lies inside the documents folder {documents}: "
+            "the next run would read it as documents"
+        )
     return documents
 
 
-def _other_folders(others: Sequence[str | Path]) -> tuple[Path, ...]:
-    folders = tuple(_documents_folder(Path(folder)) for folder in others)
+def _other_folders(others: Sequence[str | Path], *, output: Path) -> tuple[Path, ...]:
+    folders = tuple(documents_folder(folder, output=output) for folder in others)
     names = [folder.name for folder in folders]
     taken = [name for name in names if names.count(name) > 1 or name in ("test", "validation")]
     if taken:

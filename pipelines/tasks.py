@@ -194,6 +194,7 @@ def _prepare(run: PipelineRun, which: str, documents: str, prepare: PrepareDocum
             run.recipe.documents,
             run.store,
             lambda done, total, label: run.reporter.progress(label=label, step=done, total=total),
+            workers=run.settings.processes,
         )
     except BaseException:
         run.reporter.stage_finished(f"{title}: stopped")

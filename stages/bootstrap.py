@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from rich.progress import Progress, TextColumn
 
+from data_prep.errors import NoUsableDocuments
 from data_prep.prepare import prepare_documents
 from data_prep.shards import ShardSource
 from infra.store import LocalStore
@@ -66,8 +67,13 @@ def phases(config: BootstrapConfig, engine: EngineConfig) -> list[PretrainConfig
     ]
 
 
-def bootstrap(recipe: Recipe, config: BootstrapConfig, documents: Path, output: Path, *, work: Path) -> None:
-    """Train on the train split of `documents`; write weights, tokenizer, processor and training.json."""
+def bootstrap(
+    recipe: Recipe, config: BootstrapConfig, documents: Path, output: Path, *, work: Path, workers: int
+) -> None:
+    """Train on the train split of `documents`; write weights, tokenizer, processor and training.json.
+
+    `workers` processes read documents. Raises NoUsableDocuments.
+    """
     start_process_group()
     engine = replace(recipe.pretrain.engine, processes=1)
     with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[loss]}")) as progress:
@@ -77,6 +83,7 @@ def bootstrap(recipe: Recipe, config: BootstrapConfig, documents: Path, output: 
             recipe.documents,
             LocalStore(work / "store"),
             lambda done, total, label: progress.update(bar, completed=done, total=total, description=label),
+            workers=workers,
         )
         backbone = build_tiny_backbone(config.shape, recipe.backbone, seed=0)
         started = time.monotonic()
@@ -114,15 +121,24 @@ def main() -> None:
     parser.add_argument("--documents", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, help="default: the recipe's")
-    parser.add_argument("--work", type=Path, default=Path("lco-output/bootstrap"))
+    parser.add_argument("--work", type=Path, required=True, help="folder for what is made on the way")
+    parser.add_argument("--workers", type=int, required=True, help="processes that read documents")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     config = BOOTSTRAPS[arguments.recipe]
     if arguments.steps is not None:
         config = replace(config, steps=arguments.steps)
-    bootstrap(
-        get_recipe(arguments.recipe), config, arguments.documents, arguments.output, work=arguments.work
-    )
+    try:
+        bootstrap(
+            get_recipe(arguments.recipe),
+            config,
+            arguments.documents,
+            arguments.output,
+            work=arguments.work,
+            workers=arguments.workers,
+        )
+    except NoUsableDocuments as error:
+        parser.exit(2, f"lco: {error}\n")
 
 
 if __name__ == "__main__":

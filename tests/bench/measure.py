@@ -93,7 +93,9 @@ def training_split() -> Path:
     """Return the training split of recipe tiny's sample documents; the first call makes it (a minute)."""
     recipe = get_recipe("tiny")
     folder = Path(recipe.target_documents)
-    return prepare_documents(folder, recipe.documents, LocalStore(STORE), lambda *progress: None).train.path
+    return prepare_documents(
+        folder, recipe.documents, LocalStore(STORE), lambda *progress: None, workers=2
+    ).train.path
 
 
 def relative_difference(expected: Mapping[str, torch.Tensor], actual: Mapping[str, torch.Tensor]) -> float:

@@ -32,7 +32,9 @@ def six_documents(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(six_documents, config, tmp_path_factory) -> Prepared:
-    return prepare_documents(six_documents, config, LocalStore(tmp_path_factory.mktemp("store")), Steps())
+    return prepare_documents(
+        six_documents, config, LocalStore(tmp_path_factory.mktemp("store")), Steps(), workers=2
+    )
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def store(prepared, tmp_path) -> LocalStore:
 def test_an_unchanged_folder_is_not_read_again(folder, config, store, prepared, monkeypatch):
     monkeypatch.setattr(reading, "ProcessPool", None)  # no reader can be started
     steps = Steps()
-    again = prepare_documents(folder, config, store, steps)
+    again = prepare_documents(folder, config, store, steps, workers=2)
     assert digests(again) == digests(prepared)
     assert steps.read() == 0
 
@@ -80,7 +80,7 @@ def test_another_configuration_is_another_output(folder, config, prepared, tmp_p
 )
 def test_settings_of_splits_and_queries_read_no_document_again(folder, store, setting):
     steps = Steps()
-    prepare_documents(folder, DocumentsConfig(**setting), store, steps)
+    prepare_documents(folder, DocumentsConfig(**setting), store, steps, workers=2)
     assert steps.read() == 0
 
 
@@ -95,7 +95,7 @@ def test_the_users_queries_alone_are_the_test_where_there_are_any(folder, config
         {"query": "where is the river", "document": document, "page": 1},
         {"query": "what is not here", "document": document, "page": 77},
     )
-    with_queries = prepare_documents(folder, config, store, Steps())
+    with_queries = prepare_documents(folder, config, store, Steps(), workers=2)
     (query,) = read_queries(with_queries.test.path)
     source = ShardSource(with_queries.test.path)
     answers = [source[position] for position in source.positions_of(query.relevant).values()]
@@ -109,7 +109,7 @@ def test_the_users_queries_alone_are_the_test_where_there_are_any(folder, config
 def test_the_users_training_queries_stand_beside_made_ones(folder, config, store, prepared):
     document = next(e["path"] for e in inventory_of(prepared)["documents"] if e["splits"] == ["train"])
     queries_beside(folder, {"query": "where is the river", "document": document, "page": 1})
-    with_queries = prepare_documents(folder, config, store, Steps())
+    with_queries = prepare_documents(folder, config, store, Steps(), workers=2)
     own, *made = read_queries(with_queries.train.path)
     assert own.text == "where is the river"
     assert made == read_queries(prepared.train.path)
@@ -122,7 +122,7 @@ def test_the_users_training_queries_stand_beside_made_ones(folder, config, store
 def test_a_bad_line_of_queries_is_named(folder, config, store):
     queries_beside(folder, {"query": "a", "document": "b", "page": 1}, {"query": "a"})
     with pytest.raises(NoUsableDocuments, match=r"queries\.jsonl: line 2 is not"):
-        prepare_documents(folder, config, store, Steps())
+        prepare_documents(folder, config, store, Steps(), workers=2)
 
 
 def test_images_with_more_text_than_a_block_are_searched_and_said(folder, config, store):

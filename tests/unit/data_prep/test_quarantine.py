@@ -72,7 +72,7 @@ def test_one_good_document_among_bad_ones_is_enough(tmp_path, scan, pages):
     write_pdf(folder / "scanned.pdf", [[], [], [], [], []])
     (folder / "notes.docx").touch()
     store = LocalStore(tmp_path / "store")
-    prepared = prepare_documents(folder, DocumentsConfig(), store, Steps())
+    prepared = prepare_documents(folder, DocumentsConfig(), store, Steps(), workers=2)
 
     inventory = json.loads((prepared.inventory.path / "inventory.json").read_text(encoding="utf-8"))
     reasons = {entry["path"]: entry["reason"] for entry in inventory["documents"]}
@@ -90,7 +90,7 @@ def test_one_good_document_among_bad_ones_is_enough(tmp_path, scan, pages):
         assert split.manifest.counts["queries"]
 
     again = Steps()
-    assert prepare_documents(folder, DocumentsConfig(), store, again) == prepared
+    assert prepare_documents(folder, DocumentsConfig(), store, again, workers=2) == prepared
     assert again.read() == 1  # the link: it may point to something now
 
 

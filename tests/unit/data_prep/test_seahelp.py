@@ -144,7 +144,7 @@ def test_no_query_is_asked_twice(seahelp):
 @pytest.mark.parametrize("folder", ["km", "km-from-en"])
 def test_lco_splits_the_folder_as_the_benchmark_says_and_asks_its_queries(seahelp, folder, tmp_path):
     config = get_recipe("tiny").documents
-    prepared = prepare_documents(seahelp / folder, config, LocalStore(tmp_path), Steps())
+    prepared = prepare_documents(seahelp / folder, config, LocalStore(tmp_path), Steps(), workers=2)
     splits = json.loads((seahelp / "splits.json").read_text())
     for name in SPLITS:
         source = ShardSource(getattr(prepared, name).path)

@@ -13,7 +13,7 @@ from infra.store import Store
 
 
 def prepare_documents(
-    folder: Path, config: Any, store: Store, progress: Callable[[int, int, str], None]
+    folder: Path, config: Any, store: Store, progress: Callable[[int, int, str], None], *, workers: int
 ) -> SimpleNamespace:
     """Four outputs that depend on the names and texts of `*.txt` in `folder`; an empty one is quarantined."""
     texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.txt"))}

@@ -13,6 +13,7 @@ import pytest
 from data_prep.errors import NoUsableDocuments
 from infra.launcher import LocalLauncher
 from infra.process import ProcessFailed
+from infra.settings import Settings
 from infra.store import CorruptOutput
 from pipelines.parameters import BadParameter, check_parameters
 from pipelines.run import exit_status
@@ -114,6 +115,21 @@ def test_bad_parameters_are_named_in_one_line(changes: dict, message: str) -> No
 def test_an_output_inside_the_documents_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadParameter, match="lies inside the documents folder"):
         check(documents=tmp_path, output=tmp_path / "output")
+    with pytest.raises(BadParameter, match="lies inside the documents folder"):
+        check(others=[tmp_path], output=tmp_path / "output")
+
+
+def test_passwords_of_servers_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.run import prefect_server
+    from pipelines.up import up
+
+    secret = "http://anna:secret@127.0.0.1:9"
+    with pytest.raises(BadParameter, match=r"LCO_TRACKING_URI=http://127\.0\.0\.1:9: "):
+        up(Settings(output=tmp_path, tracking_uri=secret))
+    monkeypatch.setenv("PREFECT_API_URL", f"{secret}/api")
+    unreachable = pytest.raises(BadParameter, match=r"PREFECT_API_URL=http://127\.0\.0\.1:9/api does")
+    with unreachable, prefect_server(Settings(output=tmp_path)):
+        pass
 
 
 def lco(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:

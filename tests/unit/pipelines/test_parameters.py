@@ -24,3 +24,11 @@ def test_a_base_model_is_the_same_whenever_it_was_trained(tmp_path: Path) -> Non
     assert folder_digest(tmp_path) == before
     (tmp_path / "config.json").write_text('{"layers": 2}')
     assert folder_digest(tmp_path) != before
+
+
+def test_doses_and_seeds_have_one_order(tmp_path: Path) -> None:
+    parameters = check_parameters(
+        recipe="tiny", documents=None, doses=[64, 0, 32], seeds=[2, 0, 1], output=tmp_path
+    )
+    assert parameters.doses == (0, 32, 64)
+    assert parameters.seeds == (0, 1, 2)  # the first one trains what only one seed trains

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from infra.launcher import local_environment
+from pipelines import tasks
 from pipelines.stage_definition import Cell
 from pipelines.stage_runner import run_stage
 from tests.unit.pipelines.conftest import InProcessLauncher, Workplace
+from tests.unit.pipelines.fake_documents import prepare_documents
 from tests.unit.pipelines.fake_stages import FAKE_STAGES
 
 EVERYTHING = {"pretrain", "generation", "refine", "retrieval", "law"}
@@ -27,6 +29,19 @@ def test_a_second_run_starts_nothing(workplace: Workplace, changed: Callable) ->
     second = workplace.run()
     assert first == second
     assert jobs(workplace) == {"0": EVERYTHING, "1": set()}
+
+
+def test_documents_are_read_by_as_many_processes_as_the_settings_allow(workplace: Workplace) -> None:
+    asked = []
+
+    def prepare(*arguments, workers: int):
+        asked.append(workers)
+        return prepare_documents(*arguments, workers=workers)
+
+    run = workplace.new_run(workplace.recipe())
+    run = dataclasses.replace(run, settings=dataclasses.replace(run.settings, processes=5))
+    tasks.prepare_target_documents.fn(run, prepare)
+    assert asked == [5]
 
 
 def test_a_changed_target_document_changes_everything_after_it(
