@@ -79,7 +79,9 @@ def _metadata(name: str, description: str, **fields: Any) -> TaskMetadata:
 
 
 def _retrieval_data(
-    page_images: dict[str, Path] | datasets.Dataset, queries: dict[str, str], answers: dict[str, dict[str, int]]
+    page_images: dict[str, Path] | datasets.Dataset,
+    queries: dict[str, str],
+    answers: dict[str, dict[str, int]],
 ) -> dict:
     """Return one split as mteb holds it. `answers`: {query id: {page id: relevance}}."""
     if isinstance(page_images, dict):
