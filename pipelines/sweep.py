@@ -44,9 +44,7 @@ from pipelines.tasks import (
     scaling_law,
 )
 from stages.law.words import thresholds_in_words
-from stages.recipes import Recipe
-
-CONTROLS = ("shuffled", "unrelated")
+from stages.recipes import CONTROLS, Recipe
 
 
 @flow(name="sweep", persist_result=False)

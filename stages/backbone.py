@@ -9,9 +9,11 @@ inputs are assembled from the tokenizer and the PIL image processor: the same pi
 and serving, whatever is installed.
 """
 
+import copy
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -107,6 +109,16 @@ class Backbone:
     def vocabulary(self) -> int:
         """How many logits a position has: of many models more than their tokenizer has tokens."""
         return self.model.config.text_config.vocab_size
+
+    @cached_property
+    def text_tokenizer(self) -> PreTrainedTokenizerFast:
+        """Reads a page's text: to the model it is words, also where it prints `<|image_pad|>`.
+
+        A copy, since splitting control tokens is the tokenizer's state; one for all who read with this model.
+        """
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.split_special_tokens = True
+        return tokenizer
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), tokenizer, image processor and contract, for `load_backbone`."""

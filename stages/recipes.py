@@ -14,6 +14,9 @@ SMALL_BASE = TINY_BASE.with_name("small")
 TrainingPages = Literal["target", "shuffled", "unrelated"]
 """What CGP is trained on: the target's pages; the same pages, each with another one's text; or the base
 documents' pages alone. The second and the third are controls."""
+CONTROLS: tuple[TrainingPages, ...] = ("shuffled", "unrelated")
+LINEAR_MAPS = ("whitening", "projection")
+"""Arms of a sweep that map the vectors of the model before refinement; `ARMS` are refinements."""
 
 
 @dataclass(frozen=True, kw_only=True)

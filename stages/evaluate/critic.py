@@ -18,11 +18,7 @@ import numpy as np
 from infra.process import watch_parent
 from stages.backbone import Backbone, load_backbone
 from stages.evaluate.bound import candidate_sizes, image_losses, information, slack
-from stages.evaluate.likelihood import (
-    blank_log_likelihoods,
-    log_likelihoods,
-    word_log_likelihoods,
-)
+from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
 from stages.evaluate.score import score_retrieval
 from stages.evaluate.search_task import Candidate, build_task, candidates_of
 from stages.train.job import Job, read_job

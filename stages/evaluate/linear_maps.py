@@ -22,9 +22,6 @@ from stages.evaluate.search_task import choose
 from stages.recipes import EvaluateConfig, Recipe
 from stages.train.sequences import SequenceBuilder
 
-LINEAR_MAPS = ("whitening", "projection")
-"""Arms of a sweep that are fitted here."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class LinearMap:

@@ -22,10 +22,10 @@ from stages.backbone import load_backbone
 from stages.evaluate.bound import candidate_sizes, image_losses
 from stages.evaluate.encoding import EncodedTask, TaskEncoder
 from stages.evaluate.geometry import chance_mutual_knn, geometry_by_layer
-from stages.evaluate.linear_maps import LINEAR_MAPS, TrainingPages, fit_linear_map
+from stages.evaluate.linear_maps import TrainingPages, fit_linear_map
 from stages.evaluate.score import RetrievalScores, random_scores, score_retrieval
 from stages.evaluate.search_task import SearchTask, build_task, candidates_of
-from stages.recipes import EvaluateConfig
+from stages.recipes import LINEAR_MAPS, EvaluateConfig
 from stages.train.job import Job, Rhythm, read_job
 from stages.train.lexical import Bm25
 

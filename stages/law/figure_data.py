@@ -7,8 +7,8 @@ import numpy as np
 from stages.law.evidence import BEFORE_CL, Evidence
 from stages.law.figure_style import Row, columns
 from stages.law.verdict import Verdict
+from stages.recipes import LINEAR_MAPS
 
-LINEAR_MAPS = ("whitening", "projection")
 BASELINES = {"bm25": "BM25 on the text layer", "random": "random ranking"}
 PAGES = {"target": "own pages", "shuffled": "shuffled pairs", "unrelated": "unrelated pages"}
 PREDICTED = "predicted from the lower doses"

@@ -11,12 +11,12 @@ from stages.law import bound_data
 from stages.law.comparisons import bootstrap
 from stages.law.controls import allowed_share
 from stages.law.evidence import BEFORE_CL, Evidence
-from stages.law.figure_data import BASELINES, LINEAR_MAPS, PAGES, arm_name
+from stages.law.figure_data import BASELINES, PAGES, arm_name
 from stages.law.figure_style import Row, columns
 from stages.law.laboratory import Laboratory, OtherTest
 from stages.law.statistics import Bootstrap, Estimate, mean_over_queries
 from stages.law.verdict import Verdict
-from stages.recipes import ARMS
+from stages.recipes import ARMS, LINEAR_MAPS
 
 DIRECTIONS = {"query_to_image": "image", "query_to_text": "text"}
 GAIN, AHEAD = "gain over dose 0", "own pages minus control"

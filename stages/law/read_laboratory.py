@@ -23,8 +23,8 @@ from stages.law.laboratory import (
     Scores,
     best_learning_rate,
 )
+from stages.recipes import CONTROLS
 
-CONTROLS = ("shuffled", "unrelated")
 EQUAL_COMPUTE = "equal compute"
 KINDS = ("text", "query")
 _DIRECTIONS = ("query_to_image", "query_to_text")

@@ -3,7 +3,6 @@
 Text is cut to its limit before it is put beside an image, so that a cut never goes through an image.
 """
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +38,7 @@ class SequenceBuilder:
 
     def __init__(self, backbone: Backbone) -> None:
         self.tokenizer = backbone.tokenizer
-        # A page may print `<|image_pad|>`: to the model its text is words, never control tokens.
-        self._text_tokenizer = copy.deepcopy(backbone.tokenizer)
-        self._text_tokenizer.split_special_tokens = True
+        self._text_tokenizer = backbone.text_tokenizer
         self._image_processor = backbone.image_processor
         self._contract = backbone.contract
         self._merge_size = backbone.image_processor.merge_size
