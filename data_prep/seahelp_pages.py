@@ -1,4 +1,7 @@
-"""Typesetting of SeaHelp: paragraphs on A6 pages with exact text layer, and the pages as images."""
+"""Typesetting of SeaHelp: paragraphs on A6 pages with exact text layer, and the pages as images.
+
+The sample documents (sample_documents/build.py) have the same pages and the same Latin typeface.
+"""
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +37,7 @@ class Typeface:
     leading: float
 
 
-# Latin: at 96 dpi a line is 16 px high and two characters 16 px wide, as the tiny model's base has learned.
+# At 96 dpi a line is 16 px high and two characters are 16 px wide: one visual token of the tiny model.
 LATIN = Typeface(size=10.0, leading=12.0)
 # Subscripts need half an em below the line; 18 points are 24 px at 96 dpi.
 KHMER = Typeface(khmer="NotoSansKhmer", size=12.0, leading=18.0)

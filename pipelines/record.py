@@ -11,10 +11,12 @@ from typing import Any
 
 from infra.settings import Settings
 from infra.store import Committed
-from infra.tracking import ResilientTracker, Status
+from infra.tracker import Status
+from infra.tracking import ResilientTracker
 from pipelines.results import DoseRow, output_metrics, read_json, values
 from pipelines.services import command
-from pipelines.stage_definition import PLACE, Cell, Reference, StageDefinition, recipe_part
+from pipelines.stage_definition import Cell, Reference, StageDefinition, recipe_part
+from stages.law.cells import PLACE
 from stages.recipes import Recipe
 
 LEDGER = (

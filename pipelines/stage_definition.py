@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.fingerprint import fingerprint
+from stages.law.cells import PLACE
 from stages.recipes import Recipe, RefineConfig
 
 Reference = dict[str, Any]
@@ -45,26 +46,11 @@ class StageDefinition:
     independent_cells: bool = False
 
 
-PLACE = ("dose", "pages", "seed", "arm", "steps", "split")
-"""Fields that tell the cells of a run apart; see `place_in_words`."""
-
-
-def place_in_words(key: Mapping[str, Any]) -> str:
-    """`dose 4,800 of shuffled pages, seed 0, text-only, 30 steps`; empty for a stage of one cell."""
-    dose = None if key.get("dose") is None else f"dose {key['dose']:,}"
-    if dose and key.get("pages", "target") != "target":
-        dose += f" of {key['pages']} pages"
-    words = {"seed": "seed {}", "arm": "{}", "steps": "{} steps"}
-    others = (text.format(key[name]) for name, text in words.items() if key.get(name) is not None)
-    split = key.get("split") if key.get("split") != "test" else None
-    return ", ".join(part for part in (dose, *others, split) if part)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One unit of a stage's work, committed as one output.
 
-    `key` names it (`PLACE`, and for refinement the changes of the recipe that its arm makes); `job` holds
+    `key` names it (its place, and for refinement the changes of the recipe that its arm makes); `job` holds
     what else the program needs (paths); `inputs` the content digests of what `job` points to. Paths never
     enter the fingerprint: a moved store stays valid.
     """

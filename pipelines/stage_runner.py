@@ -20,9 +20,9 @@ from pipelines.stage_definition import (
     Reference,
     StageDefinition,
     cell_fingerprint,
-    place_in_words,
     training_fingerprint,
 )
+from stages.law.cells import place_in_words
 from stages.recipes import Recipe
 
 

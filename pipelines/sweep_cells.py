@@ -10,8 +10,6 @@ from pipelines.tasks import Prepared, refine_cells
 from stages.law.laboratory import best_learning_rate
 from stages.recipes import ARMS, Recipe
 
-ADAPTER = "adapter.safetensors"
-
 
 def at_doses(models: Iterable[Reference], doses: Iterable[int]) -> list[Reference]:
     chosen = set(doses)
@@ -100,7 +98,7 @@ def soup_cells(recipe: Recipe, pretrained: list[Reference], refined: list[Refere
     ):
         place = (cell.key["dose"], "target", arm, steps)
         parts = [one for one in refined if (one["dose"], one["pages"], one["arm"], one["steps"]) == place]
-        paths = [f"{one['path']}/{ADAPTER}" for one in parts]
+        paths = [one["path"] for one in parts]
         digests = {f"adapter of seed {one['seed']}": one["digest"] for one in parts}
         cells.append(
             dataclasses.replace(cell, job={**cell.job, "adapters": paths}, inputs={**cell.inputs, **digests})

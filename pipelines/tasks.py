@@ -20,8 +20,9 @@ from prefect.cache_policies import NO_CACHE
 from pipelines.console import clock_time
 from pipelines.parameters import base_model_digest
 from pipelines.results import inventory_summary
-from pipelines.stage_definition import PLACE, Cell, Reference, model_cells, place_in_words
+from pipelines.stage_definition import Cell, Reference, model_cells
 from pipelines.stage_runner import PipelineRun, reference, run_stage
+from stages.law.cells import PLACE, name_of
 from stages.recipes import ARMS, Recipe, TrainingPages
 
 Prepared = dict[str, Reference]
@@ -171,9 +172,7 @@ def law_cell(measured: Mapping[str, list[Reference]]) -> Cell:
         for name, references in measured.items()
     }
     digests = {
-        f"{name} {place_in_words(one)}": one["digest"]
-        for name, references in measured.items()
-        for one in references
+        name_of(name, one): one["digest"] for name, references in measured.items() for one in references
     }
     return Cell(key={}, job={"cells": places}, inputs=digests)
 

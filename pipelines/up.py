@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
+from infra.mlflow_tracker import runs_page
 from infra.settings import LOOPBACK, Settings, without_password
-from infra.tracking import runs_page
 from pipelines.parameters import BadParameter
 from pipelines.prefect_settings import prefect_environment
 from pipelines.run import prefect_server_definition

@@ -14,25 +14,24 @@ that exist are never overwritten: remove them first.
 """
 
 import argparse
-import datetime
 import hashlib
 from pathlib import Path
 
-from fontTools.ttLib import TTFont
 from fpdf import FPDF
 
 from data_prep.libreoffice_help import FONT_FOLDER, Paragraph, chapters, keep_distinct, read_topics
+from data_prep.seahelp_pages import (
+    CREATION_DATE,
+    LATIN,
+    MARGIN_POINTS,
+    PAGE_POINTS,
+    PARAGRAPH_GAP_POINTS,
+    printable_characters,
+)
 
-# At 96 dpi a line is 16 px high and two characters are 16 px wide: one visual token of the tiny model.
-FONT_POINTS = 10.0
-LEADING_POINTS = 12.0
-PARAGRAPH_GAP_POINTS = 7.5
-MARGIN_POINTS = 27.0
-PAGE_POINTS = (298.5, 420.0)  # A6
 SAMPLE_TOPICS = {"vi": 420, "en": 200}
 TOPICS_PER_SAMPLE_DOCUMENT = 6
 TOPICS_PER_BASE_DOCUMENT = 16
-CREATION_DATE = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
 
 
 def sample_topics(topics: dict[str, list[Paragraph]], count: int) -> list[str]:
@@ -46,25 +45,20 @@ def write_pdf(path: Path, title: str, topics: list[list[Paragraph]], fonts: Path
     pdf = FPDF(unit="pt", format=PAGE_POINTS)
     pdf.set_creation_date(CREATION_DATE)
     pdf.set_title(title)
-    pdf.add_font("mono", "", fonts / "NotoSansMono-Regular.ttf")
-    pdf.add_font("mono", "B", fonts / "NotoSansMono-Bold.ttf")
+    pdf.add_font("mono", "", fonts / f"{LATIN.latin}-Regular.ttf")
+    pdf.add_font("mono", "B", fonts / f"{LATIN.latin}-Bold.ttf")
     pdf.set_margin(MARGIN_POINTS)
     pdf.set_auto_page_break(True, margin=MARGIN_POINTS)
     pdf.c_margin = 0
     pdf.add_page()
     for paragraphs in topics:
         for paragraph in paragraphs:
-            pdf.set_font("mono", "B" if paragraph.is_title else "", FONT_POINTS)
-            pdf.multi_cell(0, LEADING_POINTS, paragraph.text, align="L", new_x="LMARGIN", new_y="NEXT")
+            pdf.set_font("mono", "B" if paragraph.is_title else "", LATIN.size)
+            pdf.multi_cell(0, LATIN.leading, paragraph.text, align="L", new_x="LMARGIN", new_y="NEXT")
             pdf.ln(PARAGRAPH_GAP_POINTS)
     path.parent.mkdir(parents=True, exist_ok=True)
     pdf.output(str(path))
     return pdf.pages_count
-
-
-def printable_characters(fonts: Path) -> set[str]:
-    """Characters that the sample's typeface can draw."""
-    return {chr(code) for code in TTFont(fonts / "NotoSansMono-Regular.ttf").getBestCmap()}
 
 
 def write_corpus(
@@ -91,7 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     fonts = arguments.packages / FONT_FOLDER
-    printable = printable_characters(fonts)
+    printable = printable_characters(LATIN, fonts)
     english_topics = read_topics(arguments.packages, "en-US")
     english = keep_distinct(english_topics, printable=printable)
     english_sample = sample_topics(english, SAMPLE_TOPICS["en"])

@@ -1,7 +1,7 @@
 """Cells: the contents of the JSON files that the stages committed, chosen by where they stand in a sweep.
 
-A cell's place is (pages, dose, arm, seed, steps) and, where it was searched, split. `pages` is what CGP was
-trained on: "target", "shuffled" or "unrelated".
+A cell's place is what tells it apart: dose and `pages` of its CGP ("target", "shuffled" or "unrelated"),
+seed, arm and steps of its CL, and, where it was searched, the split.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 BEFORE_CL = "before CL"
+PLACE = ("dose", "pages", "seed", "arm", "steps", "split")
 METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")
 _LABORATORY_ARMS = ("equal compute", "lr ", "rank ")
 
@@ -57,15 +58,13 @@ def check_same_queries(retrieval: Sequence[dict]) -> None:
 
 
 def name_of(stage: str, cell: Mapping) -> str:
-    """A cell in words: ``retrieval, dose 300, seed 0, text-only, 30 steps``; unusual pages and splits too."""
+    """A cell in words: ``retrieval, dose 300, seed 0, text-only, 30 steps``."""
+    return ", ".join(filter(None, (stage, place_in_words(cell))))
+
+
+def place_in_words(cell: Mapping) -> str:
+    """Where a cell stands, unusual pages and splits too; empty for a stage of one cell."""
     usual = {"pages": "target", "split": "test"}
-    words = {
-        "dose": "dose {:,}",
-        "pages": "{} pages",
-        "seed": "seed {}",
-        "arm": "{}",
-        "steps": "{:,} steps",
-        "split": "{} split",
-    }
-    told = {name: cell[name] for name in words if cell.get(name) not in (None, usual.get(name))}
-    return ", ".join((stage, *(words[name].format(value) for name, value in told.items())))
+    words = ("dose {:,}", "{} pages", "seed {}", "{}", "{:,} steps", "{} split")
+    told = {name: text for name, text in zip(PLACE, words, strict=True) if cell.get(name) is not None}
+    return ", ".join(text.format(cell[name]) for name, text in told.items() if cell[name] != usual.get(name))

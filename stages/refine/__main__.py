@@ -112,7 +112,7 @@ def _train_cells(job: Job, cells: Sequence[dict], train: TrainSplit, *, done: in
 def _commit_soup(job: Job, cell: dict, source: ShardSource) -> None:
     """The mean of the adapters of several seeds: nothing is trained."""
     if rank() == 0:
-        adapters = [load_file(path) for path in cell["adapters"]]
+        adapters = [load_file(Path(folder) / ADAPTER) for folder in cell["adapters"]]
         config = config_of(job, cell)
         refined = merge_adapters(_load(job, cell), adapters, config, source)
         trained = Trained(steps=cell["steps"], weights={}, temperature=config.temperature)

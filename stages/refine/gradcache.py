@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import deepspeed
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -19,6 +18,7 @@ from stages.refine.contrastive import Rows, loss_of_rank
 from stages.train.batches import Batch, bucket_batch
 from stages.train.engine import global_sum, plan_passes, step_engine
 from stages.train.forward import embed_with
+from stages.train.lean_deepspeed import deepspeed
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
 

@@ -11,23 +11,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-import deepspeed
 import torch
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_get_local_fp32_param,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
 from safetensors.torch import load_file, save_file
 from torch import distributed
 from torch.nn.functional import pad
 
 from infra.store import CorruptOutput, LocalStore
 from stages.train.engine import rank, world_size
+from stages.train.lean_deepspeed import deepspeed
 from stages.train.ledger import Step
 
 logger = logging.getLogger(__name__)
@@ -161,8 +152,11 @@ def _whole_state(engine: deepspeed.DeepSpeedEngine) -> Iterator[tuple[str, torch
             yield name, parameter.detach().clone()
             yield from ((_key(name, key), state[key].clone()) for key in MOMENTS)
         else:
-            yield name, safe_get_full_fp32_param(parameter)
-            yield from ((_key(name, key), safe_get_full_optimizer_state(parameter, key)) for key in MOMENTS)
+            yield name, deepspeed.utils.safe_get_full_fp32_param(parameter)
+            yield from (
+                (_key(name, key), deepspeed.utils.safe_get_full_optimizer_state(parameter, key))
+                for key in MOMENTS
+            )
 
 
 def _set_state(
@@ -175,18 +169,18 @@ def _set_state(
     values = {key: value.to(parameter.device) for key, value in values.items()}
     if engine.zero_optimization_stage() == 3:
         # DeepSpeed's setters of whole tensors forget the padding of the last rank's part.
-        size = safe_get_local_fp32_param(parameter).numel()
+        size = deepspeed.utils.safe_get_local_fp32_param(parameter).numel()
         parts = {
             key: pad(value.flatten(), (0, size * world_size() - value.numel()))[size * rank() :][:size]
             for key, value in values.items()
         }
-        safe_set_local_fp32_param(parameter, parts[""])
+        deepspeed.utils.safe_set_local_fp32_param(parameter, parts[""])
         for key in MOMENTS:
-            safe_set_local_optimizer_state(parameter, parts[key], key)
+            deepspeed.utils.safe_set_local_optimizer_state(parameter, parts[key], key)
         return
-    safe_set_full_fp32_param(parameter, values[""])
+    deepspeed.utils.safe_set_full_fp32_param(parameter, values[""])
     for key in MOMENTS:
-        safe_set_full_optimizer_state(parameter, values[key], key)
+        deepspeed.utils.safe_set_full_optimizer_state(parameter, values[key], key)
 
 
 def _make_optimizer_state(engine: deepspeed.DeepSpeedEngine, *, step: int) -> None:

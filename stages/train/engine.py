@@ -13,19 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-import deepspeed
 import numpy as np
 import torch
-from deepspeed.ops import __compatible_ops__ as compatible_ops
 from torch import distributed
 
 from stages.recipes import EngineConfig
 from stages.train.batches import Bucket, add_fillers, plan_micro_batches
 from stages.train.job import worker
+from stages.train.lean_deepspeed import deepspeed
+from stages.train.memory import BUCKET_ELEMENTS
 from stages.train.sequences import TokenSequence
 
 Row = TypeVar("Row")
-MOST_REDUCED_AT_ONCE = 500_000_000  # elements; DeepSpeed's default
 
 
 def start_process_group(processes: int = 1) -> None:
@@ -34,7 +33,7 @@ def start_process_group(processes: int = 1) -> None:
     DeepSpeed's shared-memory operator would be compiled here (minutes, and a compiler); gloo does its work.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    compatible_ops["deepspeed_shm_comm"] = False
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     os.environ.setdefault("LOCAL_RANK", "0")
     store = distributed.HashStore()
     if processes > 1:
@@ -97,7 +96,7 @@ def build_engine(
     """
     parameters = [parameter for parameter in root.parameters() if parameter.requires_grad]
     # DeepSpeed makes a buffer of this size even for a small adapter.
-    bucket = min(sum(parameter.numel() for parameter in parameters), MOST_REDUCED_AT_ONCE)
+    bucket = min(sum(parameter.numel() for parameter in parameters), BUCKET_ELEMENTS)
     # The micro-batch only feeds DeepSpeed's bookkeeping: token budgets decide how many rows one has.
     settings = {
         "train_micro_batch_size_per_gpu": 1,

@@ -12,7 +12,7 @@ from stages.train.flops import TrainedParts, projection_shapes
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLConfig
 
-BUCKET_ELEMENTS = 500_000_000  # DeepSpeed's reduce_bucket_size
+BUCKET_ELEMENTS = 500_000_000  # reduced at once, as DeepSpeed does by default
 LIVE_ELEMENTS = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters
 LABELS_AT_ONCE = 4_096  # of stages.train.forward
 

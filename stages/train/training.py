@@ -7,12 +7,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
-import deepspeed
 import torch
 
 from stages.recipes import EngineConfig
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import Optimization, build_engine, global_sum
+from stages.train.lean_deepspeed import deepspeed
 from stages.train.ledger import Counts, Step, peak_memory_gib
 
 Draw = TypeVar("Draw")

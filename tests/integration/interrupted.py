@@ -50,3 +50,4 @@ if __name__ == "__main__":
     checkpoint.save_file = save_half
     stage = json.loads(Path(sys.argv[1]).read_text())["stage"]
     runpy.run_module(f"stages.{stage}", run_name="__main__")
+    assert "mlflow" not in sys.modules, "a rank has loaded MLflow: see stages.train.lean_deepspeed"

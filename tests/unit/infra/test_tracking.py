@@ -8,17 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from infra.file_tracker import FileTracker, replay
+from infra.mlflow_tracker import MLflowTracker, mlflow_name
 from infra.settings import Settings
-from infra.tracking import (
-    FileTracker,
-    MLflowTracker,
-    Point,
-    ResilientTracker,
-    mlflow_name,
-    open_tracker,
-    replay,
-    replay_pending,
-)
+from infra.tracker import Point
+from infra.tracking import ResilientTracker, open_tracker, replay_pending
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +322,7 @@ def test_a_password_in_the_address_is_not_shown(tmp_path, caplog, monkeypatch):
     def refuse(uri):
         raise ConnectionError(f"API request to {uri}/api/2.0/mlflow failed")
 
-    monkeypatch.setattr("infra.tracking._quiet_client", refuse)
+    monkeypatch.setattr("infra.mlflow_tracker._quiet_client", refuse)
     settings = Settings(output=tmp_path, tracking_uri="https://anna:secret@mlflow.example:5000")
     tracker = open_tracker(settings)
     tracker.close()
@@ -339,7 +333,7 @@ def test_a_password_in_the_address_is_not_shown(tmp_path, caplog, monkeypatch):
 
 
 def test_the_page_of_a_run_holds_no_password(monkeypatch):
-    monkeypatch.setattr("infra.tracking._quiet_client", lambda uri: None)
+    monkeypatch.setattr("infra.mlflow_tracker._quiet_client", lambda uri: None)
     monkeypatch.setattr(MLflowTracker, "_find_or_create", lambda *arguments: "7")
     page = MLflowTracker("http://anna:secret@mlflow.example:5000/").page("r")
     assert page == "http://mlflow.example:5000/#/experiments/7/runs/r?workflowType=machine_learning"

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from prefect import Task
 
+from infra.file_tracker import FileTracker
 from infra.process import MetricsTail
 from infra.settings import Settings
-from infra.tracking import FileTracker, ResilientTracker
+from infra.tracking import ResilientTracker
 from pipelines import flow, sweep, tasks
 from pipelines.parameters import RunParameters
 from pipelines.record import RunRecord

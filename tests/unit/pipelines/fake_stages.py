@@ -93,7 +93,6 @@ def write_output(stage: str, folder: Path, cell: dict) -> None:
         (folder / "model").mkdir()
         place = ("dose", "pages", "seed", "arm", "steps", "adapters")
         write_json(folder, "model/weights.json", {key: cell.get(key) for key in place})
-        (folder / "adapter.safetensors").touch()
         write_json(folder, "training.json", training(cell))
     elif stage == "generation":
         write_json(folder, "generation.json", generation(cell))
