@@ -40,18 +40,24 @@ def bad_files(tmp_path) -> Path:
     return folder
 
 
-def test_one_good_document_among_bad_ones_is_enough(bad_files, tmp_path):
+@pytest.fixture(scope="module")
+def output(tmp_path_factory) -> Path:
+    """One for all: a new one needs a new Prefect database, half a minute."""
+    return tmp_path_factory.mktemp("bad") / "output"
+
+
+def test_one_good_document_among_bad_ones_is_enough(bad_files, output):
     write_pdf(bad_files / "good.pdf", [prose(number, lines=10) for number in range(4)])
-    result = lco_run(bad_files, tmp_path / "output")
+    result = lco_run(bad_files, output)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     inventories = [
         json.loads(path.read_text())
-        for path in (tmp_path / "output/store/documents-inventory").glob("*/inventory.json")
+        for path in (output / "store/documents-inventory").glob("*/inventory.json")
     ]
     [inventory] = [one for one in inventories if any(d["path"] == "good.pdf" for d in one["documents"])]
     reasons = {document["path"]: document["reason"] for document in inventory["documents"]}
     assert reasons["good.pdf"] is None and reasons["scanned.pdf"] is None
-    report = (tmp_path / "output/report.html").read_text()
+    report = (output / "report.html").read_text()
     for name, reason in {
         "truncated.pdf": "truncated",
         "encrypted.pdf": "encrypted",
@@ -65,9 +71,9 @@ def test_one_good_document_among_bad_ones_is_enough(bad_files, tmp_path):
     assert "inconclusive" in (result.stdout + result.stderr).lower()
 
 
-def test_nothing_usable_is_one_line_and_an_exit_status(bad_files, tmp_path):
+def test_nothing_usable_is_one_line_and_an_exit_status(bad_files, output):
     (bad_files / "scanned.pdf").unlink()
-    result = lco_run(bad_files, tmp_path / "output")
+    result = lco_run(bad_files, output)
     assert result.returncode == 2
     [message] = [line for line in result.stderr.splitlines() if str(bad_files) in line]
     assert "cannot be used" in message
