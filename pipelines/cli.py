@@ -88,6 +88,7 @@ Does continual generative pretraining raise page retrieval on these documents?
 
   lco run                                          the sample documents, recipe tiny
   lco run --documents ~/pdfs --output ~/lco        your own folder of PDFs
+  lco run --documents ~/pdfs --recipe smoke        only whether it runs on them: minutes, no verdict
   lco run --doses 0 3200 9600 --seeds 0 1 2        other doses and seeds
   lco sweep                                        the law's laboratory: controls, ceilings, the bound
   lco plan --recipe paper-3b --gpus 8              memory, time and GPU-hours before a launch

@@ -326,6 +326,30 @@ TINY_MIXTURE = ObjectiveMixture(
 )
 
 
+def smoke() -> Recipe:
+    """`tiny` with next to no training: whether all works on these documents. It cannot reach a verdict."""
+    recipe = tiny()
+    return replace(
+        recipe,
+        name="smoke",
+        pretrain=replace(recipe.pretrain, doses=(0, 64), warmup_steps=1),
+        refine=replace(recipe.refine, seeds=(0,), steps=4, batch_size=16, warmup_steps=1),
+        evaluate=replace(
+            recipe.evaluate, max_corpus=200, max_queries=100, generation_samples=40, decoded_samples=8
+        ),
+        sweep=replace(
+            recipe.sweep,
+            doses=(0, 64),
+            seeds=(0, 1),
+            budgets=(2, 4),
+            learning_rates=(3e-4, 1e-3),
+            compared_doses=(0, 64),
+            control_doses=(64,),
+            adapters=((4, 1),),
+        ),
+    )
+
+
 def small() -> Recipe:
     """One GPU: a model of about 57 million parameters, trained from random weights by `lco bootstrap`.
 
@@ -467,6 +491,7 @@ PAPER_MIXTURE = ObjectiveMixture(
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "tiny": tiny,
+    "smoke": smoke,
     "small": small,
     "paper-3b": paper_3b,
     "paper-7b": paper_7b,

@@ -17,8 +17,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 def lco_run(documents: Path, output: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "pipelines.cli", "run", "--documents", str(documents)]
-    command += ["--output", str(output), "--doses", "0", "32", "--seeds", "0"]
-    return subprocess.run(command, env=lco_environment(), capture_output=True, text=True, timeout=840)
+    command += ["--output", str(output), "--recipe", "smoke"]
+    environment = lco_environment() | {"LCO_PROCESSES": "1"}  # fewer starts: the other core is another test's
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=840)
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from stages.recipes import get_recipe
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 DOCUMENTS = 6  # the fewest that are split by document
-DOSES = [0, 64]
+RECIPE = "smoke"
+DOSES = [0, 32]  # not those of the recipe
 
 
 def lco_environment() -> dict[str, str]:
@@ -108,7 +109,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 def few_documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest sample documents: minutes become seconds."""
     samples = sorted(
-        Path(get_recipe("tiny").target_documents).glob("*.pdf"), key=lambda path: path.stat().st_size
+        Path(get_recipe(RECIPE).target_documents).glob("*.pdf"), key=lambda path: path.stat().st_size
     )
     folder = tmp_path_factory.mktemp("documents")
     for sample in samples[:DOCUMENTS]:
@@ -117,7 +118,7 @@ def few_documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_run(system: System, documents: Path) -> subprocess.CompletedProcess:
-    parameters = {"documents": str(documents), "doses": json.dumps(DOSES), "seeds": "[0]"}
+    parameters = {"recipe": RECIPE, "documents": str(documents), "doses": json.dumps(DOSES), "seeds": "[0]"}
     arguments = [text for name, value in parameters.items() for text in ("--param", f"{name}={value}")]
     return system.command("deployment", "run", "lco/full-pipeline", "--watch", *arguments)
 
@@ -136,7 +137,7 @@ def test_a_deployment_run_completes_and_mlflow_holds_its_tree(system: System, fe
     assert tags[parent]["prefect.deployment"] != "none"
     assert tags[parent]["verdict"] in ("supported", "not supported", "inconclusive")
 
-    arms = len(get_recipe("tiny").refine.arms)
+    arms = len(get_recipe(RECIPE).refine.arms)
     children = [tags[run]["stage"] for run in runs if run != parent]
     assert {stage: children.count(stage) for stage in children} == {
         "prepare": 2,
