@@ -11,7 +11,9 @@ ARGS ?=
 TEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
 # In order of collection: the long files (integration, e2e) begin, the short ones fill what is left.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile
+# pip would compile 22,000 files on one core. Some are templates that no Python can compile.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 # Two calls: Prefect's and DeepSpeed's tests collected in one process end with pytest's captured stderr closed.
 .PHONY: run test lint clean
@@ -40,8 +42,10 @@ $(VENV)/.installed: pyproject.toml infra/constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV): several minutes the first time."
 	$(PIP) torch==2.13.0
 	$(PIP) -c infra/constraints.txt -e .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) -c infra/constraints.txt -e '.[test]'
+	@$(COMPILE)
 	@touch $@
