@@ -11,6 +11,7 @@ from PIL import Image
 SPLITS = ("train", "validation", "test")
 _PERMUTATIONS = 64
 _SHINGLE = 5
+_FEWEST_TO_VALIDATE = 5
 _EMPTY = MinHash(num_perm=_PERMUTATIONS, seed=1)
 
 
@@ -20,7 +21,7 @@ def assign_splits(
     """Return {group: split}. A group is a document, or a run of its pages where documents are few.
 
     A group's place depends on its name only, so that a changed or added document moves no other; except
-    that test and train each get one group when there are two or more.
+    that test and train each get one group when there are two or more, and validation when there are five.
     """
     place = {group: _uniform(f"{seed}:{group}") for group in groups}
     splits = {
@@ -30,6 +31,9 @@ def assign_splits(
     ordered = sorted(place, key=place.__getitem__)
     if len(ordered) >= 2:
         splits[ordered[0]], splits[ordered[-1]] = "test", "train"
+    in_train = [group for group in ordered if splits[group] == "train"]
+    if len(ordered) >= _FEWEST_TO_VALIDATE and "validation" not in splits.values() and len(in_train) > 1:
+        splits[in_train[0]] = "validation"
     return splits
 
 

@@ -74,7 +74,7 @@ class Bootstrap:
     """Train a recipe's base model from nothing; the tiny recipe's is in the repository."""
 
     recipe: BootstrapName = "tiny"
-    """Whose base; the other recipes start from published models."""
+    """Whose base; smoke shares tiny's, the other recipes start from published models."""
     documents: Path
     """Folder of documents in the base language; data_prep/sample_documents/build.py makes the one used."""
     output: Path

@@ -127,9 +127,8 @@ class LineReporter:
     def _tick(self, stop: threading.Event) -> None:
         while not stop.wait(self._interval):
             with self._lock:
-                line = self._view.line() if self._view else None
-            if line:
-                self._write(line)
+                if self._view:
+                    self._write(self._view.line())
 
     def stage_started(self, title: str, *, cells: int, reused: int) -> None:
         with self._lock:
@@ -147,7 +146,7 @@ class LineReporter:
         self._stop.set()
         with self._lock:
             self._view = None
-        self._write(summary)
+            self._write(summary)
 
     def note(self, text: str) -> None:
         self._write(text)

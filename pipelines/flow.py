@@ -1,6 +1,5 @@
 """The flow `lco`: documents -> shards -> pretrain (CGP) -> refine (CL) -> evaluation -> law."""
 
-import fcntl
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,8 @@ from infra.launcher import Launcher, LocalLauncher
 from infra.settings import Settings, without_password
 from infra.tracking import open_tracker
 from pipelines.console import LineReporter, LoggedReporter, Reporter, current_reporter
-from pipelines.parameters import BadParameter, RecipeName, RunParameters, check_parameters, chosen_recipe
+from pipelines.one_run import only_run
+from pipelines.parameters import RecipeName, RunParameters, check_parameters, chosen_recipe
 from pipelines.record import RunRecord, how_to_open_mlflow
 from pipelines.results import dose_table, format_table, read_json, values
 from pipelines.stage_definition import STAGES, Cell, Reference, StageDefinition, model_cells
@@ -142,24 +142,6 @@ def pipeline_run(
             record.close("KILLED")
             raise
         record.close("FINISHED")
-
-
-@contextmanager
-def only_run(output: Path) -> Iterator[None]:
-    """Hold the output folder for one run. Raises BadParameter while another run, of any process, holds it.
-
-    Two runs of the same cells would remove each other's checkpoints. The system frees the lock when this
-    process ends, however it ends; processes that it starts do not inherit it.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadParameter(
-                f"another run uses {output}: wait for it, or give another output folder"
-            ) from None
-        yield
 
 
 def _reporter() -> Reporter:

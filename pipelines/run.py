@@ -26,6 +26,7 @@ from infra.process import ProcessFailed
 from infra.settings import LOOPBACK, Settings, SettingsError, without_password
 from infra.store import StoreError
 from pipelines.console import clock_time, printable, reporting, terminal_reporter
+from pipelines.one_run import only_run
 from pipelines.parameters import BadParameter, RunParameters
 from pipelines.prefect_settings import prefect_environment
 from pipelines.results import format_table
@@ -61,6 +62,8 @@ def run(
     began = time.monotonic()
     with exit_status() as status:
         settings = Settings.from_environment(output=parameters.output)
+        with only_run(settings.output):
+            pass  # refused now, not by the flow after a second server has opened the first one's database
         settings.runs.mkdir(parents=True, exist_ok=True)
         console.print(f"Output folder: {settings.output}", markup=False, highlight=False)
         with prefect_server(settings) as server:

@@ -12,6 +12,7 @@ from typing import Any
 
 from prefect import flow
 
+from data_prep.errors import NoUsableDocuments
 from infra.launcher import Launcher, LocalLauncher
 from pipelines.flow import pipeline_run, publish
 from pipelines.parameters import RecipeName, RunParameters, check_parameters, chosen_recipe
@@ -30,6 +31,7 @@ from pipelines.sweep_cells import (
     soup_cells,
 )
 from pipelines.tasks import (
+    Prepared,
     PrepareDocuments,
     before_refinement,
     generation_quality,
@@ -123,6 +125,7 @@ def sweep_stages(
     for line in thresholds_in_words(recipe.law):
         run.reporter.note(f"Fixed before the results: {line}")
     target = prepare_target_documents(run, prepare)
+    _check_validation(run, target)
     base = prepare_base_documents(run, prepare)
     others = [prepare_other_documents(run, str(folder), prepare) for folder in other_folders]
     pretrained = pretrain(run, target, base)
@@ -165,3 +168,12 @@ def sweep_stages(
         "retrieval": retrieval + validation,
     }
     return scaling_law(run, measured, target, base)
+
+
+def _check_validation(run: PipelineRun, target: Prepared) -> None:
+    """Raises NoUsableDocuments before anything is trained: validation documents choose the learning rate."""
+    if not run.store.open(target["validation"]["path"]).manifest.counts["queries"]:
+        raise NoUsableDocuments(
+            f"{run.recipe.target_documents}: no search query is left for validation, which chooses CL's "
+            "learning rate: add documents (`lco run` does without)"
+        )

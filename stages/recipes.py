@@ -335,7 +335,7 @@ def smoke() -> Recipe:
         pretrain=replace(recipe.pretrain, doses=(0, 64), warmup_steps=1),
         refine=replace(recipe.refine, seeds=(0,), steps=4, batch_size=16, warmup_steps=1),
         evaluate=replace(
-            recipe.evaluate, max_corpus=200, max_queries=100, generation_samples=40, decoded_samples=8
+            recipe.evaluate, max_corpus=200, max_queries=64, generation_samples=40, decoded_samples=8
         ),
         sweep=replace(
             recipe.sweep,
@@ -515,7 +515,7 @@ BOOTSTRAPS: dict[str, BootstrapConfig] = {
         learning_rate=5e-4,
     ),
 }
-"""Recipes whose base `lco bootstrap` makes; the others start from a published model."""
+"""Recipes whose base `lco bootstrap` makes. `smoke` shares tiny's; others are published models."""
 
 
 def get_recipe(name: str) -> Recipe:

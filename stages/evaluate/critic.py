@@ -6,10 +6,9 @@ N held-out pages, their N texts and a query for each: the matrices `log p(y_j | 
 model transcribes, and of the queries' words, as it summarises; and the bounds (stages/evaluate/bound.py).
 """
 
-import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from stages.evaluate.bound import candidate_sizes, image_losses, information, sl
 from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
 from stages.evaluate.score import score_retrieval
 from stages.evaluate.search_task import Candidate, build_task, candidates_of
-from stages.train.job import Job, read_job
+from stages.train.job import Job, Rhythm, read_job
 from stages.train.sequences import SequenceBuilder
 
 IMAGES_PER_REPORT = 8
@@ -38,22 +37,33 @@ def main(job_path: Path) -> None:
         raise ValueError(f"{folder}: the bound needs two pages with text and a query, or more; add documents")
     cells = job.own_cells()
     for number, cell in enumerate(cells):
-        backbone = load_backbone(cell["model"], job.recipe.backbone)
-        report = functools.partial(
-            _report, job, cell, before=number * len(candidates), total=len(cells) * len(candidates)
+        measured = _measure_cell(
+            job, cell, candidates, before=number * len(candidates), total=len(cells) * len(candidates)
         )
-        measured = measure_critic(backbone, candidates, report)
         _commit(job, cell, {"pages": cell["pages"], "dose": cell["dose"]} | measured)
 
 
-def _report(job: Job, cell: dict, done: int, *, before: int, total: int) -> None:
-    job.metrics.write(
-        cell=cell["fingerprint"],
-        step=cell["dose"],
-        label=f"scoring texts under pages with dose {cell['dose']}",
-        done=before + done,
-        total=total,
+def _measure_cell(job: Job, cell: dict, candidates: Sequence[Candidate], *, before: int, total: int) -> dict:
+    """`measure_critic` of a cell's model; `before` of `total` images were scored with other models."""
+    rhythm = Rhythm(IMAGES_PER_REPORT)
+
+    def report(done: int) -> None:
+        job.metrics.write(
+            cell=cell["fingerprint"],
+            step=cell["dose"],
+            label=f"scoring texts under pages with dose {cell['dose']}",
+            done=before + done,
+            total=total,
+        )
+
+    measured = measure_critic(
+        load_backbone(cell["model"], job.recipe.backbone),
+        candidates,
+        on_image=lambda done: report(done) if rhythm.due(done) else None,
+        on_rest=lambda: report(len(candidates)) if rhythm.late() else None,
     )
+    report(len(candidates))
+    return measured
 
 
 def _commit(job: Job, cell: dict, result: dict) -> None:
@@ -69,12 +79,16 @@ def _commit(job: Job, cell: dict, result: dict) -> None:
 def measure_critic(
     backbone: Backbone,
     candidates: Sequence[Candidate],
-    report: Callable[[int], None],
+    *,
+    on_image: Callable[[int], None],
+    on_rest: Callable[[], None],
 ) -> dict:
     """Return one model's entry of critic.json, without the cell's place.
 
     Args:
-        report: called with the number of images done, several times.
+        on_image: called with the number of images under which all texts are scored, after each; they take
+            nearly all of the time.
+        on_rest: called after each page of the rest: blank pages, and the queries' words.
     """
     samples = [candidate.sample for candidate in candidates]
     keys = [sample.key for sample in samples]
@@ -82,27 +96,28 @@ def measure_critic(
     queries = [candidate.query.text for candidate in candidates]
     of_words = word_log_likelihoods(backbone, (sample.image() for sample in samples), queries)
     of_texts = log_likelihoods(backbone, (sample.image() for sample in samples), texts)
-    matrix = np.stack(list(_reported(of_texts, len(samples), report)))
+    matrix = np.stack(_rows(of_texts, on_image))
     builder = SequenceBuilder(backbone)
     sizes = [(sample.width, sample.height) for sample in samples]
     of_text = {
         "nats": (-matrix.diagonal()).tolist(),
-        "nats_blank": (-blank_log_likelihoods(backbone, sizes, texts)).tolist(),
+        "nats_blank": (-blank_log_likelihoods(backbone, sizes, texts, on_rest)).tolist(),
         "bytes": [len(builder.kept_text(text).encode()) for text in texts],
     }
     return {
         "keys": keys,
-        "query": summarise(np.stack(list(of_words)), keys),
+        "query": summarise(np.stack(_rows(of_words, lambda done: on_rest())), keys),
         "text": summarise(matrix, keys) | of_text,
     }
 
 
-def _reported(rows: Iterable[np.ndarray], count: int, report: Callable[[int], None]) -> Iterator[np.ndarray]:
-    """The rows; every few of them it is reported how many there were. Texts take nearly all of the time."""
-    for done, row in enumerate(rows, start=1):
-        if done % IMAGES_PER_REPORT == 0 or done == count:
-            report(done)
-        yield row
+def _rows(rows: Iterable[np.ndarray], on_row: Callable[[int], None]) -> list[np.ndarray]:
+    """The rows, as they are made; after each, `on_row` is told how many there are."""
+    made = []
+    for row in rows:
+        made.append(row)
+        on_row(len(made))
+    return made
 
 
 def summarise(matrix: np.ndarray, keys: Sequence[str]) -> dict:

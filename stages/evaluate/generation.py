@@ -9,7 +9,7 @@ tokenizers can be compared.
 import json
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from stages.evaluate.search_task import choose
 from stages.recipes import EvaluateConfig
 from stages.train.batches import IGNORED_LABEL, collate
 from stages.train.forward import label_logits
-from stages.train.job import Job, read_job
+from stages.train.job import Job, Rhythm, read_job
 from stages.train.sequences import SequenceBuilder
 
 CORPORA = {"target": "target_test", "base": "base_test"}
@@ -43,21 +43,38 @@ def main(job_path: Path) -> None:
     }
     cells = job.own_cells()
     for number, cell in enumerate(cells):
-        backbone = load_backbone(cell["model"], job.recipe.backbone)
-        measured = {}
-        for offset, (corpus, chosen) in enumerate(samples.items(), start=1):
-            measured[corpus] = measure_generation(backbone, chosen, config)
-            job.metrics.write(
-                cell=cell["fingerprint"],
-                step=cell["dose"],
-                label=f"transcribing with dose {cell['dose']}",
-                done=number * len(CORPORA) + offset,
-                total=len(cells) * len(CORPORA),
-                metrics={},
-            )
+        measured = _measure_cell(
+            job, cell, samples, before=number * len(CORPORA), total=len(cells) * len(CORPORA)
+        )
         place = {"dose": cell["dose"], "pages": cell["pages"]}
         place |= {name: cell.get(name) for name in ("seed", "arm", "steps")}  # None before CL
         _commit(job, cell, place | {"corpora": measured})
+
+
+def _measure_cell(
+    job: Job, cell: dict, samples: dict[str, list[Sample]], *, before: int, total: int
+) -> dict[str, dict]:
+    """{corpus: its entry of generation.json}; `before` of `total` corpora were measured with other models."""
+    backbone, rhythm = load_backbone(cell["model"], job.recipe.backbone), Rhythm(every=1)
+    measured: dict[str, dict] = {}
+
+    def report() -> None:
+        job.metrics.write(
+            cell=cell["fingerprint"],
+            step=cell["dose"],
+            label=f"transcribing with dose {cell['dose']}",
+            done=before + len(measured),
+            total=total,
+        )
+
+    def on_batch() -> None:
+        if rhythm.late():
+            report()
+
+    for corpus, chosen in samples.items():
+        measured[corpus] = measure_generation(backbone, chosen, job.recipe.evaluate, on_batch)
+        report()
+    return measured
 
 
 def _commit(job: Job, cell: dict, result: dict) -> None:
@@ -71,15 +88,20 @@ def _commit(job: Job, cell: dict, result: dict) -> None:
         )
 
 
-def measure_generation(backbone: Backbone, samples: Sequence[Sample], config: EvaluateConfig) -> dict:
-    """Return one corpus's entry of generation.json."""
-    read = teacher_forced(backbone, samples, config.batch_size)
+def measure_generation(
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    config: EvaluateConfig,
+    on_batch: Callable[[], None] = lambda: None,
+) -> dict:
+    """Return one corpus's entry of generation.json. `on_batch` is called after each batch."""
+    read = teacher_forced(backbone, samples, config.batch_size, on_batch)
     builder = SequenceBuilder(backbone)
     texts = [builder.kept_text(sample.text) for sample in samples]
     byte_counts = [len(text.encode()) for text in texts]
     decoded_samples = samples[: config.decoded_samples]
     references = texts[: config.decoded_samples]
-    decoded = greedy_transcriptions(backbone, decoded_samples, config.batch_size)
+    decoded = greedy_transcriptions(backbone, decoded_samples, config.batch_size, on_batch)
     edits = character_edits(references, decoded)
     return {
         "nats_per_byte": sum(one.nats for one in read) / sum(byte_counts),
@@ -112,7 +134,12 @@ class TeacherForced:
 
 
 @torch.no_grad()
-def teacher_forced(backbone: Backbone, samples: Sequence[Sample], batch_size: int) -> list[TeacherForced]:
+def teacher_forced(
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    batch_size: int,
+    on_batch: Callable[[], None] = lambda: None,
+) -> list[TeacherForced]:
     """Return how well each sample's text is predicted."""
     builder = SequenceBuilder(backbone)
     read: dict[str, TeacherForced] = {}
@@ -127,11 +154,17 @@ def teacher_forced(backbone: Backbone, samples: Sequence[Sample], batch_size: in
         per_row = torch.zeros(len(rows), 3, dtype=torch.float64).index_add_(0, row_of_label, values)
         for sample, (nats, tokens, correct) in zip(rows, per_row.tolist(), strict=True):
             read[sample.key] = TeacherForced(nats=nats, tokens=int(tokens), correct=int(correct))
+        on_batch()
     return [read[sample.key] for sample in samples]
 
 
 @torch.no_grad()
-def greedy_transcriptions(backbone: Backbone, samples: Sequence[Sample], batch_size: int) -> list[str]:
+def greedy_transcriptions(
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    batch_size: int,
+    on_batch: Callable[[], None] = lambda: None,
+) -> list[str]:
     """Return what the model writes for each image, decoded greedily."""
     builder = SequenceBuilder(backbone)
     image_token = backbone.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
@@ -154,6 +187,7 @@ def greedy_transcriptions(backbone: Backbone, samples: Sequence[Sample], batch_s
             generated[:, batch.input_ids.shape[1] :], skip_special_tokens=True
         )
         written |= {sample.key: text for sample, text in zip(rows, answers, strict=True)}
+        on_batch()
     return [written[sample.key] for sample in samples]
 
 

@@ -9,7 +9,7 @@ the page, the position that is embedded after CL.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -78,11 +78,15 @@ def _word_counts(backbone: Backbone, queries: Sequence[str]) -> torch.Tensor:
 
 
 def blank_log_likelihoods(
-    backbone: Backbone, sizes: Sequence[tuple[int, int]], texts: Sequence[str]
+    backbone: Backbone,
+    sizes: Sequence[tuple[int, int]],
+    texts: Sequence[str],
+    on_page: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Return each text's log-likelihood under a white page, in nats [texts], float64.
 
     The white page has the width and height of the text's own, `sizes`: all that is missing is the writing.
+    `on_page` is called after each size.
     """
     of_size: dict[tuple[int, int], list[int]] = {}
     for number, size in enumerate(sizes):
@@ -91,6 +95,7 @@ def blank_log_likelihoods(
     for size, numbers in of_size.items():
         white = Image.new("L", size, WHITE)
         (values[numbers],) = log_likelihoods(backbone, [white], [texts[number] for number in numbers])
+        on_page()
     return values
 
 

@@ -78,7 +78,7 @@ def _train_cells(job: Job, cells: Sequence[dict], train: TrainSplit, *, done: in
 
     def on_step(step: Step) -> None:
         steps.append(step)
-        if rank() == 0 and rhythm.due(step.number):
+        if rank() == 0 and (rhythm.due(step.number) or step.number in by_steps):
             cell = by_steps[min(end for end in by_steps if end >= step.number)]
             job.metrics.write(
                 cell=cell["fingerprint"],

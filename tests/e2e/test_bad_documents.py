@@ -9,7 +9,7 @@ import pytest
 from fpdf import FPDF
 from PIL import Image
 
-from tests.e2e.test_up_and_deployment import lco_environment
+from tests.e2e.lco_environment import lco_environment
 from tests.unit.data_prep.making import encrypted_pdf, png_of, prose, write_pdf
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

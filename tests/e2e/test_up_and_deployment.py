@@ -1,8 +1,6 @@
 """`lco up` with real servers, a run started as a person starts it, and what MLflow then holds."""
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,21 +14,13 @@ import pytest
 
 from pipelines.services import free_port
 from stages.recipes import get_recipe
+from tests.e2e.lco_environment import lco_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-DOCUMENTS = 6  # the fewest that are split by document
 RECIPE = "smoke"
+REFINE_STEPS = get_recipe(RECIPE).refine.steps
 DOSES = [0, 32]  # not those of the recipe
-
-
-def lco_environment() -> dict[str, str]:
-    """Ours without what would lead Prefect or MLflow to somebody else's server."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PREFECT_", "MLFLOW_", "LCO_"))
-    }
 
 
 def request(url: str, body: dict | None = None) -> dict:
@@ -105,18 +95,6 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     assert [member for member in family if member.is_running()] == [], "lco up left processes behind"
 
 
-@pytest.fixture(scope="module")
-def few_documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest sample documents: minutes become seconds."""
-    samples = sorted(
-        Path(get_recipe(RECIPE).target_documents).glob("*.pdf"), key=lambda path: path.stat().st_size
-    )
-    folder = tmp_path_factory.mktemp("documents")
-    for sample in samples[:DOCUMENTS]:
-        shutil.copy(sample, folder)
-    return folder
-
-
 def start_run(system: System, documents: Path) -> subprocess.CompletedProcess:
     parameters = {"recipe": RECIPE, "documents": str(documents), "doses": json.dumps(DOSES), "seeds": "[0]"}
     arguments = [text for name, value in parameters.items() for text in ("--param", f"{name}={value}")]
@@ -147,6 +125,9 @@ def test_a_deployment_run_completes_and_mlflow_holds_its_tree(system: System, fe
         "retrieval": len(DOSES) * (arms + 1),
         "law": 1,
     }
+    for run in runs:
+        if tags[run].get("stage") == "refine":
+            assert [step for step, _ in system.history(run, "loss/contrastive")] == [REFINE_STEPS]
     datasets = {dataset["dataset"]["name"] for dataset in runs[parent]["inputs"]["dataset_inputs"]}
     assert {"target train", "target test", "base train"} <= datasets
 

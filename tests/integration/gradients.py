@@ -12,7 +12,6 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from deepspeed.utils import safe_get_full_grad
 from safetensors.torch import save_file
 
 from data_prep.shards import ShardSource
@@ -34,6 +33,7 @@ from stages.train.engine import (
     step_engine,
     world_size,
 )
+from stages.train.lean_deepspeed import deepspeed
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
 CHUNKS = {"one": 90, "three": 200, "all": 16_384}  # token budgets: about one, three, all rows at a time
@@ -163,7 +163,7 @@ class recorded:
     def _record(self) -> None:
         for name, parameter in self.engine.module.named_parameters():
             if parameter.requires_grad:
-                self.gradient[name] = safe_get_full_grad(parameter).detach().clone()
+                self.gradient[name] = deepspeed.utils.safe_get_full_grad(parameter).detach().clone()
 
 
 def _save(job: dict, name: str, gradient: dict[str, torch.Tensor]) -> None:

@@ -7,13 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-import deepspeed
 import torch
 
 from infra.process import watch_parent
 from stages.backbone import build_tiny_backbone
 from stages.recipes import TinyShape, get_recipe
 from stages.train.engine import rank, start_process_group
+from stages.train.lean_deepspeed import deepspeed
 
 
 def main(job_path: Path) -> None:

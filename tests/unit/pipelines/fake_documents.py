@@ -36,5 +36,6 @@ def prepare_documents(
             with store.attempt(stage, named) as attempt:
                 content = {"documents": documents, "warnings": [], "split": name, "texts": texts}
                 (attempt.path / "inventory.json").write_text(json.dumps(content), encoding="utf-8")
-                outputs[name] = attempt.commit(inputs={}, configuration={}, counts={"documents": len(texts)})
+                counts = {"documents": len(texts), "queries": 0 if "unvalidated.txt" in texts else 1}
+                outputs[name] = attempt.commit(inputs={}, configuration={}, counts=counts)
     return SimpleNamespace(**outputs)

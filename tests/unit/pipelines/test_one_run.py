@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from infra.launcher import LocalLauncher
-from pipelines.flow import only_run, pipeline_run
+from pipelines.flow import pipeline_run
+from pipelines.one_run import only_run
 from pipelines.parameters import BadParameter, check_parameters
+from pipelines.run import run
 from stages.recipes import get_recipe
 from tests.unit.pipelines.fake_stages import FAKE_STAGES
 
 ROOT = Path(__file__).parents[3]
 HOLD = (
-    "import sys, time; from pathlib import Path; from pipelines.flow import only_run\n"
+    "import sys, time; from pathlib import Path; from pipelines.one_run import only_run\n"
     "with only_run(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 )
 
@@ -72,3 +74,11 @@ def test_a_program_that_the_run_started_does_not_hold_the_folder(tmp_path: Path)
         with only_run(tmp_path):
             assert child.poll() is None
         child.kill()
+
+
+def test_a_second_lco_run_is_refused_before_it_starts_a_server(tmp_path: Path, capsys) -> None:
+    parameters = check_parameters(recipe="tiny", documents=None, doses=None, seeds=None, output=tmp_path)
+    with only_run(tmp_path):
+        assert run(parameters, pipeline=lambda parameters: pytest.fail("it was started")) == 2
+    assert f"another run uses {tmp_path}" in capsys.readouterr().err
+    assert not (tmp_path / "prefect").exists() and not (tmp_path / "runs").exists()

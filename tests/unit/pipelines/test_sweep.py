@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.errors import NoUsableDocuments
 from pipelines.parameters import BadParameter, check_parameters
 from pipelines.sweep import sweep_recipe
 from stages.recipes import get_recipe
@@ -143,3 +144,10 @@ def test_chosen_doses_replace_those_of_the_sweep(workplace: Workplace) -> None:
     own = get_recipe("tiny").sweep
     chosen = sweep_recipe(parameters(workplace, doses=None, seeds=None)).sweep
     assert chosen == own
+
+
+def test_no_validation_queries_is_said_before_anything_is_trained(workplace: Workplace) -> None:
+    workplace.write("target", "unvalidated.txt", "one more")
+    with pytest.raises(NoUsableDocuments, match=r"left for validation.*add documents"):
+        workplace.sweep(parameters(workplace))
+    assert not list(workplace.root.rglob("job.json"))

@@ -30,12 +30,12 @@ def test_every_recipe_but_smoke_can_reach_a_verdict(recipe):
     assert doses[0] == 0 and list(doses) == sorted(set(doses))
     assert not any(dose % recipe.pretrain.batch_size for dose in doses)
     assert recipe.law.primary_arm in recipe.refine.arms
-    enough = (
-        len(doses) >= recipe.law.minimum_doses
-        and len(set(recipe.refine.seeds)) >= recipe.law.minimum_seeds
-        and recipe.evaluate.max_queries >= recipe.law.minimum_queries
-    )
-    assert enough == (recipe.name != "smoke")
+    if recipe.name == "smoke":  # whatever doses and seeds a person chooses
+        assert recipe.evaluate.max_queries < recipe.law.minimum_queries
+        return
+    assert len(doses) >= recipe.law.minimum_doses
+    assert len(set(recipe.refine.seeds)) >= recipe.law.minimum_seeds
+    assert recipe.evaluate.max_queries >= recipe.law.minimum_queries
 
 
 def test_the_largest_sample_fits_the_budgets(recipe):

@@ -134,7 +134,7 @@ def test_what_a_sequence_cuts_is_not_counted(backbone):
         Candidate(sample=one, query=Query(identity=one.key, text="Enter", relevant=(one.key,)))
         for one in (sample, make_sample(1, "Enter"))
     ]
-    entry = critic.measure_critic(short, candidates, lambda done: None)
+    entry = critic.measure_critic(short, candidates, on_image=lambda done: None, on_rest=lambda: None)
     assert entry["text"]["bytes"] == [len(kept.encode()), len("Enter")]
 
 
@@ -144,9 +144,12 @@ def test_entry_by_its_definitions(backbone, samples):
         Candidate(sample=sample, query=Query(identity=text, text=text, relevant=(sample.key,)))
         for sample, text in zip(samples, queries, strict=False)
     ]
-    done = []
-    entry = critic.measure_critic(backbone, candidates, done.append)
-    assert done == [2] and entry["keys"] == [samples[0].key, samples[1].key]
+    done, rest = [], []
+    entry = critic.measure_critic(
+        backbone, candidates, on_image=done.append, on_rest=lambda: rest.append(len(done))
+    )
+    assert done == [1, 2] and len(rest) >= 3 and set(rest) == {2}  # blank pages, and the words under two
+    assert entry["keys"] == [samples[0].key, samples[1].key]
     for kind, texts, naive in (
         ("text", [s.text for s in samples[:2]], one_by_one),
         ("query", queries, words_one_by_one),
