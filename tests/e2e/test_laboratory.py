@@ -1,4 +1,4 @@
-"""`lco sweep` with every stage for real, as small as it can be; about ten minutes.
+"""`lco sweep` with every stage for real, as small as it can be; six minutes.
 
 pytest tests/e2e -m laboratory
 """
