@@ -4,6 +4,7 @@ test_gradients.py with one and two processes.
 python -m tests.integration.gradients JOB.json
 """
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 
 from data_prep.shards import ShardSource
 from infra.process import watch_parent
-from stages.backbone import load_backbone
+from stages.backbone import Backbone, load_backbone
 from stages.pretrain.objectives import GenerativeBucket, GenerativeLoss
 from stages.recipes import EngineConfig, get_recipe
 from stages.refine.adapter import add_adapter
@@ -82,20 +83,22 @@ def main(job_path: Path) -> None:
     watch_parent()
     job = json.loads(job_path.read_text())
     start_process_group(job["processes"])
+    backbone = load_backbone(job["model"], get_recipe("tiny").backbone)
     samples = list(map(ShardSource(job["split"]).__getitem__, range(job["samples"])))
     for zero_stage in job["zero_stages"]:
         for (chunk, budget), (name, loss) in itertools.product(CHUNKS.items(), LOSSES.items()):
             config = EngineConfig(zero_stage=zero_stage, text_tokens=budget)
-            gradient = contrastive_gradient(job, samples, config, **loss)
+            gradient = contrastive_gradient(copy.deepcopy(backbone), samples, config, **loss)
             _save(job, f"contrastive-{name}-zero{zero_stage}-{chunk}", gradient)
         for chunk, packing in (("one", False), ("three", False), ("all", False), ("three", True)):
             config = EngineConfig(zero_stage=zero_stage, text_tokens=CHUNKS[chunk], packing=packing)
             name = f"generative-mixed-zero{zero_stage}-{chunk}{'-packed' if packing else ''}"
-            _save(job, name, generative_gradient(job, samples, config))
+            _save(job, name, generative_gradient(copy.deepcopy(backbone), samples, config))
 
 
-def contrastive_gradient(job: dict, samples: list, config: EngineConfig, **loss) -> dict[str, torch.Tensor]:
-    backbone = load_backbone(job["model"], get_recipe("tiny").backbone)
+def contrastive_gradient(
+    backbone: Backbone, samples: list, config: EngineConfig, **loss
+) -> dict[str, torch.Tensor]:
     builder = SequenceBuilder(backbone)
     model = add_adapter(backbone, dataclasses.replace(get_recipe("tiny").refine, lora_rank=4))
     torch.manual_seed(1)
@@ -118,9 +121,8 @@ def contrastive_gradient(job: dict, samples: list, config: EngineConfig, **loss)
     return gradient
 
 
-def generative_gradient(job: dict, samples: list, config: EngineConfig) -> dict[str, torch.Tensor]:
+def generative_gradient(backbone: Backbone, samples: list, config: EngineConfig) -> dict[str, torch.Tensor]:
     """Rank 0 of two transcribes images, rank 1 repeats texts: one never sees an image."""
-    backbone = load_backbone(job["model"], get_recipe("tiny").backbone)
     builder = SequenceBuilder(backbone)
     sequences = [
         builder.transcribe_image(sample.image(), sample.text)

@@ -52,6 +52,13 @@ def test_nats_are_the_sum_of_token_losses_whatever_the_batches(backbone, samples
     assert (together[0].tokens, together[0].correct) == (tokens, correct)
 
 
+@pytest.mark.parametrize("measure", [teacher_forced, greedy_transcriptions])
+def test_every_batch_is_told(backbone, samples, measure):
+    told = []
+    measure(backbone, samples, 3, lambda: told.append(None))
+    assert len(told) == -(-len(samples) // 3)
+
+
 @torch.no_grad()
 def test_greedy_decoding_equals_a_loop_without_cache(backbone, samples):
     sample = samples[1]
