@@ -16,6 +16,7 @@ from data_prep.errors import NoUsableDocuments
 from infra.launcher import Launcher, LocalLauncher
 from pipelines.flow import pipeline_run, publish
 from pipelines.parameters import RecipeName, RunParameters, check_parameters, chosen_recipe
+from pipelines.results import read_json
 from pipelines.stage_definition import STAGES, Reference, StageDefinition, model_cells
 from pipelines.stage_runner import PipelineRun
 from pipelines.sweep_cells import (
@@ -172,7 +173,7 @@ def sweep_stages(
 
 def _check_validation(run: PipelineRun, target: Prepared) -> None:
     """Raises NoUsableDocuments before anything is trained: validation documents choose the learning rate."""
-    if not run.store.open(target["validation"]["path"]).manifest.counts["queries"]:
+    if not read_json(target["validation"]["path"], "manifest.json")["counts"]["queries"]:
         raise NoUsableDocuments(
             f"{run.recipe.target_documents}: no search query is left for validation, which chooses CL's "
             "learning rate: add documents (`lco run` does without)"

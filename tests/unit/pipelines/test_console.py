@@ -83,6 +83,7 @@ def test_a_stage_that_has_said_nothing_yet_shows_its_title_and_a_running_clock()
         time.sleep(0.05)
     reporter.stage_finished("refine: stopped")
     assert "refine: starting" in screen.getvalue()
+    assert "(0:00)" in screen.getvalue()
 
 
 @pytest.mark.parametrize(

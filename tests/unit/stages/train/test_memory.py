@@ -237,9 +237,10 @@ def test_a_loss_saves_one_float32_number_for_each_logit():
 
 
 def test_the_sizes_are_those_that_the_engine_uses():
-    """Planning loads neither torch nor DeepSpeed, so it repeats two numbers of theirs."""
+    """Planning loads neither torch nor DeepSpeed, so it repeats three numbers of theirs."""
     zero = DeepSpeedZeroConfig()
     assert memory.LABELS_AT_ONCE == forward.LABELS_AT_ONCE
+    assert zero.reduce_bucket_size == memory.BUCKET_ELEMENTS
     assert zero.max_live_parameters == memory.LIVE_ELEMENTS
 
 
