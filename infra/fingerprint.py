@@ -20,6 +20,8 @@ from typing import Any
 # Templates are code too: a changed report template makes a changed report.
 SOURCE_SUFFIXES = (".py", ".jinja", ".html", ".css")
 _HEX_DIGITS = 32
+NOT_IN_RESULT = {"in_fingerprint": False}
+"""Metadata of a dataclass field that changes no result: `field(default=1, metadata=NOT_IN_RESULT)`."""
 
 
 class FingerprintError(Exception):
