@@ -76,7 +76,7 @@ class Bootstrap:
     recipe: BootstrapName = "tiny"
     """Whose base; smoke shares tiny's, the other recipes start from published models."""
     documents: Path
-    """Folder of documents in the base language; data_prep/sample_documents/build.py makes the one used."""
+    """Folder of documents in the base language; benchmarks/sample_documents.py makes the one used."""
     output: Path
     """Folder to write the model to."""
     steps: int | None = None

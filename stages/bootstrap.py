@@ -1,6 +1,6 @@
 """`lco bootstrap`: train the base of a recipe from random weights, on base-language pages only.
 
-    python -m data_prep.sample_documents.build --packages unpacked --base-corpus base_corpus
+    python -m benchmarks.sample_documents --packages unpacked --base-corpus base_corpus
     lco bootstrap --documents base_corpus --output stages/base/tiny
 
 Two phases of one loop: first mostly transcription, until the model reads; then mostly one-word summaries,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("pipelines", "stages", "data_prep", "infra")
+ROOMS = ("benchmarks", "pipelines", "stages", "data_prep", "infra")
 HEAVY = ("torch", "deepspeed", "transformers", "peft", "mlflow")
 
 
@@ -45,6 +45,7 @@ def test_imports_keep_the_contracts():
         ("pipelines", "def late():\n    import torch"),
         ("data_prep", "import transformers"),
         ("infra", "import torch"),
+        ("stages", "import benchmarks.seahelp"),
     ],
 )
 def test_a_broken_contract_is_seen(tmp_path, room, statement):

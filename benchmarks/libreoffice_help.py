@@ -1,6 +1,6 @@
 """The help of LibreOffice, as Debian packages it: topics in many languages, parallel by file and paragraph.
 
-What `data_prep.sample_documents.build` and `data_prep.seahelp` share: reading the topics, choosing
+What `benchmarks.sample_documents` and `benchmarks.seahelp` share: reading the topics, choosing
 paragraphs and grouping topics into documents.
 """
 

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.libreoffice_help import FEWEST_PARAGRAPHS, LONGEST_PARAGRAPH, Paragraph
+from benchmarks.syllable_font import ZERO_WIDTH_SPACE, has_stray_mark
 from data_prep.config import DocumentsConfig
-from data_prep.libreoffice_help import FEWEST_PARAGRAPHS, LONGEST_PARAGRAPH, Paragraph
 from data_prep.queries import words_of
 from data_prep.splits import SPLITS, TextDuplicates, assign_splits, text_signature
-from data_prep.syllable_font import ZERO_WIDTH_SPACE, has_stray_mark
 
 TEST_SHARE, VALIDATION_SHARE = 0.15, 0.05
 TRANSLATED_SHARE = 0.5

@@ -5,7 +5,7 @@ only paragraphs that are really translated are kept:
 
     apt-get download libreoffice-help-en-us libreoffice-help-vi fonts-noto-mono
     for package in *.deb; do dpkg-deb -x "$package" unpacked; done
-    python -m data_prep.sample_documents.build --packages unpacked --output data_prep/sample_documents
+    python -m benchmarks.sample_documents --packages unpacked --output data_prep/sample_documents
 
 writes `vi/` (the target language) and `en/` (the base language: replay and the measure of forgetting).
 `--base-corpus DIR` writes instead every English topic that is *not* in the sample: the pages that
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from fpdf import FPDF
 
-from data_prep.libreoffice_help import FONT_FOLDER, Paragraph, chapters, keep_distinct, read_topics
-from data_prep.seahelp_pages import (
+from benchmarks.libreoffice_help import FONT_FOLDER, Paragraph, chapters, keep_distinct, read_topics
+from benchmarks.seahelp_pages import (
     CREATION_DATE,
     LATIN,
     MARGIN_POINTS,

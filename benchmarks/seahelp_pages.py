@@ -1,6 +1,6 @@
 """Typesetting of SeaHelp: paragraphs on A6 pages with exact text layer, and the pages as images.
 
-The sample documents (sample_documents/build.py) have the same pages and the same Latin typeface.
+The sample documents (sample_documents.py) have the same pages and the same Latin typeface.
 """
 
 import datetime
@@ -13,8 +13,8 @@ from fontTools import subset
 from fontTools.ttLib import TTFont
 from fpdf import FPDF
 
-from data_prep.libreoffice_help import Paragraph
-from data_prep.syllable_font import ZERO_WIDTH_SPACE, syllables, write_syllable_font
+from benchmarks.libreoffice_help import Paragraph
+from benchmarks.syllable_font import ZERO_WIDTH_SPACE, syllables, write_syllable_font
 from data_prep.text_layer import clean_text
 
 PAGE_POINTS = (298.5, 420.0)  # A6

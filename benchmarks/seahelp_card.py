@@ -54,7 +54,7 @@ One page counts as right; other pages of the same topic may answer in part. Topi
 so pages resemble each other more than those of a library would.
 
 ## Provenance and licence
-Made from Debian packages by `python -m data_prep.seahelp` of LCO-Pipeline, which names the commands to
+Made from Debian packages by `python -m benchmarks.seahelp` of LCO-Pipeline, which names the commands to
 fetch them:
 
 | package | version |

@@ -1,10 +1,10 @@
 """Public benchmarks through mteb: SeaHelp from a folder, SeaDoc and ViDoRe from the Hugging Face hub.
 
     pip install -c infra/constraints.txt -e '.[mteb]'
-    python -m stages.evaluate.benchmarks --model MODEL_FOLDER --recipe tiny --seahelp seahelp \\
+    python -m benchmarks.mteb_tasks --model MODEL_FOLDER --recipe tiny --seahelp seahelp \\
         --tasks SeaHelp SeaHelpFromEnglish --output scores.json
 
-`data_prep/seahelp.py` builds SeaHelp. With a network `--tasks` also takes SeaDoc and mteb's own benchmarks,
+`benchmarks/seahelp.py` builds SeaHelp. With a network `--tasks` also takes SeaDoc and mteb's own benchmarks,
 such as `"ViDoRe(v2)"`. Models see a page as in training: grey, on the contract's pixel grid.
 """
 
@@ -252,7 +252,7 @@ def named_tasks(names: Sequence[str], seahelp: Path | None) -> list[mteb.AbsTask
     for name in names:
         if name in ("SeaHelp", "SeaHelpFromEnglish"):
             if seahelp is None:
-                raise ValueError(f"{name} needs its folder: build it with data_prep.seahelp, pass --seahelp")
+                raise ValueError(f"{name} needs its folder: build it with benchmarks.seahelp, pass --seahelp")
             tasks.append({"SeaHelp": SeaHelp, "SeaHelpFromEnglish": SeaHelpFromEnglish}[name](seahelp))
         elif name == "SeaDoc":
             tasks.append(SeaDoc())
@@ -288,7 +288,7 @@ def main() -> None:
     parser.add_argument(
         "--tasks", nargs="+", required=True, help=f"SeaHelp, SeaHelpFromEnglish, SeaDoc, {VIDORE}"
     )
-    parser.add_argument("--seahelp", type=Path, help="folder that data_prep.seahelp made")
+    parser.add_argument("--seahelp", type=Path, help="folder that benchmarks.seahelp made")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--batch-size", type=int, default=16)
     arguments = parser.parse_args()

@@ -3,7 +3,7 @@
     apt-get download libreoffice-help-en-us libreoffice-help-vi libreoffice-help-id libreoffice-help-km \\
         fonts-noto-core fonts-noto-mono
     for package in *.deb; do dpkg-deb -x "$package" unpacked; done
-    python -m data_prep.seahelp --packages unpacked --output seahelp
+    python -m benchmarks.seahelp --packages unpacked --output seahelp
 
 writes, for each language, a folder of PDFs with queries in that language (`km/`) and one of the same PDFs
 with English queries (`km-from-en/`): each is a folder for `lco run --documents`. Page images, splits, a
@@ -22,11 +22,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_prep.libreoffice_help import FONT_FOLDER, Paragraph, chapters, read_topics
-from data_prep.queries import make_queries, words_of
-from data_prep.reading import USER_QUERIES
-from data_prep.seahelp_card import dataset_card
-from data_prep.seahelp_pages import (
+from benchmarks.libreoffice_help import FONT_FOLDER, Paragraph, chapters, read_topics
+from benchmarks.seahelp_card import dataset_card
+from benchmarks.seahelp_pages import (
     KHMER,
     LATIN,
     PageSetter,
@@ -35,7 +33,9 @@ from data_prep.seahelp_pages import (
     printable_characters,
     write_page_images,
 )
-from data_prep.seahelp_paragraphs import HelpParagraph, choose_paragraphs, split_documents
+from benchmarks.seahelp_paragraphs import HelpParagraph, choose_paragraphs, split_documents
+from data_prep.queries import make_queries, words_of
+from data_prep.reading import USER_QUERIES
 from data_prep.splits import SPLITS
 
 SOURCE = "en"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_prep.sample_documents.build import write_corpus
+from benchmarks.sample_documents import write_corpus
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path):

@@ -9,18 +9,18 @@ import pypdfium2
 import pytest
 from fpdf import FPDF
 
+from benchmarks.libreoffice_help import Paragraph, _ParagraphParser
+from benchmarks.seahelp import build
+from benchmarks.seahelp_pages import KHMER, PageSetter, break_lines, check_text_layer, make_fonts
+from benchmarks.seahelp_paragraphs import split_documents
+from benchmarks.syllable_font import syllables
 from data_prep import text_layer
-from data_prep.libreoffice_help import Paragraph, _ParagraphParser
 from data_prep.prepare import prepare_documents
-from data_prep.seahelp import build
-from data_prep.seahelp_pages import KHMER, PageSetter, break_lines, check_text_layer, make_fonts
-from data_prep.seahelp_paragraphs import split_documents
 from data_prep.shards import ShardSource, read_queries
 from data_prep.splits import assign_splits
-from data_prep.syllable_font import syllables
 from infra.store import LocalStore
 from stages.recipes import get_recipe
-from tests.unit.data_prep.help_packages import (
+from tests.unit.benchmarks.help_packages import (
     FORMULA_WITH_A_WORD,
     REPEATED,
     UNTRANSLATED,

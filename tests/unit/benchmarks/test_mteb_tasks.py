@@ -13,8 +13,7 @@ pytest.importorskip("mteb", reason="the extra mteb is not installed")
 import datasets
 import mteb
 
-from data_prep.documents import fit_to_grid
-from stages.evaluate.benchmarks import (
+from benchmarks.mteb_tasks import (
     VIDORE,
     BackboneEncoder,
     SeaDoc,
@@ -25,6 +24,10 @@ from stages.evaluate.benchmarks import (
     named_tasks,
     run_benchmarks,
 )
+from data_prep.documents import fit_to_grid
+from stages.backbone import build_tiny_backbone
+from stages.backbones.config import TinyShape
+from stages.recipes import get_recipe
 from stages.train.batches import collate
 from stages.train.sequences import SequenceBuilder
 
@@ -34,8 +37,17 @@ TEST_PAGES = [("asked.pdf", 1), ("asked.pdf", 2), ("asked.pdf", 3), ("too.pdf", 
 
 
 @pytest.fixture
+def backbone():
+    """A random backbone; always the same weights."""
+    shape = TinyShape(hidden_size=32, num_layers=2, num_heads=2, vision_hidden_size=32, vision_heads=2)
+    made = build_tiny_backbone(shape, get_recipe("tiny").backbone, seed=0)
+    made.model.eval()
+    return made
+
+
+@pytest.fixture
 def seahelp(tmp_path) -> Path:
-    """A folder as data_prep.seahelp lays it out: two test documents, one to train on, two queries a page."""
+    """A folder as benchmarks.seahelp lays it out: two test documents, one to train on, two queries a page."""
     (tmp_path / "splits.json").write_text(
         json.dumps({"train": ["seen.pdf"], "validation": [], "test": ["asked.pdf", "too.pdf", "absent.pdf"]})
     )
@@ -152,7 +164,7 @@ def test_named_tasks_are_ours_and_mtebs(seahelp):
 
 
 def test_seahelp_without_its_folder_says_how_to_get_it():
-    with pytest.raises(ValueError, match=r"data_prep\.seahelp"):
+    with pytest.raises(ValueError, match=r"benchmarks\.seahelp"):
         named_tasks(["SeaHelp"], None)
 
 
