@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from infra.journal import Journal
 from pydantic import TypeAdapter
 
-from infra.journal import Journal
 from infra.store import Committed, Store, open_store
 from stages.cells import Cell
 

@@ -3,26 +3,35 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from data_prep.config import DocumentsConfig
 from stages.backbones.config import BackboneConfig, TinyShape
+from stages.cells import Arm
 from stages.evaluate.config import EvaluateConfig
 from stages.law.config import LawConfig
+from stages.losses import InfoNCE
 from stages.pretrain.config import BootstrapConfig, ObjectiveMixture, PretrainConfig
-from stages.refine.config import MiningConfig, RefineConfig
+from stages.refine.config import RefineConfig
 from stages.train.config import EngineConfig
 
 SAMPLE_DOCUMENTS = Path(__file__).parent.parent / "data_prep" / "sample_documents"
 TINY_BASE = Path(__file__).parent / "base" / "tiny"
 SMALL_BASE = TINY_BASE.with_name("small")
 
-TrainingPages = Literal["target", "shuffled", "unrelated"]
-"""What CGP is trained on: the target's pages; the same pages, each with another one's text; or the base
-documents' pages alone. The second and the third are controls."""
-CONTROLS: tuple[TrainingPages, ...] = ("shuffled", "unrelated")
-LINEAR_MAPS = ("whitening", "projection")
-"""Arms of a sweep that map the vectors of the model before refinement; `ARMS` are refinements."""
+_FULL = {"trained": "decoder", "learning_rate": 2e-4}
+_CLIP = {"anchors": "texts", "image_share": 1.0, "loss.symmetric": True}
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm(name="text-only", kind="refinement"),
+        Arm(name="multimodal-20", kind="refinement", changes={"image_share": 0.2}),
+        Arm(name="full fine-tuning", kind="refinement", changes=_FULL),
+        Arm(name="CLIP-style", kind="refinement", changes=_CLIP | {"trained": "model", "learning_rate": 2e-4}),
+        Arm(name="whitening", kind="linear map"),
+        Arm(name="projection", kind="linear map"),
+    )
+}
+"""What the paper compares: ways to refine, and linear maps of the vectors before refinement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +39,15 @@ class SweepConfig:
     """The law's laboratory: what `lco sweep` adds to a run. Doses here are examples seen in CGP."""
 
     doses: tuple[int, ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
     budgets: tuple[int, ...]
     """CL steps after which retrieval is measured, for the ceiling; `refine.steps` is among them."""
     learning_rates: tuple[float, ...]
     """CL at every dose tries each, with the first seed; validation documents choose one."""
-    arms: tuple[str, ...]
+    arms: tuple[str, ...] = ("multimodal-20", "full fine-tuning", "CLIP-style")
     """Further ways to refine, names of `ARMS`, beside the law's primary arm."""
+    linear_maps: tuple[str, ...] = ("whitening", "projection")
+    """Names of `ARMS` of the kind "linear map"."""
     compared_doses: tuple[int, ...]
     """Doses at which arms and linear maps are measured; 0 and the highest are among them."""
     control_doses: tuple[int, ...]
@@ -50,32 +61,17 @@ class Recipe:
     """One complete run, from documents to verdict."""
 
     name: str
-    target_documents: str
+    target_documents: str = str(SAMPLE_DOCUMENTS / "vi")
     """Default documents folder."""
-    base_documents: str
+    base_documents: str = str(SAMPLE_DOCUMENTS / "en")
     """Documents in the language that the base reads: replay, and the measure of forgetting."""
     documents: DocumentsConfig
     backbone: BackboneConfig
     pretrain: PretrainConfig
     refine: RefineConfig
     evaluate: EvaluateConfig
-    law: LawConfig
+    law: LawConfig = field(default_factory=LawConfig)
     sweep: SweepConfig
-
-
-ARMS: dict[str, dict[str, Any]] = {
-    "text-only": {},
-    "multimodal-20": {"image_share": 0.2},
-    "full fine-tuning": {"trained": "decoder", "learning_rate": 2e-4},
-    "CLIP-style": {
-        "anchors": "texts",
-        "image_share": 1.0,
-        "symmetric": True,
-        "trained": "model",
-        "learning_rate": 2e-4,
-    },
-}
-"""Ways to refine, as changes of a recipe's `RefineConfig`: those that the paper compares."""
 
 
 def tiny() -> Recipe:
@@ -83,8 +79,6 @@ def tiny() -> Recipe:
     documents = DocumentsConfig(test_share=0.15)
     return Recipe(
         name="tiny",
-        target_documents=str(SAMPLE_DOCUMENTS / "vi"),
-        base_documents=str(SAMPLE_DOCUMENTS / "en"),
         documents=documents,
         backbone=BackboneConfig(
             location=str(TINY_BASE), max_pixels=documents.max_pixels, max_text_tokens=704
@@ -95,7 +89,9 @@ def tiny() -> Recipe:
             learning_rate=6e-4,
             warmup_steps=100,
             replay_share=0.25,
-            mixture=TINY_MIXTURE,
+            mixture=ObjectiveMixture(
+                transcribe_image=0.35, summarize_image=0.35, summarize_text=0.25, repeat_text=0.05
+            ),
             engine=EngineConfig(processes=2),
         ),
         refine=RefineConfig(
@@ -105,7 +101,7 @@ def tiny() -> Recipe:
             batch_size=64,
             learning_rate=1e-3,
             warmup_steps=5,
-            temperature=0.05,
+            loss=InfoNCE(temperature=0.05),
             lora_rank=16,
             lora_alpha=4,
             lora_targets=("q_proj", "v_proj", "o_proj"),
@@ -113,23 +109,15 @@ def tiny() -> Recipe:
             same_document_negatives=True,
         ),
         evaluate=EvaluateConfig(max_corpus=600, max_queries=600, generation_samples=400, decoded_samples=64),
-        law=LawConfig(),
         sweep=SweepConfig(
             doses=(0, 1_600, 3_200, 4_800, 6_400, 9_600, 12_800, 19_200),
-            seeds=(0, 1, 2),
             budgets=(5, 10, 30, 60),
             learning_rates=(3e-4, 1e-3, 3e-3),
-            arms=("multimodal-20", "full fine-tuning", "CLIP-style"),
             compared_doses=(0, 19_200),
             control_doses=(4_800, 19_200),
             adapters=((4, 1), (16, 16), (64, 16)),
         ),
     )
-
-
-TINY_MIXTURE = ObjectiveMixture(
-    transcribe_image=0.35, summarize_image=0.35, summarize_text=0.25, repeat_text=0.05
-)
 
 
 def smoke() -> Recipe:
@@ -143,8 +131,7 @@ def smoke() -> Recipe:
         evaluate=replace(
             recipe.evaluate, max_corpus=200, max_queries=64, generation_samples=40, decoded_samples=8
         ),
-        sweep=replace(
-            recipe.sweep,
+        sweep=SweepConfig(
             doses=(0, 64),
             seeds=(0, 1),
             budgets=(2, 4),
@@ -161,49 +148,38 @@ def small() -> Recipe:
 
     Its blocks are paragraphs of several lines. Nobody has trained it to the end yet: expect to tune it.
     """
+    recipe = tiny()
     documents = DocumentsConfig(max_pixels=640 * 192, max_block_characters=320, test_share=0.15)
     engine = EngineConfig(precision="bfloat16", text_tokens=32_768, visual_tokens=16_384)
-    return Recipe(
+    doses = (0, 12_800, 25_600, 51_200, 102_400, 204_800, 409_600, 819_200)
+    return replace(
+        recipe,
         name="small",
-        target_documents=str(SAMPLE_DOCUMENTS / "vi"),
-        base_documents=str(SAMPLE_DOCUMENTS / "en"),
         documents=documents,
         backbone=BackboneConfig(
             location=str(SMALL_BASE), max_pixels=documents.max_pixels, max_text_tokens=1_280
         ),
-        pretrain=PretrainConfig(
-            doses=(0, 12_800, 25_600, 51_200, 102_400, 204_800, 409_600, 819_200),
-            batch_size=128,
-            learning_rate=3e-4,
-            warmup_steps=200,
-            replay_share=0.25,
-            mixture=TINY_MIXTURE,
-            engine=engine,
+        pretrain=replace(
+            recipe.pretrain, doses=doses, batch_size=128, learning_rate=3e-4, warmup_steps=200, engine=engine
         ),
-        refine=RefineConfig(
+        refine=replace(
+            recipe.refine,
             seeds=(0, 1, 2),
-            arms=("text-only", "multimodal-20"),
             steps=200,
             batch_size=256,
             learning_rate=4e-4,
             warmup_steps=20,
-            temperature=0.05,
             lora_rank=32,
             lora_alpha=8,
-            lora_targets=("q_proj", "v_proj", "o_proj"),
-            same_document_negatives=True,
             engine=engine,
         ),
         evaluate=EvaluateConfig(
             max_corpus=2_000, max_queries=1_000, generation_samples=500, decoded_samples=100
         ),
-        law=LawConfig(),
         sweep=SweepConfig(
-            doses=(0, 12_800, 25_600, 51_200, 102_400, 204_800, 409_600, 819_200),
-            seeds=(0, 1, 2),
+            doses=doses,
             budgets=(25, 50, 100, 200, 400),
             learning_rates=(1e-4, 4e-4, 1e-3),
-            arms=("multimodal-20", "full fine-tuning", "CLIP-style"),
             compared_doses=(0, 102_400, 819_200),
             control_doses=(102_400, 819_200),
             adapters=((8, 2), (32, 32), (128, 32)),
@@ -211,29 +187,18 @@ def small() -> Recipe:
     )
 
 
+PAPER_ENGINE = EngineConfig(processes=8, precision="bfloat16", packing=True)
+
+
 def paper_3b() -> Recipe:
     """Qwen2.5-VL-3B on eight GPUs of 80 GB; see `paper`."""
-    engine = EngineConfig(
-        processes=8,
-        zero_stage=2,
-        precision="bfloat16",
-        text_tokens=4_096,
-        visual_tokens=2_560,
-        packing=True,
-    )
+    engine = replace(PAPER_ENGINE, zero_stage=2, text_tokens=4_096, visual_tokens=2_560)
     return paper("paper-3b", "Qwen/Qwen2.5-VL-3B-Instruct", engine)
 
 
 def paper_7b() -> Recipe:
     """Qwen2.5-VL-7B on eight GPUs of 80 GB; see `paper`."""
-    engine = EngineConfig(
-        processes=8,
-        zero_stage=3,
-        precision="bfloat16",
-        text_tokens=3_072,
-        visual_tokens=1_280,
-        packing=True,
-    )
+    engine = replace(PAPER_ENGINE, zero_stage=3, text_tokens=3_072, visual_tokens=1_280)
     return paper("paper-7b", "Qwen/Qwen2.5-VL-7B-Instruct", engine)
 
 
@@ -243,19 +208,20 @@ def paper(name: str, location: str, engine: EngineConfig) -> Recipe:
     The paper's settings of CGP are not public: those here are ours. `lco plan` tells what a run costs.
     """
     documents = DocumentsConfig(unit="page", pixel_multiple=28, max_pixels=1_280 * 28**2)
+    doses = (0, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072, 262_144)
     return Recipe(
         name=name,
-        target_documents=str(SAMPLE_DOCUMENTS / "vi"),
-        base_documents=str(SAMPLE_DOCUMENTS / "en"),
         documents=documents,
         backbone=BackboneConfig(location=location, max_pixels=documents.max_pixels, max_text_tokens=1_024),
         pretrain=PretrainConfig(
-            doses=(0, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072, 262_144),
+            doses=doses,
             batch_size=256,
             learning_rate=1e-5,
             warmup_steps=50,
             replay_share=0.2,
-            mixture=PAPER_MIXTURE,
+            mixture=ObjectiveMixture(
+                transcribe_image=0.6, summarize_image=0.2, summarize_text=0.15, repeat_text=0.05
+            ),
             engine=engine,
         ),
         refine=RefineConfig(
@@ -266,7 +232,7 @@ def paper(name: str, location: str, engine: EngineConfig) -> Recipe:
             batch_size=1_056,
             learning_rate=4e-4,
             warmup_steps=100,
-            temperature=0.03,
+            loss=InfoNCE(temperature=0.03),
             lora_rank=64,
             lora_alpha=16,
             lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -277,23 +243,16 @@ def paper(name: str, location: str, engine: EngineConfig) -> Recipe:
         evaluate=EvaluateConfig(
             max_corpus=5_000, max_queries=1_000, generation_samples=500, decoded_samples=64, batch_size=8
         ),
-        law=LawConfig(),
         sweep=SweepConfig(
-            doses=(0, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072, 262_144),
-            seeds=(0, 1, 2),
+            doses=doses,
             budgets=(100, 350, 700, 1_400),
             learning_rates=(2e-4, 4e-4, 8e-4),
-            arms=("multimodal-20", "full fine-tuning", "CLIP-style"),
             compared_doses=(0, 262_144),
             control_doses=(65_536, 262_144),
             adapters=((16, 16), (64, 128), (256, 16)),
         ),
     )
 
-
-PAPER_MIXTURE = ObjectiveMixture(
-    transcribe_image=0.6, summarize_image=0.2, summarize_text=0.15, repeat_text=0.05
-)
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "tiny": tiny,

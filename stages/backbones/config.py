@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from infra.fingerprint import NOT_IN_RESULT
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
     """Which model to start from, and the limits of its inputs."""

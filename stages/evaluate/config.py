@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from stages.backbones.config import BackboneConfig
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """What is measured on the test split."""

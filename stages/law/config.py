@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class LawConfig:
     """Thresholds of the verdict, fixed before the run; stages/law/verdict.py says how each one is used."""

@@ -7,7 +7,6 @@ from stages.backbones.config import BackboneConfig, TinyShape
 from stages.train.config import EngineConfig
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveMixture:
     """Shares of the generative objectives; one objective a step."""

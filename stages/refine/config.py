@@ -1,12 +1,15 @@
 """Settings of stage 2, light contrastive refinement (CL). No torch here."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from infra.fingerprint import NOT_IN_RESULT
 from stages.backbones.config import BackboneConfig
+from stages.losses import Loss
 from stages.train.config import EngineConfig
-
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +28,12 @@ class RefineConfig:
 
     seeds: tuple[int, ...] = field(metadata=NOT_IN_RESULT)
     arms: tuple[str, ...] = field(metadata=NOT_IN_RESULT)
-    """Names of `ARMS`: ways to refine that are compared."""
+    """Names of `stages.recipes.ARMS`: ways to refine that are compared."""
     steps: int = field(metadata=NOT_IN_RESULT)
     batch_size: int
     learning_rate: float
     warmup_steps: int
-    temperature: float
+    loss: Loss
     lora_rank: int
     lora_alpha: int
     lora_targets: tuple[str, ...]
@@ -43,11 +46,6 @@ class RefineConfig:
     hard_negatives: int = 0
     """Mined negatives for each anchor, at most, beside those in the batch."""
     mining: MiningConfig = field(default_factory=MiningConfig)
-    symmetric: bool = False
-    """Also ask for the anchor given its positive, at half weight each."""
-    learn_temperature: bool = False
-    matryoshka_dimensions: tuple[int, ...] = ()
-    """Prefix lengths of the vector that are trained beside the whole one, at equal weight."""
     same_document_negatives: bool = False
     """Whether other samples of the positive's document count as negatives."""
     max_gradient_norm: float = 1.0
@@ -68,3 +66,20 @@ class MineSettings:
 
     backbone: BackboneConfig
     refine: RefineConfig
+
+
+def with_changes(config: RefineConfig, changes: Mapping[str, Any]) -> RefineConfig:
+    """Return `config` with an arm's changes; a dotted name changes a nested field: ``loss.symmetric``.
+
+    Raises ValueError for a field that does not exist or a value that does not fit.
+    """
+    content = asdict(config)
+    for name, value in changes.items():
+        *path, last = name.split(".")
+        place = content
+        for part in path:
+            place = place[part] if isinstance(place, dict) and part in place else None
+        if not isinstance(place, dict) or last not in place:
+            raise ValueError(f"an arm changes {name!r}, which refinement has not: correct stages/recipes.py")
+        place[last] = asdict(value) if is_dataclass(value) else value
+    return TypeAdapter(RefineConfig).validate_python(content)

@@ -6,7 +6,6 @@ from typing import Literal
 from infra.fingerprint import NOT_IN_RESULT
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """How the DeepSpeed engine runs. `precision` changes the result; the others only in the last bits."""

@@ -7,8 +7,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from stages.bootstrap import phases
+from stages.cells import Cell
 from stages.model_config import model_config
-from stages.recipes import BOOTSTRAPS, RECIPES, Recipe, get_recipe
+from stages.recipes import ARMS, BOOTSTRAPS, RECIPES, Recipe, get_recipe
+from stages.refine.config import with_changes
 from stages.train.flops import projection_shapes
 
 PROMPT = 64  # tokens around a text or an image, at most
@@ -38,6 +40,31 @@ def test_every_recipe_but_smoke_can_reach_a_verdict(recipe):
     assert recipe.evaluate.max_queries >= recipe.law.minimum_queries
 
 
+@pytest.mark.parametrize("arm", ARMS.values(), ids=lambda arm: arm.name)
+def test_an_arm_changes_what_it_names_and_nothing_else(arm, recipe):
+    arm = Cell.from_json(json.loads(json.dumps(Cell(arm=arm).to_json()))).arm
+    before, after = _flat(asdict(recipe.refine)), _flat(asdict(with_changes(recipe.refine, arm.changes)))
+    assert after == before | arm.changes
+    assert {arm.name for arm in ARMS.values() if arm.kind == "refinement"} >= set(recipe.refine.arms)
+    assert set(ARMS) >= {*recipe.sweep.arms, *recipe.sweep.linear_maps}
+
+
+@pytest.mark.parametrize("changes", [{"image_shared": 0.2}, {"loss.bias": 1.0}, {"image_share": "a fifth"}])
+def test_an_arm_that_names_no_setting_is_refused(changes):
+    with pytest.raises(ValueError, match="image_share|bias"):
+        with_changes(get_recipe("tiny").refine, changes)
+
+
+def _flat(content: dict, before: str = "") -> dict:
+    return {
+        name: value
+        for key, inner in content.items()
+        for name, value in (
+            _flat(inner, f"{before}{key}.") if isinstance(inner, dict) else {before + key: inner}
+        ).items()
+    }
+
+
 def test_the_largest_sample_fits_the_budgets(recipe):
     visual = recipe.documents.max_pixels // recipe.documents.pixel_multiple**2
     text = recipe.backbone.max_text_tokens
@@ -62,7 +89,7 @@ def test_the_papers_settings_of_refinement():
     for name in ("paper-3b", "paper-7b"):
         refine = get_recipe(name).refine
         assert refine.arms == ("text-only",)
-        assert (refine.lora_rank, refine.lora_alpha, refine.temperature) == (64, 16, 0.03)
+        assert (refine.lora_rank, refine.lora_alpha, refine.loss.temperature) == (64, 16, 0.03)
         assert (refine.batch_size, refine.learning_rate, refine.warmup_steps) == (1_056, 4e-4, 100)
         assert refine.max_gradient_norm == 1.0 and refine.hard_negatives == 1
         assert refine.steps == pytest.approx(2 * 370_000 / 1_056, rel=0.01)
