@@ -1,4 +1,7 @@
-"""Which model a run starts from, and the shape of the small one that we train ourselves. No torch here."""
+"""Which model a run starts from, the shape of the small one that we train ourselves, and a model's sizes.
+
+No torch here.
+"""
 
 from dataclasses import dataclass, field
 
@@ -33,3 +36,30 @@ class TinyShape:
     language which the base has never seen has word tokens too."""
     initializer_range: float = 0.08
     """About 1 / sqrt(hidden size): with the usual 0.02 a width of 128 attends to everything alike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """A model's sizes, as the formulas of its FLOPs and its memory take them; each family fills it in."""
+
+    layers: int
+    """Of the decoder: projections of query, key, value and output, and a feed-forward of three matrices."""
+    width: int
+    inner_width: int
+    heads: int
+    key_value_heads: int
+    vocabulary: int
+    vision_layers: int
+    vision_width: int
+    vision_inner_width: int
+    vision_heads: int
+    full_attention_layers: int
+    """Vision layers whose patches see the whole image; in the others they see a window."""
+    window_side: int
+    """Patches along one side of a window; at the image's edges windows are smaller."""
+    patch_values: int
+    """Numbers of one patch."""
+    merge_size: int
+    """A visual token is made of merge_size x merge_size patches."""
+    vision_output: int
+    """Width of a visual token, as the decoder takes it."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from data_prep.packing import packed_rows
-from stages.recipes import EngineConfig
+from stages.train.config import EngineConfig
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
 MOST_PADDING = 0.05
@@ -30,26 +30,17 @@ class Batch:
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
-    """None if packed: the decoder finds the boundaries where the text positions start again."""
+    """None if packed."""
     position_ids: torch.Tensor
-    """[3, rows, length]: time, row, column (M-RoPE); [4, 1, length] if packed, with text positions first."""
+    """[axes, rows, length]: see `TokenSequence.positions`."""
     labels: torch.Tensor
     """The token to predict *at* each position, -100 where there is none; already shifted by one."""
     ends: torch.Tensor
     """[sequences] flat index (row * length + column) of each sequence's last position."""
     pixel_values: torch.Tensor | None
     image_grid_thw: torch.Tensor | None
-
-    def model_inputs(self) -> dict[str, torch.Tensor | None]:
-        """Keyword arguments of `Qwen2_5_VLModel.forward`."""
-        inputs = {
-            "input_ids": self.input_ids,
-            "attention_mask": self.attention_mask,
-            "position_ids": self.position_ids,
-        }
-        if self.pixel_values is not None:
-            inputs |= {"pixel_values": self.pixel_values, "image_grid_thw": self.image_grid_thw}
-        return inputs
+    text_positions: torch.Tensor | None = None
+    """[1, length] if packed: places within each sequence, which say where the next one begins."""
 
 
 def oversized(sequence: TokenSequence, config: EngineConfig) -> str | None:
@@ -153,7 +144,7 @@ def _padded(sequences: Sequence[TokenSequence], pad_token: int) -> Batch:
     input_ids = np.full((rows, length), pad_token, dtype=np.int64)
     labels = np.full((rows, length), IGNORED_LABEL, dtype=np.int64)
     mask = np.zeros((rows, length), dtype=np.int64)
-    positions = np.zeros((3, rows, length), dtype=np.int64)
+    positions = np.zeros((len(sequences[0].positions), rows, length), dtype=np.int64)
     for row, sequence in enumerate(sequences):
         start = length - len(sequence)
         input_ids[row, start:] = sequence.ids
@@ -182,7 +173,8 @@ def _packed(sequences: Sequence[TokenSequence]) -> Batch:
     return Batch(
         input_ids=torch.tensor([[token for sequence in sequences for token in sequence.ids]]),
         attention_mask=None,
-        position_ids=torch.from_numpy(np.vstack([text_positions[None], positions])[:, None]),
+        position_ids=torch.from_numpy(positions[:, None]),
+        text_positions=torch.from_numpy(text_positions[None]),
         labels=torch.from_numpy(labels),
         ends=torch.tensor(ends) - 1,
         **_images(sequences),

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import distributed
 from torch.nn.functional import pad
 
-from infra.store import CorruptOutput, LocalStore
+from infra.store import CorruptOutput, Store
 from stages.train.engine import rank, world_size
 from stages.train.lean_deepspeed import deepspeed
 from stages.train.ledger import Step
@@ -62,7 +62,7 @@ class TrainingState:
 class Checkpoints:
     """The checkpoints of one training, named by its fingerprint; every rank makes the same calls."""
 
-    def __init__(self, store: LocalStore, training: str) -> None:
+    def __init__(self, store: Store, training: str) -> None:
         self._store = store
         self._training = training
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")

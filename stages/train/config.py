@@ -5,6 +5,11 @@ from typing import Literal
 
 from infra.fingerprint import NOT_IN_RESULT
 
+BUCKET_ELEMENTS = 500_000_000
+"""Gradients that are reduced at once, as DeepSpeed does by default."""
+LABELS_AT_ONCE = 4_096
+"""Logits of a large vocabulary are the largest tensor there is: no more rows of them at a time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:

@@ -17,31 +17,31 @@ import numpy as np
 import torch
 from torch import distributed
 
-from stages.recipes import EngineConfig
 from stages.train.batches import Bucket, add_fillers, plan_micro_batches
-from stages.train.job import worker
+from stages.train.config import BUCKET_ELEMENTS, EngineConfig
 from stages.train.lean_deepspeed import deepspeed
-from stages.train.memory import BUCKET_ELEMENTS
 from stages.train.sequences import TokenSequence
 
 Row = TypeVar("Row")
+RENDEZVOUS = "LCO_RENDEZVOUS"
+"""Environment variable: a folder in which the ranks of one launch find each other, theirs alone."""
 
 
 def start_process_group(processes: int = 1) -> None:
-    """Join the other ranks of this worker: `processes` consecutive ones of those that torchrun started.
+    """Join the other ranks of this worker: `processes` consecutive ones of those that the launcher started.
 
-    DeepSpeed's shared-memory operator would be compiled here (minutes, and a compiler); gloo does its work.
+    They find each other through a file in the folder that LCO_RENDEZVOUS names. DeepSpeed's shared-memory
+    operator would be compiled here (minutes, and a compiler); gloo does its work.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     os.environ.setdefault("LOCAL_RANK", "0")
-    store = distributed.HashStore()
-    if processes > 1:
-        common, _, _ = next(distributed.rendezvous("env://"))
-        store = distributed.PrefixStore(f"worker-{worker(processes)}", common)
-    distributed.init_process_group(
-        "gloo", store=store, rank=int(os.environ.get("RANK", "0")) % processes, world_size=processes
-    )
+    number, own_rank = divmod(int(os.environ.get("RANK", "0")), processes)
+    if processes == 1:
+        store = distributed.HashStore()
+    else:
+        store = distributed.FileStore(os.path.join(os.environ[RENDEZVOUS], f"worker-{number}"), processes)
+    distributed.init_process_group("gloo", store=store, rank=own_rank, world_size=processes)
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
 
 

@@ -1,10 +1,12 @@
-"""Model FLOPs of Qwen2.5-VL by formula: for the utilisation that the ledger reports, and for `lco plan`.
+"""Model FLOPs by formula: for the utilisation that the ledger reports, and for `lco plan`. No torch here.
 
 A product of [m, k] and [k, n] counts 2 m k n. Attention counts its whole square, causal or not; look-ups,
 norms, rotations and softmax count nothing, and neither does work that is done twice (recomputation,
 GradCache's first pass) or for padding. The convention is that of PaLM (arXiv 2204.02311, appendix B), where
 training costs 6 FLOPs a parameter and token plus 12 x layers x width x length for attention; written out per
 matrix here, because the vision tower, LoRA and a head at label positions only do not fit that short form.
+torch's FlopCounterMode counts the same (tests hold it), also on the meta device, but has to trace the model
+for every shape of a batch; a formula costs a step nothing.
 
 Backward, each matrix product costs its forward again for the gradient of its input, and again for the
 gradient of its weight, where these are needed.
@@ -14,10 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLConfig
+from stages.backbones.config import ModelShape
 
 QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
 
@@ -84,7 +84,7 @@ class ForwardFlops:
 
 
 def workload(
-    config: Qwen2_5_VLConfig,
+    shape: ModelShape,
     *,
     lengths: Iterable[int],
     label_positions: int = 0,
@@ -106,16 +106,9 @@ def workload(
         patches=sum(images),
         squared_images=sum(patches**2 for patches in images),
         squared_windows=sum(
-            frames * _squared_windows(rows, columns, window_side(config)) for frames, rows, columns in grids
+            frames * _squared_windows(rows, columns, shape.window_side) for frames, rows, columns in grids
         ),
     )
-
-
-def window_side(config: Qwen2_5_VLConfig) -> int:
-    """Patches along one side of an attention window; at the image's edges windows are smaller."""
-    vision = config.vision_config
-    merged = vision.window_size // vision.spatial_merge_size // vision.patch_size
-    return merged * vision.spatial_merge_size
 
 
 def _squared_windows(rows: int, columns: int, side: int) -> int:
@@ -127,11 +120,10 @@ def _squared_windows(rows: int, columns: int, side: int) -> int:
     return squared_pieces(rows) * squared_pieces(columns)
 
 
-def projection_shapes(config: Qwen2_5_VLConfig) -> dict[str, tuple[int, int]]:
+def projection_shapes(shape: ModelShape) -> dict[str, tuple[int, int]]:
     """Return {name: (inputs, outputs)} of the matrices of one decoder layer."""
-    text = config.text_config
-    width, inner = text.hidden_size, text.intermediate_size
-    key_value = width // text.num_attention_heads * text.num_key_value_heads
+    width, inner = shape.width, shape.inner_width
+    key_value = width // shape.heads * shape.key_value_heads
     return {
         "q_proj": (width, width),
         "k_proj": (width, key_value),
@@ -143,41 +135,37 @@ def projection_shapes(config: Qwen2_5_VLConfig) -> dict[str, tuple[int, int]]:
     }
 
 
-def forward_flops(config: Qwen2_5_VLConfig, work: Workload) -> ForwardFlops:
+def forward_flops(shape: ModelShape, work: Workload) -> ForwardFlops:
     """Return the FLOPs of one forward pass, adapters left out."""
-    text, vision = config.text_config, config.vision_config
-    layer = sum(inputs * outputs for inputs, outputs in projection_shapes(config).values())
-    width, merged = vision.hidden_size, vision.hidden_size * vision.spatial_merge_size**2
-    block = 4 * width**2 + 3 * width * vision.intermediate_size
-    merger = merged * (merged + vision.out_hidden_size) / vision.spatial_merge_size**2
-    full = sum(index < vision.depth for index in set(vision.fullatt_block_indexes))
-    pixels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    layer = sum(inputs * outputs for inputs, outputs in projection_shapes(shape).values())
+    width, merged = shape.vision_width, shape.vision_width * shape.merge_size**2
+    block = 4 * width**2 + 3 * width * shape.vision_inner_width
+    merger = merged * (merged + shape.vision_output) / shape.merge_size**2
+    full, windowed = shape.full_attention_layers, shape.vision_layers - shape.full_attention_layers
     return ForwardFlops(
-        decoder_matrices=2 * work.tokens * text.num_hidden_layers * layer,
-        decoder_attention=4 * work.squared_lengths * text.num_hidden_layers * text.hidden_size,
-        head=2 * work.label_positions * text.vocab_size * text.hidden_size,
-        patch_embedding=2 * work.patches * pixels * width,
-        vision_matrices=2 * work.patches * (vision.depth * block + merger),
-        vision_attention=4
-        * width
-        * (full * work.squared_images + (vision.depth - full) * work.squared_windows),
+        decoder_matrices=2 * work.tokens * shape.layers * layer,
+        decoder_attention=4 * work.squared_lengths * shape.layers * shape.width,
+        head=2 * work.label_positions * shape.vocabulary * shape.width,
+        patch_embedding=2 * work.patches * shape.patch_values * width,
+        vision_matrices=2 * work.patches * (shape.vision_layers * block + merger),
+        vision_attention=4 * width * (full * work.squared_images + windowed * work.squared_windows),
     )
 
 
-def training_flops(config: Qwen2_5_VLConfig, work: Workload, trained: TrainedParts) -> float:
+def training_flops(shape: ModelShape, work: Workload, trained: TrainedParts) -> float:
     """Return the model FLOPs of a forward and a backward pass."""
-    forward = forward_flops(config, work)
-    decoder = _adapted_decoder(config, work, trained) if trained.lora_rank else 3 * forward.decoder
+    forward = forward_flops(shape, work)
+    decoder = _adapted_decoder(shape, work, trained) if trained.lora_rank else 3 * forward.decoder
     if not trained.vision:
         return decoder + forward.vision
     # Nobody needs the gradient of the pixels.
     return decoder + 3 * forward.vision - forward.patch_embedding
 
 
-def _adapted_decoder(config: Qwen2_5_VLConfig, work: Workload, trained: TrainedParts) -> float:
+def _adapted_decoder(shape: ModelShape, work: Workload, trained: TrainedParts) -> float:
     """A decoder with adapters: its own weights get no gradient, and neither does the first layer's input."""
-    forward, shapes = forward_flops(config, work), projection_shapes(config)
-    layers, rank = config.text_config.num_hidden_layers, trained.lora_rank
+    forward, shapes = forward_flops(shape, work), projection_shapes(shape)
+    layers, rank = shape.layers, trained.lora_rank
     adapters = sum(2 * work.tokens * rank * sum(shapes[name]) for name in trained.lora_targets)
     unneeded = sum(2 * work.tokens * shapes[name][0] * shapes[name][1] for name in QUERY_KEY_VALUE) + sum(
         2 * work.tokens * rank * shapes[name][0] for name in QUERY_KEY_VALUE if name in trained.lora_targets

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
 
-from stages.recipes import EngineConfig
+from infra.devices import device_called
+from stages.backbones.backbone import family_of
 from stages.train.batches import Batch
-from stages.train.devices import device_called
+from stages.train.config import EngineConfig
 from stages.train.engine import global_sums
 from stages.train.flops import TrainedParts, model_flops_utilization, training_flops, workload
 from stages.train.sequences import TokenSequence
@@ -77,7 +77,7 @@ class Counts:
 def counts_of(
     sequences: Sequence[TokenSequence],
     batches: Sequence[Batch],
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: torch.nn.Module,
     trained: TrainedParts,
     *,
     label_tokens: int,
@@ -90,14 +90,15 @@ def counts_of(
     """
     lengths = [len(sequence) for sequence in sequences]
     grids = [sequence.grid for sequence in sequences if sequence.grid is not None]
-    work = workload(model.config, lengths=lengths, label_positions=logits, grids=grids)
+    shape = family_of(model).shape(model.config)
+    work = workload(shape, lengths=lengths, label_positions=logits, grids=grids)
     return Counts(
         label_tokens=label_tokens,
         tokens=sum(lengths),
         visual_tokens=sum(sequence.visual_tokens for sequence in sequences),
         positions=sum(batch.input_ids.numel() for batch in batches),
         oversized=oversized,
-        flops=int(training_flops(model.config, work, trained)),
+        flops=int(training_flops(shape, work, trained)),
     )
 
 
@@ -109,7 +110,7 @@ def peak_memory_gib() -> float:
 
 
 def measured(steps: Sequence[Step], engine: EngineConfig) -> dict[str, float]:
-    """Mean loss by objective over the last hundred of `steps`, padding, throughput, waits and memory.
+    """Metrics of the last hundred of `steps`: mean loss by objective, padding, throughput, waits and memory.
 
     On an accelerator whose peak is known, also the model FLOPs utilisation: `flops` over time and peak.
     """
@@ -131,17 +132,23 @@ def measured(steps: Sequence[Step], engine: EngineConfig) -> dict[str, float]:
     if device and engine.precision in device.peak_flops:
         peak = device.peak(engine.precision) * engine.processes
         rates["model_flops_utilization"] = model_flops_utilization(flops, seconds, peak)
-    return losses(recent) | {"padding_share": padding_share(recent)} | rates
+    costs = {"padding_share": padding_share(recent)} | rates
+    means = {f"loss/{objective}": mean for objective, mean in _mean_losses(steps).items()}
+    return means | {f"resources/{name}": value for name, value in costs.items()}
 
 
 def losses(steps: Sequence[Step]) -> dict[str, float]:
-    """Mean loss by objective over the last hundred of `steps`."""
+    """Mean loss by objective over the last hundred of `steps`, as an output's facts name it."""
+    return {f"loss_{objective}": mean for objective, mean in _mean_losses(steps).items()}
+
+
+def _mean_losses(steps: Sequence[Step]) -> dict[str, float]:
     recent = steps[-AVERAGED_STEPS:]
     by_objective = {
         objective: [step.loss for step in recent if step.objective == objective]
         for objective in sorted({step.objective for step in recent})
     }
-    return {f"loss_{objective}": sum(values) / len(values) for objective, values in by_objective.items()}
+    return {objective: sum(values) / len(values) for objective, values in by_objective.items()}
 
 
 def padding_share(steps: Sequence[Step]) -> float:

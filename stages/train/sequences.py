@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from stages.backbone import IMAGE_TOKEN, REPEAT_TEXT, TRANSCRIBE_IMAGE, Backbone
+from stages.backbones.backbone import REPEAT_TEXT, TRANSCRIBE_IMAGE, Backbone
 
 _CONTENT = "\x00content\x00"
 
@@ -21,7 +21,7 @@ class TokenSequence:
     label_start: int
     """Index of the first token to be predicted; `len(ids)` where nothing is generated."""
     positions: np.ndarray
-    """[3, len(ids)]: time, row, column (M-RoPE)."""
+    """[axes, len(ids)], as many axes as the family's rotations have (M-RoPE: time, row, column)."""
     patches: np.ndarray | None = None
     """[patches, channels * patch_size ** 2] float32."""
     grid: tuple[int, int, int] | None = None
@@ -41,8 +41,8 @@ class SequenceBuilder:
         self._text_tokenizer = backbone.text_tokenizer
         self._image_processor = backbone.image_processor
         self._contract = backbone.contract
-        self._merge_size = backbone.image_processor.merge_size
-        self._image_token = backbone.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self._family = backbone.family
+        self._image_token = backbone.tokenizer.convert_tokens_to_ids(self._family.IMAGE_TOKEN)
         self._end_token = backbone.tokenizer.eos_token_id
         self.pad_token = backbone.tokenizer.pad_token_id
         self._frames: dict[str, tuple[list[int], list[int]]] = {}
@@ -79,9 +79,8 @@ class SequenceBuilder:
         return self.summarize_image(Image.new("L", (side, side))) if with_image else self.summarize_text("")
 
     def _of_image(self, image: Image.Image, prompt: str, *, answer: str | None) -> TokenSequence:
-        patches, grid = self._patches(image)
+        patches, grid, tokens = self._family.image_inputs(self._image_processor, image)
         before, after = self._frame(prompt, with_image=True)
-        tokens = grid[1] * grid[2] // self._merge_size**2
         ids = before + [self._image_token] * tokens + after
         return self._with_answer(ids, answer, patches=patches, grid=grid, visual_tokens=tokens)
 
@@ -92,7 +91,9 @@ class SequenceBuilder:
 
     def _with_answer(self, ids: list[int], answer: str | None, **image) -> TokenSequence:
         answer_ids = [] if answer is None else [*self._text_ids(answer), self._end_token]
-        positions = self._positions(ids + answer_ids, image.get("grid"))
+        begin = ids.index(self._image_token) if image else 0
+        length = len(ids) + len(answer_ids)
+        positions = self._family.positions(self._image_processor, length, begin, image.get("grid"))
         return TokenSequence(ids=ids + answer_ids, label_start=len(ids), positions=positions, **image)
 
     def _text_ids(self, text: str) -> list[int]:
@@ -108,28 +109,8 @@ class SequenceBuilder:
             rendered = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
             )
-            before, after = rendered.split(IMAGE_TOKEN if with_image else _CONTENT)
+            before, after = rendered.split(self._family.IMAGE_TOKEN if with_image else _CONTENT)
             self._frames[prompt] = tuple(
                 self.tokenizer.encode(part, add_special_tokens=False) for part in (before, after)
             )
         return self._frames[prompt]
-
-    def _patches(self, image: Image.Image) -> tuple[np.ndarray, tuple[int, int, int]]:
-        features = self._image_processor(images=[image.convert("RGB")], return_tensors="np")
-        return features["pixel_values"], tuple(int(side) for side in features["image_grid_thw"][0])
-
-    def _positions(self, ids: list[int], grid: tuple[int, int, int] | None) -> np.ndarray:
-        """M-RoPE positions [3, length], as `Qwen2_5_VLModel.get_rope_index` gives them for one image."""
-        length = len(ids)
-        if grid is None:
-            return np.broadcast_to(np.arange(length), (3, length))
-        rows, columns = (side // self._merge_size for side in grid[1:])
-        begin = ids.index(self._image_token)
-        end = begin + rows * columns
-        positions = np.empty((3, length), dtype=np.int64)
-        positions[:, :begin] = np.arange(begin)
-        positions[0, begin:end] = begin
-        positions[1, begin:end] = begin + np.repeat(np.arange(rows), columns)
-        positions[2, begin:end] = begin + np.tile(np.arange(columns), rows)
-        positions[:, end:] = begin + max(rows, columns) + np.arange(length - end)
-        return positions

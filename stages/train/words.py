@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerFast
 
 from data_prep.queries import words_of
-from stages.backbone import WORD_TOKEN_PREFIX
+from stages.backbones.backbone import WORD_TOKEN_PREFIX
 
 
 @dataclass(frozen=True, kw_only=True)

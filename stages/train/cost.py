@@ -1,20 +1,13 @@
 """Memory of a training on one GPU, part by part. Pure functions; importing this module loads no torch."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
-from stages.recipes import EngineConfig
+from stages.backbones.config import ModelShape
+from stages.train.config import BUCKET_ELEMENTS, LABELS_AT_ONCE, EngineConfig
 from stages.train.flops import TrainedParts, projection_shapes
 
-if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLConfig
-
-BUCKET_ELEMENTS = 500_000_000  # reduced at once, as DeepSpeed does by default
 LIVE_ELEMENTS = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters
-LABELS_AT_ONCE = 4_096  # of stages.train.forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +31,10 @@ class Memory:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-def adapter_parameters(config: Qwen2_5_VLConfig, trained: TrainedParts) -> int:
+def adapter_parameters(shape: ModelShape, trained: TrainedParts) -> int:
     """Parameters of the LoRA adapters: rank x (inputs + outputs) each."""
-    shapes = projection_shapes(config)
-    layer = sum(trained.lora_rank * sum(shapes[name]) for name in trained.lora_targets)
-    return config.text_config.num_hidden_layers * layer
+    shapes = projection_shapes(shape)
+    return shape.layers * sum(trained.lora_rank * sum(shapes[name]) for name in trained.lora_targets)
 
 
 def state_bytes(engine: EngineConfig, *, trained: int, frozen: int, processes: int) -> dict[str, int]:
@@ -69,7 +61,7 @@ def state_bytes(engine: EngineConfig, *, trained: int, frozen: int, processes: i
 
 
 def activation_bytes(
-    config: Qwen2_5_VLConfig,
+    shape: ModelShape,
     trained: TrainedParts,
     engine: EngineConfig,
     *,
@@ -87,44 +79,42 @@ def activation_bytes(
     Attention with scaled_dot_product_attention under a mask: no scores are kept, but each layer keeps its own
     copy of the mask, rows x length squared, and repeated keys and values.
     """
-    vision, layers = config.vision_config, config.text_config.num_hidden_layers
     row = positions if engine.packing else min(longest, positions)
-    decoder = positions * decoder_bytes(config, trained, engine) + _bytes(engine) * positions * row
-    patches = visual_tokens * vision.spatial_merge_size**2
+    decoder = positions * decoder_bytes(shape, trained, engine) + _bytes(engine) * positions * row
+    patches = visual_tokens * shape.merge_size**2
     # A frozen tower saves nothing: its memory is that of the block at work.
-    blocks = vision.depth if trained.vision else 1
-    return layers * decoder + blocks * patches * vision_bytes(config, engine)
+    blocks = shape.vision_layers if trained.vision else 1
+    return shape.layers * decoder + blocks * patches * vision_bytes(shape, engine)
 
 
-def decoder_bytes(config: Qwen2_5_VLConfig, trained: TrainedParts, engine: EngineConfig) -> int:
+def decoder_bytes(shape: ModelShape, trained: TrainedParts, engine: EngineConfig) -> int:
     """Bytes that one decoder layer saves for each position; adapters count as if on every projection."""
-    text, b = config.text_config, _bytes(engine)
-    width, inner = text.hidden_size, text.intermediate_size
+    b, width = _bytes(engine), shape.width
     norms = 2 * 4 * width + 8 + 2 * b * width  # float32 inputs, their scales, outputs
     if not trained.lora_rank:
         norms += 2 * b * width  # normalised, for the gradients of the norms' weights
-    attention = 4 * b * width + 4 * text.num_attention_heads  # query, keys, values, output; log-sum-exp
+    attention = 4 * b * width + 4 * shape.heads  # query, keys, values, output; log-sum-exp
     adapters = 7 * b * trained.lora_rank
-    return norms + attention + 4 * b * inner + adapters
+    return norms + attention + 4 * b * shape.inner_width + adapters
 
 
-def vision_bytes(config: Qwen2_5_VLConfig, engine: EngineConfig) -> int:
+def vision_bytes(shape: ModelShape, engine: EngineConfig) -> int:
     """Bytes that one block of a trained vision tower saves for each patch."""
-    vision, b = config.vision_config, _bytes(engine)
-    norms = 2 * 4 * vision.hidden_size + 8 + 4 * b * vision.hidden_size
+    b, width = _bytes(engine), shape.vision_width
+    norms = 2 * 4 * width + 8 + 4 * b * width
     # Rotated query and key, the joint projection behind the values, outputs by window and joined.
-    attention = 7 * b * vision.hidden_size + 4 * vision.num_heads
-    return norms + attention + 4 * b * vision.intermediate_size
+    attention = 7 * b * width + 4 * shape.vision_heads
+    return norms + attention + 4 * b * shape.vision_inner_width
 
 
-def logit_bytes(config: Qwen2_5_VLConfig, labels: int) -> int:
+def logit_bytes(shape: ModelShape, labels: int) -> int:
     """Bytes of the log-softmax of all labels of a micro-batch and, of those at work, of its two gradients."""
-    return 4 * config.text_config.vocab_size * (labels + 2 * min(LABELS_AT_ONCE, labels))
+    return 4 * shape.vocabulary * (labels + 2 * min(LABELS_AT_ONCE, labels))
 
 
-def feature_bytes(config: Qwen2_5_VLConfig, engine: EngineConfig, visual_tokens: int) -> int:
+def feature_bytes(shape: ModelShape, engine: EngineConfig, visual_tokens: int) -> int:
     """Bytes of what is kept of a frozen tower's outputs: the merged ones, as the decoder takes them."""
-    return _bytes(engine) * visual_tokens * config.vision_config.out_hidden_size
+    return _bytes(engine) * visual_tokens * shape.vision_output
 
 
 def _bytes(engine: EngineConfig) -> int:

@@ -1,0 +1,135 @@
+"""A training from its newest checkpoint to its last step: what both stages share around their own step.
+
+    training = Training.begin(root, config.engine, optimization, checkpoints=checkpoints, below=first)
+    for step in training.ledger: report(step)
+    for batch in training.steps(batches, last_step=last_step):
+        loss, counts = ...                              # one optimiser step
+        step = training.record(objective="contrastive", loss=loss, examples=len(batch), counts=counts)
+        report(step)
+        if step.number in milestones: commit(...)
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+import torch
+
+from infra.process import EXIT_PREEMPTED
+from stages.train.checkpoint import Checkpoints
+from stages.train.config import EngineConfig
+from stages.train.engine import Optimization, build_engine, global_sum
+from stages.train.lean_deepspeed import deepspeed
+from stages.train.ledger import Counts, Step, peak_memory_gib
+
+Work = TypeVar("Work")
+
+
+class Preempted(SystemExit):
+    """The training was asked to stop (SIGTERM); a checkpoint is saved. Ends the process with its own code."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(EXIT_PREEMPTED)
+        print(reason, file=sys.stderr, flush=True)
+
+
+@dataclass(kw_only=True)
+class Training:
+    """A training in progress."""
+
+    engine: deepspeed.DeepSpeedEngine
+    ledger: list[Step]
+    """Its steps so far, also those of runs that were interrupted."""
+    checkpoints: Checkpoints | None
+    checkpoint_steps: int
+    _began: float = 0.0
+    _data_seconds: float = 0.0
+
+    @classmethod
+    def begin(
+        cls,
+        root: torch.nn.Module,
+        config: EngineConfig,
+        optimization: Optimization,
+        *,
+        checkpoints: Checkpoints | None,
+        below: int,
+    ) -> "Training":
+        """Build the engine, from the newest checkpoint of fewer than `below` steps if there is one.
+
+        Raises stages.train.checkpoint.CheckpointError.
+        """
+        state = checkpoints.newest(below=below) if checkpoints else None
+        if state:
+            state.load_weights(root)
+        steps = state.steps if state else []
+        engine = build_engine(root, config, optimization, first_step=len(steps))
+        if state:
+            state.load_optimizer(engine)
+        return cls(
+            engine=engine, ledger=steps, checkpoints=checkpoints, checkpoint_steps=config.checkpoint_steps
+        )
+
+    def steps(self, batches: Iterable[Work], *, last_step: int) -> Iterator[Work]:
+        """Yield this rank's share of each remaining global batch; the caller makes its step and records it.
+
+        After that, while the caller waits for the next one, a checkpoint is saved where one is due, at the
+        end, and when the training is asked to stop: then it raises Preempted. Without checkpoints a SIGTERM
+        ends the process as usual. At the end the engine is destroyed.
+        """
+        with _stop_requests(noted=self.checkpoints is not None) as stop_requested:
+            for batch in self._timed(batches):
+                yield batch
+                if self.checkpoints is None:
+                    continue
+                done = len(self.ledger)
+                stop = global_sum(stop_requested()) > 0
+                if stop or done % self.checkpoint_steps == 0 or done == last_step:
+                    self.checkpoints.save(self.engine, self.ledger)
+                if stop:
+                    self.checkpoints.wait()
+                    raise Preempted(f"stopped after step {done} of {last_step}, checkpoint saved")
+        if self.checkpoints:
+            self.checkpoints.wait()
+        self.engine.destroy()
+
+    def record(self, *, objective: str, loss: float, examples: int, counts: Counts) -> Step:
+        """Enter the step that was just made, with its times; `counts` are over all ranks."""
+        self.ledger.append(
+            Step(
+                number=len(self.ledger) + 1,
+                objective=objective,
+                loss=loss,
+                examples=examples,
+                **asdict(counts),
+                seconds=time.perf_counter() - self._began,
+                data_seconds=self._data_seconds,
+                memory_gib=peak_memory_gib(),
+            )
+        )
+        return self.ledger[-1]
+
+    def _timed(self, batches: Iterable[Work]) -> Iterator[Work]:
+        self._began = time.perf_counter()
+        for batch in batches:
+            self._data_seconds = time.perf_counter() - self._began
+            yield batch
+            self._began = time.perf_counter()
+
+
+@contextmanager
+def _stop_requests(*, noted: bool) -> Iterator[Callable[[], bool]]:
+    """Inside the block a SIGTERM ends nothing: it is noted, for the end of the step. Unless not `noted`."""
+    requests: list[int] = []
+    if not noted:
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: requests.append(number))
+    try:
+        yield lambda: bool(requests)
+    finally:
+        signal.signal(signal.SIGTERM, before)
