@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.law.evidence import Evidence
-from stages.law.laboratory import Bound, CriticReading, Laboratory
+from stages.cells import PRIMARY_METRIC, Cell
+from stages.law.measurements import TEXTS, Measurements
 from stages.law.statistics import Bootstrap, Estimate, mean_over_queries, paired_difference, spearman
 
 HELD, BROKEN, OPEN = "held", "did not hold", "open"
@@ -47,13 +47,18 @@ class BoundReading:
     embedding_ndcg: Estimate
 
 
-def read_bounds(laboratory: Laboratory, how: Bootstrap) -> tuple[BoundReading, ...]:
-    """Every bound that a critic measured: own pages first, doses ascending."""
-    return tuple(
-        _read(pages, dose, kind, bound, critic, how)
-        for (pages, dose), critic in sorted(laboratory.critics.items(), key=_own_pages_first)
-        for kind, bound in critic.bounds.items()
-    )
+def read_bounds(found: Measurements, how: Bootstrap) -> tuple[BoundReading, ...]:
+    """Every bound that a critic measured: own pages first, doses ascending.
+
+    Raises:
+        EvidenceError: a critic's checkpoint has no embeddings after the primary CL, or with other seeds.
+    """
+    return tuple(_read(found, cell, kind, how) for cell in critics(found) for kind in TEXTS)
+
+
+def critics(found: Measurements) -> list[Cell]:
+    """The cells of the critic: own pages first, doses ascending."""
+    return sorted(found.cells("critic"), key=lambda cell: (cell.pages != "target", cell.pages, cell.dose))
 
 
 def held_or_not(difference: Estimate) -> str:
@@ -61,48 +66,61 @@ def held_or_not(difference: Estimate) -> str:
     return HELD if difference.low >= 0 else BROKEN if difference.high < 0 else OPEN
 
 
-def generative_order(
-    evidence: Evidence, laboratory: Laboratory, primary_arm: str, how: Bootstrap
-) -> dict[str, Estimate]:
+def losses_by_size(found: Measurements, dose: int, kind: str) -> dict[int, tuple[float, float]]:
+    """n -> (generative, contrastive) mean loss over the first n candidates, of a dose on the own pages."""
+    metrics = found.table[(found.table.stage == "critic") & (found.table.quantity == f"critic {kind}")].metric
+    names = [name for name in dict.fromkeys(metrics) if name.startswith("loss@")]
+
+    return {
+        int(name.removeprefix("loss@")): (
+            float(found.values("critic", f"critic {kind}", name, dose=dose).item()),
+            float(np.mean(found.paired(dose, found.primary, f"contrastive {kind}", metric=name))),
+        )
+        for name in names
+    }
+
+
+def generative_order(found: Measurements, how: Bootstrap) -> dict[str, Estimate]:
     """Kind -> Spearman of the critic's discrimination (`-L_gen(N)`) with nDCG@10 after CL, over doses.
 
     Empty where fewer than three doses have a critic. A kind is left out where the critic is sure (`SURE`) at
     two doses or more: their order is that of rounding.
     """
-    doses = [dose for dose in evidence.doses if ("target", dose) in laboratory.critics]
+    doses = [cell.dose for cell in critics(found) if cell.pages == "target"]
     if len(doses) < _FEWEST_DOSES:
         return {}
-    critics = [laboratory.critics["target", dose] for dose in doses]
     losses = {
-        kind: np.array([critic.bounds[kind].generative.mean() for critic in critics])
-        for kind in critics[0].bounds
+        kind: np.array(
+            [found.values("critic", f"critic {kind}", "loss", dose=dose)[0].mean() for dose in doses]
+        )
+        for kind in TEXTS
     }
-    scores = np.stack([evidence.scores(dose, primary_arm) for dose in doses])
+    scores = np.stack([found.scores(dose, found.primary) for dose in doses])
     return {
-        kind: spearman(-of_kind, scores, how, evidence.documents)
+        kind: spearman(-of_kind, scores, how, found.test.documents)
         for kind, of_kind in losses.items()
         if (of_kind < SURE).sum() < 2
     }
 
 
-def _read(
-    pages: str, dose: int, kind: str, bound: Bound, critic: CriticReading, how: Bootstrap
-) -> BoundReading:
+def _read(found: Measurements, cell: Cell, kind: str, how: Bootstrap) -> BoundReading:
+    def critic(metric: str) -> np.ndarray:
+        return found.values("critic", f"critic {kind}", metric, dose=cell.dose, pages=cell.pages)
+
+    def embeddings(metric: str) -> np.ndarray:
+        return found.paired(cell.dose, found.primary, f"contrastive {kind}", metric=metric, pages=cell.pages)
+
+    generative, contrastive, slack = critic("loss"), embeddings("loss"), critic("slack").item()
     return BoundReading(
-        pages=pages,
-        dose=dose,
+        pages=cell.pages,
+        dose=cell.dose,
         kind=kind,
-        candidates=len(bound.generative),
-        generative=mean_over_queries(bound.generative[None], how),
-        contrastive=mean_over_queries(bound.contrastive, how),
-        slack=bound.slack,
-        guarantee=paired_difference(bound.generative[None] + bound.slack, bound.contrastive, how),
-        ceiling=paired_difference(bound.contrastive, bound.generative[None], how),
-        critic_ndcg=mean_over_queries(critic.retrieval[kind][None], how),
-        embedding_ndcg=mean_over_queries(critic.embedding_retrieval[kind], how),
+        candidates=generative.shape[1],
+        generative=mean_over_queries(generative, how),
+        contrastive=mean_over_queries(contrastive, how),
+        slack=slack,
+        guarantee=paired_difference(generative + slack, contrastive, how),
+        ceiling=paired_difference(contrastive, generative, how),
+        critic_ndcg=mean_over_queries(critic(PRIMARY_METRIC), how),
+        embedding_ndcg=mean_over_queries(embeddings(PRIMARY_METRIC), how),
     )
-
-
-def _own_pages_first(item: tuple[tuple[str, int], CriticReading]) -> tuple[bool, str, int]:
-    (pages, dose), _ = item
-    return pages != "target", pages, dose

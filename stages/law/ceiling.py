@@ -5,18 +5,34 @@ the score before CL. `A` is the ceiling. It is determined only where the measure
 otherwise the highest measured score stands in its place, and the reading says why.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from stages.law.evidence import BEFORE_CL, Evidence
-from stages.law.laboratory import BudgetCurve, Laboratory
+from stages.cells import BEFORE_CL, Arm
+from stages.law.config import best_learning_rate
+from stages.law.measurements import EvidenceError, Measurements
 from stages.law.statistics import Bootstrap, Estimate, count_units, resampled_means, trend_p
 
 _FEWEST_BUDGETS = 3  # two parameters and one point to contradict them
 _TIMES = 200  # values of k tried, evenly on a logarithmic scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetCurve:
+    """Retrieval of one dose by CL budget, at the learning rate that validation documents chose.
+
+    Attributes:
+        scores: CL steps -> nDCG@10 of query -> image ``[seeds, queries]``.
+        learning_rate: the chosen one.
+        validation: learning rate -> best nDCG@10 over the budgets on validation documents, first seed.
+    """
+
+    scores: dict[int, np.ndarray]
+    learning_rate: float
+    validation: dict[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +81,28 @@ class CeilingTrend:
     doses: int
 
 
+def read_budgets(found: Measurements) -> dict[int, BudgetCurve]:
+    """Every dose's budgets, of a sweep.
+
+    Raises:
+        EvidenceError: a dose was not searched on validation documents, or not on the test documents at the
+            learning rate that these chose, or with other seeds.
+    """
+    return {dose: _budgets(found, dose) for dose in found.doses}
+
+
 def read_ceilings(
-    evidence: Evidence, laboratory: Laboratory, how: Bootstrap, margin: float
+    found: Measurements, budgets: Mapping[int, BudgetCurve], how: Bootstrap, margin: float
 ) -> tuple[tuple[Ceiling, ...], CeilingTrend | None]:
     """The ceiling of every dose that was refined at several budgets, doses ascending; and their trend."""
-    groups = evidence.documents
-    found = [
-        fit_ceiling(dose, curve, evidence.scores(dose, BEFORE_CL), how, margin, groups)
-        for dose, curve in sorted(laboratory.ceilings.items())
+    groups = found.test.documents
+    fitted = [
+        fit_ceiling(dose, curve, found.scores(dose, BEFORE_CL), how, margin, groups)
+        for dose, curve in sorted(budgets.items())
     ]
-    ceilings = tuple(ceiling for ceiling, _ in found)
+    ceilings = tuple(ceiling for ceiling, _ in fitted)
     return ceilings, ceiling_trend(
-        ceilings, [draws for _, draws in found], how.for_units(count_units(evidence.queries, groups))
+        ceilings, [draws for _, draws in fitted], how.for_units(count_units(found.test.queries, groups))
     )
 
 
@@ -186,3 +212,43 @@ def _undetermined(
             f"highest measured, time constant {time_constant:,.0f} steps"
         )
     return ""
+
+
+def _budgets(found: Measurements, dose: int) -> BudgetCurve:
+    validation: dict[float, list[float]] = {}
+    rates = {arm: _learning_rate(found, arm, dose) for arm in _rate_arms(found, dose)}
+    for arm, rate in rates.items():
+        for cell in found.cells("retrieval", dose=dose, pages="target", arm=arm, split="validation"):
+            if cell.seed == found.seeds[0]:
+                scores = found.scores(dose, arm, steps=cell.steps, split="validation")
+                validation.setdefault(rate, []).append(float(scores[0].mean()))
+    if not validation:
+        raise EvidenceError(f"dose {dose} has no retrieval on validation documents; run these cells.")
+    best = {rate: max(means) for rate, means in sorted(validation.items())}
+    chosen = best_learning_rate(best)
+    # The recipe's own rate may have run under two names: the same training.
+    arm_at = {
+        cell.steps: arm
+        for arm in rates
+        if rates[arm] == chosen
+        for cell in found.cells("retrieval", dose=dose, pages="target", arm=arm, split="test")
+    }
+    if not arm_at:
+        raise EvidenceError(f"dose {dose}, learning rate {chosen:g}: no retrieval on the test documents.")
+    scores = {steps: found.paired(dose, arm_at[steps], steps=steps) for steps in sorted(arm_at)}
+    return BudgetCurve(scores=scores, learning_rate=chosen, validation=best)
+
+
+def _rate_arms(found: Measurements, dose: int) -> list[Arm]:
+    """The arms at other learning rates that were trained on a dose; the primary one, where it was, last."""
+    arms = dict.fromkeys(cell.arm for cell in found.cells("refine", dose=dose, pages="target"))
+    rates = [arm for arm in arms if arm.kind == "learning rate"]
+    return [*rates, *(arm for arm in arms if arm == found.primary)]
+
+
+def _learning_rate(found: Measurements, arm: Arm, dose: int) -> float:
+    cells = found.cells("refine", dose=dose, pages="target", arm=arm)
+    rates = {found.number("refine", cell, "training", "learning_rate") for cell in cells}
+    if len(rates) != 1:
+        raise EvidenceError(f"{arm.name} CL at dose {dose} has learning rates {sorted(rates)}; need one.")
+    return rates.pop()

@@ -1,21 +1,21 @@
-"""Every number that the verdict rests on or that stands beside it, computed once from the evidence."""
+"""The numbers that the verdict rests on: what CGP gained, and what else could explain it."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from stages.law.evidence import BEFORE_CL, METRICS, Evidence, Reading
+from stages.cells import BEFORE_CL, CONTROLS, PRIMARY_METRIC, Arm
+from stages.law.config import LawConfig
+from stages.law.measurements import Measurements
 from stages.law.statistics import (
     Bootstrap,
     Estimate,
     mean_over_queries,
-    means_over_queries,
     paired_difference,
     ratio_of_sums,
     spearman,
     trend_p,
 )
-from stages.recipes import LawConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,79 +54,112 @@ class Comparisons:
     steps_up: int
 
 
-def compare(evidence: Evidence, thresholds: LawConfig) -> Comparisons:
-    """Compute every comparison that the verdict and the report use."""
-    how, documents = bootstrap(thresholds), evidence.documents
-    primary, top = thresholds.primary_arm, evidence.doses[-1]
-    image = evidence.curve(primary)
-    text = evidence.curve(primary, "query_to_text")
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """Differences in nDCG@10 of query -> image after the primary CL, paired by query and seed.
+
+    Attributes:
+        against: "shuffled" and "unrelated" -> dose -> CGP on the own pages minus CGP on those.
+        gains: "shuffled" and "unrelated" -> that control at its highest dose minus dose 0.
+        text_gains: the same for query -> text: what the control taught about the language.
+        compute: highest dose minus dose 0 with so much more CL as CGP of the highest dose costs.
+        unexplained: "shuffled", "unrelated", "compute", "grounding" (the text side) -> the share of the gain
+            that it may reproduce (`allowed_share`) minus what it did: not negative where it explains no
+            more than that.
+    """
+
+    against: dict[str, dict[int, Estimate]]
+    gains: dict[str, Estimate]
+    text_gains: dict[str, Estimate]
+    compute: Estimate
+    unexplained: dict[str, Estimate]
+
+    def at_top(self, control: str) -> Estimate:
+        """Own pages minus a control's, at the control's highest dose."""
+        return self.against[control][max(self.against[control])]
+
+
+def compare(found: Measurements, thresholds: LawConfig) -> Comparisons:
+    """Compute every comparison that a run has."""
+    how, documents, top = bootstrap(thresholds), found.test.documents, found.top
+    image, text = found.curve(found.primary), found.curve(found.primary, "query_to_text")
 
     def difference(after: np.ndarray | None, before: np.ndarray | None) -> Estimate | None:
         return None if after is None or before is None else paired_difference(after, before, how, documents)
 
-    untouched = evidence.scores(top, BEFORE_CL)
+    def comparable(arm: Arm) -> bool:
+        seeds = found.seeds_of(top, arm)
+        return arm != found.primary and (seeds == found.seeds or len(seeds) == 1)
+
+    untouched = found.scores(top, BEFORE_CL)
     means = image.mean(axis=(1, 2))
+    target, base = ([found.reading(dose, corpus) for dose in found.doses] for corpus in ("target", "base"))
     return Comparisons(
         paired=difference(image[-1], image[0]),
         last_step=difference(image[-1], image[-2]) if len(image) > 2 else None,
-        before_cl=difference(untouched, evidence.scores(0, BEFORE_CL)),
+        before_cl=difference(untouched, found.scores(0, BEFORE_CL)),
         cl=difference(image[-1], untouched),
         text_control=difference(text[-1], text[0]),
         beyond_text=difference(image[-1] - image[0], text[-1] - text[0]),
-        beyond_bm25=difference(image[-1], evidence.baselines["bm25"]["ndcg@10"][None]),
+        beyond_bm25=difference(image[-1], found.test.baselines["bm25"][PRIMARY_METRIC][None]),
         arms={
-            arm: difference(evidence.scores(top, arm), image[-1])
-            for arm in evidence.arms
-            if arm != primary and _comparable(evidence, top, arm, primary)
+            arm.name: difference(found.scores(top, arm), image[-1]) for arm in found.arms if comparable(arm)
         },
-        gain=_gain(evidence, how),
-        forgetting=_forgetting(evidence, how),
-        times_random=_times_random(image[-1], evidence, how),
-        spearman=spearman(
-            np.array([-reading.nats_per_byte for reading in evidence.target]), image, how, documents
-        ),
+        gain=ratio_of_sums(target[0].nats, target[-1].nats, how),
+        forgetting=ratio_of_sums(base[-1].nats, base[0].nats, how),
+        times_random=_times_random(image[-1], found, how),
+        spearman=spearman(np.array([-reading.nats_per_byte for reading in target]), image, how, documents),
         trend_p=trend_p(means, seed=thresholds.random_seed),
         steps_up=int((np.diff(means) > 0).sum()),
     )
 
 
-def dose_table(evidence: Evidence, thresholds: LawConfig) -> tuple[dict, ...]:
-    """One row per dose: generation of both languages and every retrieval score, with intervals."""
-    how = bootstrap(thresholds)
-    rows = []
-    for dose, target, base in zip(evidence.doses, evidence.target, evidence.base, strict=True):
-        rows.append(
-            {
-                "dose": dose,
-                **_generation_row("", target, how),
-                **_generation_row("base_", base, how),
-                "retrieval": {
-                    arm: _retrieval_row(evidence, dose, arm, how)
-                    for arm in (BEFORE_CL, *evidence.arms)
-                    if (dose, arm) in evidence.cells
-                },
-            }
-        )
-    return tuple(rows)
+def compare_controls(found: Measurements, thresholds: LawConfig) -> Controls:
+    """Pair every control of a sweep with the law's own cells.
+
+    Raises:
+        EvidenceError: a control or the equal-compute arm is missing, or has other seeds.
+    """
+    how, top, arm = bootstrap(thresholds), found.top, found.primary
+    doses = {control: found.control_doses(control) for control in CONTROLS}
+    equal = found.equal_compute
+
+    def own(dose: int, direction: str = "query_to_image") -> np.ndarray:
+        return found.scores(dose, arm, direction)
+
+    def of(control: str, dose: int, direction: str = "query_to_image") -> np.ndarray:
+        return found.paired(dose, arm, direction, pages=control)
+
+    def minus(after: np.ndarray, before: np.ndarray) -> Estimate:
+        return paired_difference(after, before, how, found.test.documents)
+
+    def gains(direction: str) -> dict[str, Estimate]:
+        return {
+            control: minus(of(control, max(doses[control]), direction), own(0, direction))
+            for control in CONTROLS
+        }
+
+    gain, more_cl = own(top) - own(0), found.paired(0, equal.arm, steps=equal.steps)
+    reproduced = {control: of(control, max(doses[control])) - own(0) for control in CONTROLS}
+    reproduced["compute"] = more_cl - own(0)
+    reproduced["grounding"] = own(top, "query_to_text") - own(0, "query_to_text")
+    return Controls(
+        against={
+            control: {dose: minus(own(dose), of(control, dose)) for dose in doses[control]}
+            for control in CONTROLS
+        },
+        gains=gains("query_to_image"),
+        text_gains=gains("query_to_text"),
+        compute=minus(own(top), more_cl),
+        unexplained={
+            name: minus(gain * allowed_share(name, thresholds), part) for name, part in reproduced.items()
+        },
+    )
 
 
-def _generation_row(prefix: str, reading: Reading, how: Bootstrap) -> dict[str, Estimate]:
-    return {
-        f"{prefix}nats_per_byte": ratio_of_sums(reading.nats, reading.bytes, how),
-        f"{prefix}character_error_rate": ratio_of_sums(reading.edits, reading.characters, how),
-        f"{prefix}token_accuracy": ratio_of_sums(reading.correct, reading.tokens, how),
-    }
-
-
-def _retrieval_row(evidence: Evidence, dose: int, arm: str, how: Bootstrap) -> dict[str, Estimate]:
-    documents = evidence.documents
-    measured = {metric: evidence.scores(dose, arm, metric=metric) for metric in METRICS}
-    measured["query_to_text"] = evidence.scores(dose, arm, "query_to_text")
-    estimates = means_over_queries(np.stack(list(measured.values())), how, documents)
-    row = dict(zip(measured, estimates, strict=True))
-    # The queries of this direction are the pages' own texts, which `documents` does not describe.
-    row["text_to_image"] = mean_over_queries(evidence.scores(dose, arm, "text_to_image"), how)
-    return row
+def allowed_share(name: str, thresholds: LawConfig) -> float:
+    """Share of the gain that "shuffled", "unrelated", "compute" or "grounding" may reproduce."""
+    return thresholds.maximum_explained_by_shuffled if name == "shuffled" else thresholds.maximum_explained
 
 
 def bootstrap(thresholds: LawConfig) -> Bootstrap:
@@ -138,21 +171,7 @@ def bootstrap(thresholds: LawConfig) -> Bootstrap:
     )
 
 
-def _comparable(evidence: Evidence, dose: int, arm: str, primary: str) -> bool:
-    return (dose, arm) in evidence.cells and (
-        evidence.seeds[arm] == evidence.seeds[primary] or len(evidence.seeds[arm]) == 1
-    )
-
-
-def _gain(evidence: Evidence, how: Bootstrap) -> Estimate:
-    return ratio_of_sums(evidence.target[0].nats, evidence.target[-1].nats, how)
-
-
-def _forgetting(evidence: Evidence, how: Bootstrap) -> Estimate:
-    return ratio_of_sums(evidence.base[-1].nats, evidence.base[0].nats, how)
-
-
-def _times_random(scores: np.ndarray, evidence: Evidence, how: Bootstrap) -> Estimate:
-    reached = mean_over_queries(scores, how, evidence.documents)
-    chance = float(evidence.baselines["random"]["ndcg@10"].mean())
+def _times_random(scores: np.ndarray, found: Measurements, how: Bootstrap) -> Estimate:
+    reached = mean_over_queries(scores, how, found.test.documents)
+    chance = float(found.test.baselines["random"][PRIMARY_METRIC].mean())
     return Estimate(value=reached.value / chance, low=reached.low / chance, high=reached.high / chance)

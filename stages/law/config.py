@@ -59,3 +59,8 @@ class LawSettings:
     """Name of the documents' folder."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """The complete recipe, for display, without places of this machine."""
+
+
+def best_learning_rate(validation: Mapping[float, float]) -> float:
+    """The learning rate with the highest score on validation documents; of equal ones the smallest."""
+    return min(validation, key=lambda rate: (-validation[rate], rate))

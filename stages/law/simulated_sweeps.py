@@ -22,13 +22,22 @@ is where the noise of checkpoints comes from: queries alone would scatter the do
 """
 
 import functools
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.stats import norm
 
-from stages.law.evidence import Evidence, Reading
-from stages.law.laboratory import Laboratory, Scores
+from stages.cells import PRIMARY_METRIC, Arm, Cell
+from stages.law.measurements import Entry, Measurements, Searched, tidy
+
+PRIMARY = Arm(name="text-only", kind="refinement")
+EQUAL_COMPUTE = Arm(name="equal compute", kind="equal compute")
+STEPS, MORE_STEPS = 30, 400
+"""CL steps of the primary arm and of equal compute: names of cells, nothing depends on them."""
+
+Scores = dict[str, np.ndarray]
+"""Direction -> nDCG@10 ``[seeds, queries]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,58 +114,46 @@ class Design:
         return np.repeat(np.arange(len(self.queries_of_documents)), self.queries_of_documents)
 
 
-def simulate(
-    world: World, rng: np.random.Generator, design: Design | None = None
-) -> tuple[Evidence, Laboratory]:
+def simulate(world: World, rng: np.random.Generator, design: Design | None = None) -> Measurements:
     """One sweep of this world: its doses, controls and equal compute, all after the primary CL."""
     design = design or Design()
-    queries = _Queries(world.noise, design, rng)
-    shares = design.shares
-    cells = {
-        (dose, "text-only"): {
-            (direction, "ndcg@10"): scores
-            for direction, scores in queries.scores(
-                world.image * share, world.text * share, pretrained=dose > 0
-            ).items()
-        }
-        for dose, share in zip(design.doses, shares, strict=True)
-    }
-
-    def control(gain: float) -> dict[int, Scores]:
-        return {
-            dose: queries.scores(gain * shares[design.doses.index(dose)], 0.0, pretrained=True)
-            for dose in design.control_doses
-        }
-
-    evidence = Evidence(
-        doses=design.doses,
-        target=tuple(_reading(loss, rng) for loss in design.nats_per_byte),
-        base=tuple(_reading(1.0, rng) for _ in shares),
-        cells=cells,
-        seeds={"text-only": tuple(range(design.seeds))},
-        baselines={
-            "random": {"ndcg@10": np.full(len(design.documents), _random_ndcg(design.corpus))},
-            "bm25": {"ndcg@10": np.ones(len(design.documents))},
-        },
-        queries=len(design.documents),
+    queries = Queries(world.noise, design, rng)
+    shares = dict(zip(design.doses, design.shares, strict=True))
+    entries: list[Entry] = []
+    for dose, share in shares.items():
+        scores = queries.scores(world.image * share, world.text * share, pretrained=dose > 0)
+        entries += searched(Cell(dose=dose, arm=PRIMARY, steps=STEPS), scores)
+    for corpus, losses in (("target", design.nats_per_byte), ("base", [1.0] * len(shares))):
+        for dose, loss in zip(design.doses, losses, strict=True):
+            entries += _read(Cell(dose=dose), corpus, loss, rng)
+    for pages, gain in (("shuffled", world.shuffled), ("unrelated", world.unrelated)):
+        for dose in design.control_doses:
+            scores = queries.scores(gain * shares[dose], 0.0, pretrained=True)
+            entries += searched(Cell(dose=dose, pages=pages, arm=PRIMARY, steps=STEPS), scores)
+    scores = queries.scores(world.compute, 0.0, pretrained=False)
+    entries += searched(Cell(arm=EQUAL_COMPUTE, steps=MORE_STEPS), scores)
+    count = len(design.documents)
+    baselines = {"random": np.full(count, _random_ndcg(design.corpus)), "bm25": np.ones(count)}
+    test = Searched(
+        query_ids=tuple(map(str, range(count))),
+        documents=design.documents,
+        query_documents=len(design.queries_of_documents),
         corpus_size=design.corpus,
         corpus_pages=design.corpus,
         corpus_documents=len(design.queries_of_documents),
-        query_documents=len(design.queries_of_documents),
-        documents=design.documents,
+        baselines={name: {PRIMARY_METRIC: values} for name, values in baselines.items()},
     )
-    laboratory = Laboratory(
-        controls={"shuffled": control(world.shuffled), "unrelated": control(world.unrelated)},
-        equal_compute=queries.scores(world.compute, 0.0, pretrained=False),
-        equal_compute_steps=1,
-        critics={},
-        ceilings={},
-        adapters=(),
-    )
-    return evidence, laboratory
+    return Measurements(table=tidy(entries), searched={"test": test}, primary_arm=PRIMARY.name, steps=STEPS)
 
 
-class _Queries:
+def searched(cell: Cell, scores: Scores) -> Iterator[Entry]:
+    """The rows of a cell's scores, one seed after the other."""
+    for direction, by_seed in scores.items():
+        for seed, values in enumerate(by_seed):
+            yield "retrieval", replace(cell, seed=seed, split="test"), direction, PRIMARY_METRIC, values
+
+
+class Queries:
     """The queries of one simulated test set, and what a checkpoint makes of them."""
 
     def __init__(self, noise: Noise, design: Design, rng: np.random.Generator) -> None:
@@ -216,8 +213,17 @@ def _random_ndcg(corpus: int) -> float:
     return float((1 / np.log2(np.arange(2, 12))).sum() / corpus)
 
 
-def _reading(nats_per_byte: float, rng: np.random.Generator) -> Reading:
+def _read(cell: Cell, corpus: str, nats_per_byte: float, rng: np.random.Generator) -> Iterator[Entry]:
     """Blocks of 50 bytes that are read with this loss, more or less."""
     sizes, ones = np.full(200, 50.0), np.ones(1)
     nats = sizes * nats_per_byte * rng.gamma(20, 1 / 20, 200)
-    return Reading(nats=nats, bytes=sizes, tokens=sizes, correct=sizes, edits=ones, characters=ones)
+    blocks = {
+        "nats": nats,
+        "bytes": sizes,
+        "tokens": sizes,
+        "correct": sizes,
+        "edits": ones,
+        "characters": ones,
+    }
+    for name, values in blocks.items():
+        yield "generation", cell, corpus, name, values

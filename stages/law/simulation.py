@@ -18,10 +18,9 @@ import numpy as np
 import tyro
 from scipy import stats
 
-from stages.law.checks import find
+from stages.law.config import LawConfig
 from stages.law.simulated_sweeps import Noise, World, simulate
-from stages.law.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, decide
-from stages.recipes import LawConfig
+from stages.law.verdict import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, find
 
 SIMULATED_RESAMPLES = 500
 GAIN = 0.139
@@ -75,9 +74,9 @@ def measure(name: str, world: World, thresholds: LawConfig, *, sweeps: int, seed
     """Judge so many sweeps of one truth; sweep i has its own generator, seeded with (seed, i)."""
     verdicts, covered, failed = [], 0, {}
     for number in range(sweeps):
-        evidence, laboratory = simulate(world, np.random.default_rng([seed, number]))
-        findings = find(evidence, replace(thresholds, random_seed=number), laboratory)
-        verdicts.append(decide(findings))
+        sweep = simulate(world, np.random.default_rng([seed, number]))
+        findings = find(sweep, replace(thresholds, random_seed=number))
+        verdicts.append(findings.verdict)
         covered += findings.compared.paired.low <= world.image <= findings.compared.paired.high
         for check in findings.conditions.values():
             failed[check.name] = failed.get(check.name, 0) + (not check.passed)

@@ -4,82 +4,146 @@ The thresholds come from the recipe and are fixed before the run. *Supported* an
 symmetric statements about the interval of one number, the nDCG@10 gained from dose 0 to the highest
 dose: above the minimum effect, or below it. Everything between is *inconclusive*.
 
-With a sweep's laboratory the controls decide too: *supported* needs every one of them beaten, and a control
-that explains the gain makes it *not supported*. Bound, ceilings and prediction stand beside the verdict.
+With a sweep's controls these decide too: *supported* needs every one of them beaten, and a control that
+explains the gain makes it *not supported*. Bound, ceilings and prediction stand beside the verdict.
 """
 
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
+from functools import cached_property
 
-from stages.law import decisions, laboratory_words, words
-from stages.law.checks import Check, Findings, find
-from stages.law.comparisons import Comparisons, dose_table
-from stages.law.evidence import Evidence
-from stages.law.laboratory import Laboratory
+import pandas as pd
+
+from stages.law.bound import BoundReading, generative_order, read_bounds
+from stages.law.ceiling import BudgetCurve, Ceiling, CeilingTrend, read_budgets, read_ceilings
+from stages.law.comparisons import Comparisons, Controls, allowed_share, bootstrap, compare, compare_controls
+from stages.law.config import LawConfig
+from stages.law.estimates import estimate_all
+from stages.law.measurements import Measurements
 from stages.law.prediction import Prediction, predict_highest
-from stages.law.results import LaboratoryResults, measure_laboratory
-from stages.recipes import LawConfig
+from stages.law.statistics import Estimate
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
-_DECISIONS = {SUPPORTED: decisions.go_on, NOT_SUPPORTED: decisions.stop, INCONCLUSIVE: decisions.find_out}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What the run says, why, and what to do; ``table`` has one row per dose, ``baselines`` nDCG@10.
+class Check:
+    """One condition: what was required before the run, and what was measured.
 
-    ``prediction`` is None with too few doses, ``laboratory`` without a sweep.
+    | name | required | measured |
+    |---|---|---|
+    | queries, test documents, doses, seeds | fewest | count |
+    | generation, effect, chance | least | the number with its interval |
+    | order | least Spearman, highest p | Spearman with its interval, p |
+    | shuffled, unrelated, compute, grounding | least lead, share | lead, share of the gain minus reproduced |
     """
 
-    verdict: str
-    decision: str
-    reasons: tuple[str, ...]
-    notes: tuple[str, ...]
-    checks: tuple[Check, ...]
-    comparisons: Comparisons
-    table: tuple[dict, ...]
-    baselines: dict[str, float]
+    name: str
+    passed: bool
+    required: tuple[float, ...]
+    measured: tuple[Estimate | float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What decides, computed by `find`; and what stands beside it, computed when it is asked for.
+
+    Attributes:
+        item: what a sample is called: "page", or "passage" where pages are cut up.
+        size: the conditions without which there is no verdict at all: queries, test documents, doses, seeds.
+        conditions: those of the law, by name: generation, effect, order, chance; of a sweep also shuffled,
+            unrelated, compute, grounding.
+        controls: None for a run without them.
+    """
+
+    measurements: Measurements
     thresholds: LawConfig
-    prediction: Prediction | None = None
-    laboratory: LaboratoryResults | None = None
+    compared: Comparisons
+    controls: Controls | None
+    size: tuple[Check, ...]
+    conditions: dict[str, Check]
+    item: str = "page"
 
-    def to_json(self) -> dict:
-        """Return the content of verdict.json."""
-        compared = {name: _json(value) for name, value in vars(self.comparisons).items() if value is not None}
-        paired = compared.pop("paired")
-        content = {
-            "verdict": self.verdict,
-            "decision": self.decision,
-            "reasons": list(self.reasons),
-            "notes": list(self.notes),
-            "checks": [asdict(check) for check in self.checks],
-            "paired": {"difference": paired.pop("value")} | paired,
-            "comparisons": compared,
-            "table": [_json(row) for row in self.table],
-            "baselines": self.baselines,
-            "thresholds": asdict(self.thresholds),
-        }
-        beside = {"prediction": self.prediction, "laboratory": self.laboratory}
-        return content | {name: _json(value) for name, value in beside.items() if value is not None}
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All conditions, of size first."""
+        return (*self.size, *self.conditions.values())
+
+    @property
+    def large_enough(self) -> bool:
+        """Whether there is enough evidence for any verdict."""
+        return all(check.passed for check in self.size)
+
+    @property
+    def explained_by(self) -> tuple[str, ...]:
+        """Controls that did without the own pages what these did: "shuffled", "unrelated"."""
+        if self.controls is None:
+            return ()
+        least = self.thresholds.minimum_effect
+        return tuple(name for name in self.controls.against if self.controls.at_top(name).high < least)
+
+    @property
+    def verdict(self) -> str:
+        """Supported, not supported, or inconclusive."""
+        return decide(self)
+
+    @cached_property
+    def prediction(self) -> Prediction | None:
+        """The highest dose as the lower ones predict it; None with too few doses."""
+        return predict_highest(self.measurements, self.thresholds.confidence)
+
+    @cached_property
+    def bounds(self) -> tuple[BoundReading, ...]:
+        """One for each pages, dose and kind ("text", "query") that a critic read; none without critics."""
+        return read_bounds(self.measurements, bootstrap(self.thresholds))
+
+    @cached_property
+    def generative_order(self) -> dict[str, Estimate]:
+        """Kind -> Spearman of `-L_gen(N)` with nDCG@10 after CL, over the own pages' doses."""
+        return generative_order(self.measurements, bootstrap(self.thresholds))
+
+    @cached_property
+    def budgets(self) -> dict[int, BudgetCurve]:
+        """Dose -> retrieval by CL steps, doses ascending; none for a run that is no sweep."""
+        return read_budgets(self.measurements) if self.controls is not None else {}
+
+    @property
+    def ceilings(self) -> tuple[Ceiling, ...]:
+        """One for each of `budgets`."""
+        return self._ceilings[0]
+
+    @property
+    def ceiling_trend(self) -> CeilingTrend | None:
+        """The order of the ceilings; None below three of them."""
+        return self._ceilings[1]
+
+    @cached_property
+    def _ceilings(self) -> tuple[tuple[Ceiling, ...], CeilingTrend | None]:
+        thresholds = self.thresholds
+        return read_ceilings(
+            self.measurements, self.budgets, bootstrap(thresholds), thresholds.ceiling_margin
+        )
+
+    @cached_property
+    def estimates(self) -> pd.DataFrame:
+        """Every mean with its interval, in one tidy table: stages/law/estimates.py."""
+        return estimate_all(self.measurements, bootstrap(self.thresholds))
 
 
-def judge(evidence: Evidence, thresholds: LawConfig, laboratory: Laboratory | None = None) -> Verdict:
-    """Judge the evidence, of a sweep with its laboratory; a pure function of its arguments."""
-    findings = find(evidence, thresholds, laboratory)
-    verdict = decide(findings)
-    prediction = predict_highest(evidence, thresholds.primary_arm, thresholds.confidence)
-    measured = measure_laboratory(findings, laboratory)
-    return Verdict(
-        verdict=verdict,
-        decision=_DECISIONS[verdict](findings),
-        reasons=words.reasons(findings),
-        notes=(*words.notes(findings), *laboratory_words.notes(findings, prediction, measured)),
-        checks=(*findings.size, *findings.conditions.values()),
-        comparisons=findings.compared,
-        table=dose_table(evidence, thresholds),
-        baselines={name: float(scores["ndcg@10"].mean()) for name, scores in evidence.baselines.items()},
+def find(measurements: Measurements, thresholds: LawConfig, item: str = "page") -> Findings:
+    """Compute the comparisons and check every condition; those of the controls where there are any."""
+    compared = compare(measurements, thresholds)
+    controls = compare_controls(measurements, thresholds) if measurements.is_sweep else None
+    checks = _conditions(compared, thresholds)
+    if controls is not None:
+        checks += _control_conditions(compared, controls, thresholds)
+    return Findings(
+        measurements=measurements,
         thresholds=thresholds,
-        prediction=prediction,
-        laboratory=measured,
+        compared=compared,
+        controls=controls,
+        size=_size(measurements, thresholds),
+        conditions={check.name: check for check in checks},
+        item=item,
     )
 
 
@@ -94,10 +158,54 @@ def decide(findings: Findings) -> str:
     return INCONCLUSIVE
 
 
-def _json(value: object) -> object:
-    """Dataclasses and what they hold as JSON."""
-    if is_dataclass(value):
-        return {name: _json(item) for name, item in vars(value).items()}
-    if isinstance(value, dict):
-        return {str(key): _json(item) for key, item in value.items()}
-    return [_json(item) for item in value] if isinstance(value, list | tuple) else value
+def _size(found: Measurements, thresholds: LawConfig) -> tuple[Check, ...]:
+    counts = {
+        "queries": (found.test.queries, thresholds.minimum_queries),
+        "test documents": (found.test.query_documents, thresholds.minimum_documents),
+        "doses": (len(found.doses), thresholds.minimum_doses),
+        "seeds": (len(found.seeds), thresholds.minimum_seeds),
+    }
+    return tuple(
+        Check(name=name, passed=count >= minimum, required=(minimum,), measured=(count,))
+        for name, (count, minimum) in counts.items()
+    )
+
+
+def _conditions(compared: Comparisons, thresholds: LawConfig) -> tuple[Check, ...]:
+    def at_least(name: str, measured: Estimate, minimum: float) -> Check:
+        """The whole interval must lie there."""
+        return Check(name=name, passed=measured.low >= minimum, required=(minimum,), measured=(measured,))
+
+    rho, p = compared.spearman, compared.trend_p
+    return (
+        at_least("generation", compared.gain, thresholds.minimum_generative_gain),
+        at_least("effect", compared.paired, thresholds.minimum_effect),
+        Check(
+            name="order",
+            passed=rho.value >= thresholds.minimum_spearman and p <= thresholds.maximum_trend_p,
+            required=(thresholds.minimum_spearman, thresholds.maximum_trend_p),
+            measured=(rho, p),
+        ),
+        at_least("chance", compared.times_random, thresholds.minimum_times_random),
+    )
+
+
+def _control_conditions(
+    compared: Comparisons, controls: Controls, thresholds: LawConfig
+) -> tuple[Check, ...]:
+    """Ahead of each alternative, and by enough of the gain: `LawConfig.maximum_explained` says why."""
+    ahead = {name: controls.at_top(name) for name in controls.against}
+    ahead |= {"compute": controls.compute, "grounding": compared.beyond_text}
+    checks = []
+    for name, lead in ahead.items():
+        unexplained = controls.unexplained[name]
+        minimum = thresholds.minimum_effect if name == "shuffled" else 0.0
+        checks.append(
+            Check(
+                name=name,
+                passed=lead.low > 0 and lead.low >= minimum and unexplained.low >= 0,
+                required=(minimum, allowed_share(name, thresholds)),
+                measured=(lead, unexplained),
+            )
+        )
+    return tuple(checks)

@@ -1,0 +1,324 @@
+"""Everything that the committed cells of a sweep measured, in one tidy table; every comparison filters it.
+
+One row for each cell, quantity and metric, its `values` a float64 array over units:
+
+| stage | quantity | metrics | units |
+|---|---|---|---|
+| retrieval | "query_to_image", ... (`DIRECTIONS`) | "ndcg@10", ... as in retrieval.json | queries |
+| retrieval | "contrastive text", "contrastive query" | "loss", "ndcg@10", "loss@8", ... | candidates; one |
+| retrieval | "geometry" | "layer", "cka", ...; NaN where not measured | layers |
+| generation | "target", "base" | "nats", "bytes", "tokens", "correct", "edits", "characters" | blocks |
+| generation | "target", "base" | "nats_per_byte", "character_error_rate", "token_accuracy" | one |
+| critic | "critic text", "critic query" | "loss", "ndcg@10", ..., "loss@8", ..., "slack" | candidates; one |
+| critic | "critic text" | "nats", "nats_blank", "bytes" | candidates |
+| refine, pretrain | "training" | every number of training.json | one |
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stages.cells import BEFORE_CL, CONTROLS, PRIMARY_METRIC, Arm, Cell
+
+TEXTS = ("text", "query")
+"""What a critic and the embeddings discriminate: the pages' own texts, and queries."""
+COMPARED_KINDS = ("refinement", "soup", "linear map")
+"""Arms that stand in the dose-response, beside "none"."""
+COLUMNS = (
+    *("stage", "cell", "dose", "pages", "arm", "kind", "seed", "steps", "split"),
+    *("quantity", "metric", "values"),
+)
+PER_BLOCK = ("nats", "bytes", "tokens", "correct")
+PER_DECODED_BLOCK = ("edits", "characters")
+
+Content = Mapping[str, Any]
+Entry = tuple[str, Cell, str, str, Any]
+"""stage, cell, quantity, metric, values."""
+
+
+class EvidenceError(ValueError):
+    """The cells of a run do not belong together; the message names the cell and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How well one checkpoint generates held-out text from its images.
+
+    ``nats``, ``bytes``, ``tokens`` and ``correct`` are ``[blocks]``: teacher-forced loss, UTF-8 length,
+    tokens, and those of them that were predicted. ``edits`` and ``characters`` are ``[decoded blocks]``:
+    distance of the free transcription from the text, and the text's length.
+    """
+
+    nats: np.ndarray
+    bytes: np.ndarray
+    tokens: np.ndarray
+    correct: np.ndarray
+    edits: np.ndarray
+    characters: np.ndarray
+
+    @property
+    def nats_per_byte(self) -> float:
+        """Total nats over total bytes."""
+        return float(self.nats.sum() / self.bytes.sum())
+
+    @property
+    def character_error_rate(self) -> float:
+        """Total edits over total characters."""
+        return float(self.edits.sum() / self.characters.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """What all cells of one split were searched with and on.
+
+    Attributes:
+        documents: ``[queries]``, the document of each query; None where they are too few to be resampled
+            (one document would give an interval of width zero).
+        query_documents: how many documents the queries come from.
+        corpus_size, corpus_pages, corpus_documents: the samples that were searched, and where they are from.
+        baselines: "random" and "bm25" -> metric -> ``[queries]``, for queries against images.
+        chance_mutual_knn: common neighbours that chance gives; None where it was not measured.
+    """
+
+    query_ids: tuple[str, ...]
+    documents: np.ndarray | None
+    query_documents: int
+    corpus_size: int
+    corpus_pages: int
+    corpus_documents: int
+    baselines: Mapping[str, Mapping[str, np.ndarray]]
+    chance_mutual_knn: float | None = None
+
+    @property
+    def queries(self) -> int:
+        return len(self.query_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """All cells of a run or a sweep, with the CL that the law is judged on: `primary_arm`, after `steps`.
+
+    Attributes:
+        table: columns stage, cell, dose, pages, arm (its name), kind, seed, steps, split, quantity, metric,
+            values; None where a cell has no seed, steps or split.
+        searched: split -> what its cells share; "test" is the law's own.
+        contents: (stage, cell) -> the JSON content as committed: examples, for the report.
+    """
+
+    table: pd.DataFrame
+    searched: Mapping[str, Searched]
+    primary_arm: str
+    steps: int
+    contents: Mapping[tuple[str, Cell], Content] = field(default_factory=dict)
+
+    @cached_property
+    def primary(self) -> Arm:
+        """The arm that the law is judged on."""
+        arms = [cell.arm for cell in self.cells("retrieval") if cell.arm.name == self.primary_arm]
+        if not arms:
+            raise EvidenceError(
+                f"no retrieval of {self.primary_arm} CL after {self.steps} steps; run these cells."
+            )
+        return arms[0]
+
+    @cached_property
+    def doses(self) -> tuple[int, ...]:
+        """Doses of CGP on the own pages, ascending; the first is 0."""
+        return tuple(sorted(cell.dose for cell in self.cells("generation", kind="none", pages="target")))
+
+    @property
+    def top(self) -> int:
+        """The highest dose."""
+        return self.doses[-1]
+
+    @property
+    def test(self) -> Searched:
+        """The law's own test split."""
+        return self.searched["test"]
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics of retrieval, in the order of the data."""
+        table = self.table
+        return tuple(
+            table.metric[(table.stage == "retrieval") & (table.quantity == "query_to_image")].unique()
+        )
+
+    @property
+    def other_tests(self) -> tuple[str, ...]:
+        """Further test sets by name."""
+        return tuple(sorted(set(self.searched) - {"test", "validation"}))
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the law's own CL."""
+        return self.seeds_of(self.doses[0], self.primary)
+
+    @cached_property
+    def is_sweep(self) -> bool:
+        """Whether controls belong to it: a plain run has none."""
+        return bool(self.cells("critic")) or any(
+            cell.pages in CONTROLS or cell.arm.kind == "equal compute" for cell in self.cells("retrieval")
+        )
+
+    @cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """Arms of the dose-response but "before CL", by name from last to first (text-only, multimodal)."""
+        arms = {cell.arm.name: cell.arm for cell in self.cells("retrieval") if self.is_own(cell)}
+        return tuple(arm for _, arm in sorted(arms.items(), reverse=True) if arm.kind != "none")
+
+    @cached_property
+    def equal_compute(self) -> Cell:
+        """One of the cells of dose 0 with so much more CL as CGP of the highest dose costs in FLOPs."""
+        cells = self.cells("retrieval", kind="equal compute", dose=0, pages="target", split="test")
+        steps = sorted({cell.steps for cell in cells})
+        if len(steps) != 1:
+            raise EvidenceError(
+                f"retrieval of 'equal compute' CL at dose 0 has {steps} steps; need one number."
+            )
+        return cells[0]
+
+    def control_doses(self, pages: str) -> list[int]:
+        """Doses of a control after the primary CL, ascending. Raises EvidenceError without the highest."""
+        cells = self.cells("retrieval", arm=self.primary, pages=pages, steps=self.steps, split="test")
+        doses = sorted({cell.dose for cell in cells})
+        if self.top not in doses:
+            raise EvidenceError(
+                f"no retrieval after CGP on {pages} pages at dose {self.top}; run this control first."
+            )
+        return doses
+
+    def cells(self, stage: str, *, kind: str | None = None, **fields: Any) -> list[Cell]:
+        """Cells of a stage whose fields equal `fields` and whose arm is of `kind`, in order of reading."""
+        return [
+            cell
+            for cell in self._cells.get(stage, ())
+            if kind in (None, cell.arm.kind)
+            and all(getattr(cell, name) == value for name, value in fields.items())
+        ]
+
+    def place(self, dose: int, arm: Arm, **fields: Any) -> Cell:
+        """Where `scores` looks: on the test split, after the law's own steps where the arm has CL."""
+        return Cell(**{"dose": dose, "arm": arm, "steps": self._steps_of(arm), "split": "test"} | fields)
+
+    def is_own(self, cell: Cell) -> bool:
+        """Whether a cell stands in the dose-response: own pages, own test split, no CL or the law's steps."""
+        return (
+            cell.pages == "target"
+            and cell.split in (None, "test")
+            and cell.arm.kind in ("none", *COMPARED_KINDS)
+            and cell.steps in (None, self.steps)
+        )
+
+    def values(
+        self,
+        stage: str,
+        quantity: str,
+        metric: str,
+        *,
+        dose: int,
+        arm: Arm = BEFORE_CL,
+        pages: str = "target",
+        steps: int | None = None,
+        split: str | None = None,
+    ) -> np.ndarray | None:
+        """``[seeds, units]``, seeds ascending; None where this was not measured.
+
+        `steps`: the law's own where not given and the arm has CL.
+        """
+        place = (dose, pages, arm.name, steps or self._steps_of(arm), split)
+        by_seed = self._index.get((stage, *place, quantity, metric))
+        return None if by_seed is None else np.stack([by_seed[seed] for seed in sorted(by_seed, key=_number)])
+
+    def scores(
+        self,
+        dose: int,
+        arm: Arm,
+        direction: str = "query_to_image",
+        metric: str = PRIMARY_METRIC,
+        *,
+        pages: str = "target",
+        steps: int | None = None,
+        split: str = "test",
+    ) -> np.ndarray | None:
+        """What retrieval measured ``[seeds, queries]``, seeds ascending; None where it was not run."""
+        return self.values(
+            "retrieval", direction, metric, dose=dose, arm=arm, pages=pages, steps=steps, split=split
+        )
+
+    def paired(self, dose: int, arm: Arm, direction: str = "query_to_image", **place: Any) -> np.ndarray:
+        """`scores` that pair with the law's own. Raises EvidenceError for none, or for other seeds."""
+        at = {name: value for name, value in place.items() if name in ("pages", "steps", "split")}
+        seeds = self.seeds_of(dose, arm, **at)
+        scores = self.scores(dose, arm, direction, **place)
+        if seeds != self.seeds or scores is None:
+            cell = self.place(dose, arm, seed=seeds[0] if seeds else None, **at)
+            raise EvidenceError(
+                f"retrieval, {cell.words} has seeds {seeds}, the law's own cells {self.seeds}; run the same."
+            )
+        return scores
+
+    def seeds_of(self, dose: int, arm: Arm, **place: Any) -> tuple[int, ...]:
+        """Seeds of what was searched after an arm, ascending; those of `scores` with this `place`."""
+        place = {"pages": "target", "split": "test", "steps": self._steps_of(arm)} | place
+        cells = self.cells("retrieval", dose=dose, arm=arm, **place)
+        return tuple(sorted(_number(cell.seed) for cell in cells))
+
+    def curve(self, arm: Arm, direction: str = "query_to_image") -> np.ndarray:
+        """nDCG@10 of every dose ``[doses, seeds, queries]``. Raises EvidenceError where a dose has none."""
+        scores = {dose: self.scores(dose, arm, direction) for dose in self.doses}
+        missing = [dose for dose, found in scores.items() if found is None]
+        if missing:
+            raise EvidenceError(
+                f"arm {arm.name!r} has no retrieval at doses {missing}; run these cells, then the law again."
+            )
+        return np.stack(list(scores.values()))
+
+    def reading(self, dose: int, corpus: str = "target") -> Reading:
+        """How a dose reads the "target" or the "base" language before CL."""
+        names = (*PER_BLOCK, *PER_DECODED_BLOCK)
+        return Reading(**{name: self.values("generation", corpus, name, dose=dose)[0] for name in names})
+
+    def number(self, stage: str, cell: Cell, quantity: str, metric: str) -> float | None:
+        """The one value of a scalar that one cell measured; None where it did not."""
+        place = (cell.dose, cell.pages, cell.arm.name, cell.steps, cell.split)
+        by_seed = self._index.get((stage, *place, quantity, metric), {})
+        return by_seed[cell.seed].item() if cell.seed in by_seed else None
+
+    def _steps_of(self, arm: Arm) -> int | None:
+        return None if arm.kind in ("none", "linear map") else self.steps
+
+    @cached_property
+    def _cells(self) -> dict[str, list[Cell]]:
+        found: dict[str, dict[Cell, None]] = {}
+        for stage, cell in zip(self.table.stage, self.table.cell, strict=True):
+            found.setdefault(stage, {})[cell] = None
+        return {stage: list(cells) for stage, cells in found.items()}
+
+    @cached_property
+    def _index(self) -> dict[tuple, dict[int | None, np.ndarray]]:
+        found: dict[tuple, dict[int | None, np.ndarray]] = {}
+        columns = ("stage", "dose", "pages", "arm", "steps", "split", "quantity", "metric")
+        places = zip(*(self.table[name] for name in columns), strict=True)
+        for place, seed, values in zip(places, self.table.seed, self.table["values"], strict=True):
+            found.setdefault(place, {})[seed] = values
+        return found
+
+
+def tidy(entries: Iterable[Entry]) -> pd.DataFrame:
+    """The table of such entries."""
+    rows = [
+        (stage, cell, cell.dose, cell.pages, cell.arm.name, cell.arm.kind, cell.seed, cell.steps, cell.split,
+         quantity, metric, np.atleast_1d(np.asarray(values, dtype=np.float64)))
+        for stage, cell, quantity, metric, values in entries
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+    return table.astype({"dose": np.int64}) if len(table) else table
+
+
+def _number(seed: int | None) -> int:
+    return seed or 0
