@@ -16,13 +16,14 @@ for rows of one seed alone; an adapter is measured with the first.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stages.cells import BEFORE_CL, CONTROLS, PRIMARY_METRIC, Cell
 from stages.law.bound import critics
-from stages.law.measurements import EvidenceError, Measurements
+from stages.law.measurements import COMPARED_KINDS, EvidenceError, Measurements
 from stages.law.statistics import Bootstrap, Estimate, mean_over_queries, means_over_queries, ratio_of_sums
 
 BASELINE = "baseline"
@@ -48,8 +49,8 @@ def estimate_all(found: Measurements, how: Bootstrap) -> pd.DataFrame:
         rows += [*_controls(found, how), *_adapters(found, how), *_critics(found, how)]
     rows += _other_tests(found, how)
     table = [
-        (quantity, metric, cell.dose, cell.pages, cell.arm.name, cell.arm.kind, cell.seed, cell.steps, cell.split,
-         estimate.value, estimate.low, estimate.high) for quantity, metric, cell, estimate in rows
+        (quantity, metric, cell.dose, cell.pages, cell.arm.name, cell.arm.kind, cell.seed, cell.steps,
+         cell.split, one.value, one.low, one.high) for quantity, metric, cell, one in rows
     ]  # fmt: skip
     for name, metrics in found.test.baselines.items():
         for metric, values in metrics.items():
@@ -58,6 +59,17 @@ def estimate_all(found: Measurements, how: Bootstrap) -> pd.DataFrame:
             table.append((*place, one.value, one.low, one.high))
     frame = pd.DataFrame(table, columns=(*COLUMNS, "value", "low", "high"), dtype=object)
     return frame.astype(dict.fromkeys(("value", "low", "high"), np.float64))
+
+
+def estimate_of(row: Any) -> Estimate:
+    """The estimate of a row of the table, as `itertuples` gives it."""
+    return Estimate(value=row.value, low=row.low, high=row.high)
+
+
+def in_dose_response(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the dose-response: both languages and every arm on the law's own test split, all seeds."""
+    own = table.kind.isin(("none", *COMPARED_KINDS)) & (table.pages == "target") & table.seed.isna()
+    return table[own & table.split.isin((None, "test")) & (table.quantity != "critic text")]
 
 
 def adapters(found: Measurements) -> list[Cell]:
@@ -123,7 +135,8 @@ def _dose_response(found: Measurements, how: Bootstrap) -> Iterator[Row]:
                 yield direction, metric, place, estimate
             # The queries of this direction are the pages' own texts, which `documents` does not describe.
             texts = found.scores(dose, arm, "text_to_image")
-            yield "text_to_image", PRIMARY_METRIC, place, mean_over_queries(texts, how)
+            if texts is not None:
+                yield "text_to_image", PRIMARY_METRIC, place, mean_over_queries(texts, how)
 
 
 def _controls(found: Measurements, how: Bootstrap) -> Iterator[Row]:

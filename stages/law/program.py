@@ -1,0 +1,135 @@
+"""Judge one run or sweep and write its report: verdict.json, report.html and figures/.
+
+    python -m stages.law.program JOB.json
+
+Reads the small files of the outputs named in the job; needs no torch and no network.
+"""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.fingerprint import code_version
+from stages.law import report
+from stages.law.config import LawSettings
+from stages.law.estimates import estimate_of, in_dose_response
+from stages.law.reading import read_measurements
+from stages.law.report.sentences import Story, tell
+from stages.law.verdict import Findings, find
+from stages.program import Job, Task, read_job
+
+_LIBRARIES = (
+    *("lco-pipeline", "torch", "transformers", "deepspeed", "peft", "numpy", "scipy", "pandas"),
+    "pytrec-eval-terrier",
+)
+
+
+def main(job_path: Path) -> None:
+    """Judge what the job's only task names."""
+    job = read_job(job_path, LawSettings)
+    (task,) = job.tasks
+    inputs = {**job.inputs, **task.inputs}
+
+    measurements = read_measurements(inputs.values(), job.store, job.settings)
+    job.tell(task, "reading the evidence", step=1, done=1, total=4)
+    findings = find(measurements, job.settings.law, job.settings.item)
+    job.tell(task, "judging", step=2, done=2, total=4, metrics=headline(findings))
+
+    def write_report(folder: Path) -> None:
+        report.write(
+            folder, findings, inputs=inputs, settings=job.settings, provenance=_provenance(job, task)
+        )
+        job.tell(task, "drawing", step=3, done=3, total=4)
+
+    counts = {"queries": measurements.test.queries, "doses": len(measurements.doses)}
+    counts["cells"] = len(measurements.cells("retrieval"))
+    verdict = verdict_json(findings, tell(findings))
+    job.commit(task, {"verdict.json": verdict, ".": write_report}, counts=counts)
+    job.tell(task, f"verdict: {findings.verdict}", step=4, done=4, total=4)
+
+
+def headline(findings: Findings) -> dict[str, float]:
+    """What the tracker shows beside the verdict."""
+    compared = findings.compared
+    return {
+        "ndcg_at_10_gain": compared.paired.value,
+        "ndcg_at_10_gain_low": compared.paired.low,
+        "ndcg_at_10_gain_high": compared.paired.high,
+        "times_random": compared.times_random.value,
+        "generative_gain": compared.gain.value,
+        "forgetting": compared.forgetting.value,
+        "spearman": compared.spearman.value,
+    }
+
+
+def verdict_json(findings: Findings, story: Story) -> dict[str, Any]:
+    """The content of verdict.json: every number with its interval, and what they say in words.
+
+    `table` has one row for each dose; "prediction" and "laboratory" are there where there is one.
+    """
+    compared = {name: _json(value) for name, value in vars(findings.compared).items() if value is not None}
+    paired = compared.pop("paired")
+    content = {
+        "verdict": findings.verdict,
+        "decision": story.decision,
+        "reasons": list(story.reasons),
+        "notes": list(story.notes),
+        "checks": [asdict(check) for check in story.checks],
+        "paired": {"difference": paired.pop("value")} | paired,
+        "comparisons": compared,
+        "table": _table(findings),
+        "baselines": {
+            name: float(scores["ndcg@10"].mean())
+            for name, scores in findings.measurements.test.baselines.items()
+        },
+        "thresholds": asdict(findings.thresholds),
+    }
+    if findings.prediction is not None:
+        content["prediction"] = _json(findings.prediction)
+    if findings.controls is not None:
+        names = ("controls", "explained_by", "bounds", "generative_order", "ceilings", "ceiling_trend")
+        content["laboratory"] = {name: _json(getattr(findings, name)) for name in names}
+    return content
+
+
+def _table(findings: Findings) -> list[dict[str, Any]]:
+    """One row for each dose: how it reads both languages, and every retrieval score by arm."""
+    rows = {dose: {"dose": dose, "retrieval": {}} for dose in findings.measurements.doses}
+    for one in in_dose_response(findings.estimates).itertuples():
+        estimate, row = _json(estimate_of(one)), rows[one.dose]
+        if one.quantity in ("target", "base"):
+            row[one.metric if one.quantity == "target" else f"base_{one.metric}"] = estimate
+        else:
+            name = one.metric if one.quantity == "query_to_image" else one.quantity
+            row["retrieval"].setdefault(one.arm, {})[name] = estimate
+    return list(rows.values())
+
+
+def _provenance(job: Job, task: Task) -> dict[str, str]:
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES)
+    return {
+        **job.provenance,
+        "recipe": job.settings.recipe["name"],
+        "fingerprint": task.fingerprint,
+        "code": code_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        "versions": ", ".join((f"Python {platform.python_version()}", *versions)),
+    }
+
+
+def _json(value: object) -> object:
+    """Dataclasses and what they hold as JSON."""
+    if is_dataclass(value):
+        return {name: _json(item) for name, item in vars(value).items()}
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    return [_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
