@@ -1,55 +1,57 @@
 """One digest names an output: everything that can change the result, and nothing else, goes into it.
 
-fingerprint(stage="pretrain", schema_version=1, configuration=recipe.pretrain, inputs={"shards": digest},
-            packages=("data_prep", "stages.train", "stages.pretrain"), libraries=("torch", "deepspeed"))
+    fingerprint(stage="pretrain", program="stages.pretrain.program", configuration=settings,
+                inputs={"shards": digest})
+
+What computes the result is read from the program itself: the modules of this project that it imports, in turn
+with theirs, and the installed versions of the libraries that any of them imports.
 """
 
+import ast
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import math
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# Templates are code too: a changed report template makes a changed report.
-SOURCE_SUFFIXES = (".py", ".jinja", ".html", ".css")
-_HEX_DIGITS = 32
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("stages", "data_prep")
+"""Packages whose modules compute results. `infra` only moves bytes and starts processes."""
+TEMPLATES = (".jinja", ".html", ".css")
+"""Code too: a changed report template makes a changed report."""
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "pytrec_eval": "pytrec-eval-terrier"}
+"""Import name -> distribution, where they differ."""
 NOT_IN_RESULT = {"in_fingerprint": False}
 """Metadata of a dataclass field that changes no result: `field(default=1, metadata=NOT_IN_RESULT)`."""
+_HEX_DIGITS = 32
 
 
 class FingerprintError(Exception):
-    """A value, a package or a library cannot be part of a fingerprint."""
+    """A value or a program cannot be part of a fingerprint."""
 
 
 def fingerprint(
-    *,
-    stage: str,
-    schema_version: int,
-    configuration: Any,
-    inputs: Mapping[str, str],
-    packages: tuple[str, ...],
-    libraries: tuple[str, ...] = (),
+    *, stage: str, program: str, configuration: Any, inputs: Mapping[str, str], schema_version: int = 1
 ) -> str:
-    """Name an output: 32 hex digits over all arguments.
+    """Name an output: 32 hex digits over all arguments and what they lead to.
 
-    `configuration`: a dataclass or plain JSON values (finite numbers, string keys). `inputs`: name -> content
-    digest. `packages`: importable modules or packages whose source computes the output; they are read, not
-    imported. `libraries`: distributions whose installed version goes in. Raises FingerprintError.
+    `program`: the module that computes the output; it is read, not imported. `configuration`: a dataclass or
+    plain JSON values (finite numbers, string keys). `inputs`: name -> content digest. Raises
+    FingerprintError.
     """
     parts = {
         "stage": stage,
         "schema_version": schema_version,
         "configuration": configuration,
         "inputs": dict(inputs),
-        "packages": {package: source_digest(package) for package in packages},
-        "libraries": {library: library_version(library) for library in libraries},
+        "sources": source_digest(program),
+        "libraries": library_versions(program),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
     }
     return hashlib.sha256(canonical_json(parts)).hexdigest()[:_HEX_DIGITS]
@@ -58,8 +60,9 @@ def fingerprint(
 def canonical_json(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces: equal values give equal bytes.
 
-    Dataclasses count as mappings and tuples as lists. Raises FingerprintError, with the place of the value,
-    for what has no canonical form: NaN, infinities, sets, paths, keys that are not strings.
+    Dataclasses count as mappings, without the fields marked NOT_IN_RESULT, and tuples as lists. Raises
+    FingerprintError, with the place of the value, for what has no canonical form: NaN, infinities, sets,
+    paths, keys that are not strings.
     """
     plain = _plain(value, "value")
     try:
@@ -76,9 +79,8 @@ def _plain(value: Any, where: str) -> Any:
     if type(value) is float and math.isfinite(value):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: _plain(getattr(value, f.name), f"{where}.{f.name}") for f in dataclasses.fields(value)
-        }
+        counted = [one.name for one in dataclasses.fields(value) if one.metadata.get("in_fingerprint", True)]
+        return {name: _plain(getattr(value, name), f"{where}.{name}") for name in counted}
     if isinstance(value, Mapping):
         wrong = [key for key in value if type(key) is not str]
         if wrong:
@@ -92,50 +94,95 @@ def _plain(value: Any, where: str) -> Any:
     )
 
 
-def source_digest(package: str) -> str:
-    """SHA-256 (hex) over the names and bytes of a module's or package's sources, without importing it."""
-    location = _locate(package)
-    files = (
-        sorted(f for f in location.rglob("*") if f.suffix in SOURCE_SUFFIXES)
-        if location.is_dir()
-        else [location]
-    )
-    if not files:
-        raise FingerprintError(f"package {package!r} has no source files in {location}: check the name")
-    digest = hashlib.sha256()
-    for file in files:
-        name = file.relative_to(location.parent).as_posix()
-        digest.update(canonical_json([name, hashlib.sha256(file.read_bytes()).hexdigest()]))
-    return digest.hexdigest()
+@functools.cache
+def import_closure(program: str, root: Path = ROOT) -> tuple[str, ...]:
+    """The program and every module of ROOMS below `root` that it can load, packages included, sorted.
+
+    Imports in functions count; those under `if TYPE_CHECKING:` do not. A module that is found only while
+    running (importlib with a computed name) is not seen. Raises FingerprintError for an unknown program.
+    """
+    if _source(program, root) is None:
+        raise FingerprintError(f"program {program!r} is not importable: install the project or correct it")
+    found: set[str] = set()
+    waiting = [program]
+    while waiting:
+        module = waiting.pop()
+        source = _source(module, root)
+        if module in found or source is None:  # `from module import name`: the name need not be a module
+            continue
+        found.add(module)
+        waiting += [name for name in _imported(module, source) if name.split(".")[0] in ROOMS]
+    return tuple(sorted(found))
 
 
-def _locate(package: str) -> Path:
-    """The folder or file of an importable name. Only the top level is looked up: nothing is executed."""
-    top, *inner = package.split(".")
-    spec = importlib.util.find_spec(top)
-    if spec is None:
-        raise FingerprintError(
-            f"package {package!r} is not importable: install the project or correct the name"
-        )
-    if not inner and not spec.submodule_search_locations:
-        return Path(spec.origin)
-    for root in spec.submodule_search_locations or ():
-        path = Path(root).joinpath(*inner)
-        if path.is_dir():
-            return path
-        if path.with_suffix(".py").is_file():
-            return path.with_suffix(".py")
-    raise FingerprintError(f"package {package!r} was not found beside {top!r}: correct the name")
+@functools.cache
+def source_digest(program: str, root: Path = ROOT) -> str:
+    """SHA-256 (hex) over the names and bytes of the closure's modules and of the templates beside them."""
+    files = {}
+    for module in import_closure(program, root):
+        source = _source(module, root)
+        files[module] = source
+        package = _package(module, source)
+        beside = [*source.parent.iterdir(), *source.parent.glob("templates/*")]
+        files |= {f"{package}/{file.name}": file for file in beside if file.suffix in TEMPLATES}
+    pairs = [[name, hashlib.sha256(files[name].read_bytes()).hexdigest()] for name in sorted(files)]
+    return hashlib.sha256(canonical_json(pairs)).hexdigest()
 
 
-def library_version(library: str) -> str:
-    """The installed version of a distribution. Raises FingerprintError when it is not installed."""
+def library_versions(program: str, root: Path = ROOT) -> dict[str, str | None]:
+    """Installed versions of the libraries that the closure imports; None for one that is not installed."""
+    imported = {
+        name.split(".")[0]
+        for module in import_closure(program, root)
+        for name in _imported(module, _source(module, root))
+    }
+    third_party = sorted(imported - sys.stdlib_module_names - {*ROOMS, "infra"})
+    libraries = [DISTRIBUTIONS.get(name, name) for name in third_party]
+    return {library: _version(library) for library in libraries if not _source(library, root)}
+
+
+@functools.cache
+def _version(library: str) -> str | None:
     try:
         return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise FingerprintError(
-            f"library {library!r} is not installed: run `make run` once, or pip install it"
-        ) from error
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _source(module: str, root: Path) -> Path | None:
+    """The file of a module below `root`; None if there is none. Nothing is executed."""
+    path = root.joinpath(*module.split("."))
+    candidates = (path / "__init__.py", path.with_suffix(".py"))
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _package(module: str, source: Path) -> str:
+    return module if source.name == "__init__.py" else module.rpartition(".")[0]
+
+
+@functools.cache
+def _imported(module: str, source: Path) -> frozenset[str]:
+    """What the module may load: the names it imports, each with the packages around it and its own."""
+    names = {module}
+    for node in _executed(ast.parse(source.read_bytes(), filename=str(source))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                here = _package(module, source).split(".")
+                base = ".".join([*here[: len(here) - node.level + 1], *([base] if base else [])])
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return frozenset(name.rsplit(".", cut)[0] for name in names for cut in range(name.count(".") + 1))
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all below it, but those under `if TYPE_CHECKING:`."""
+    yield node
+    test = getattr(node, "test", None)
+    only_types = "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
+    for inner in node.orelse if only_types else ast.iter_child_nodes(node):
+        yield from _executed(inner)
 
 
 @functools.cache
@@ -145,10 +192,9 @@ def code_version() -> str:
         version = importlib.metadata.version("lco-pipeline")
     except importlib.metadata.PackageNotFoundError:
         version = "uninstalled"
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
+    if not (ROOT / ".git").exists():
         return version
-    command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
     try:
         answer = subprocess.run(
             command, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL, check=False

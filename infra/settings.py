@@ -1,19 +1,21 @@
 """Where things are on this machine: output root, tracking, ports. Read once, at the edge, and passed down."""
 
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.launcher import usable_cores
 
-DEFAULT_OUTPUT = "lco-output"
 # Each loads torch and a model of its own: more of them than this is somebody's decision, not a default.
 MOST_PROCESSES = 8
 # Where every server of ours listens. None asks who is there, and a Prefect server runs what it is told to:
 # from another machine, use an SSH tunnel.
 LOOPBACK = "127.0.0.1"
+Port = Annotated[int, Field(gt=0, lt=65536, title="a port: give a number from 1 to 65535")]
+Count = Annotated[int, Field(gt=0, title="a number of processes: give 1 or more")]
 
 
 def without_password(text: str) -> str:
@@ -25,25 +27,24 @@ class SettingsError(Exception):
     """A setting cannot be used."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(BaseSettings):
     """Paths below one output root, and the addresses of the servers that `lco up` starts.
 
-    `tracking_uri` is an SQLite database below the output root, or the address of an MLflow server.
+    What is not given is read from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _PROCESSES, _PREFECT_PORT and
+    _MLFLOW_PORT. `tracking_uri` is an SQLite database below the output root, or the address of an MLflow
+    server. `processes` may run at once in a stage; independent cells run side by side in them.
     """
 
-    output: Path = field(default_factory=lambda: Path(DEFAULT_OUTPUT).absolute())
-    tracking_uri: str = ""
-    experiment: str = "lco"
-    processes: int = field(default_factory=lambda: min(usable_cores(), MOST_PROCESSES))
-    """Processes that a stage may use at once; independent cells run side by side in them."""
-    prefect_port: int = 4200
-    mlflow_port: int = 5000
+    model_config = SettingsConfigDict(env_prefix="LCO_", env_ignore_empty=True, extra="forbid", frozen=True)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "output", Path(self.output).expanduser().absolute())
-        if not self.tracking_uri:
-            object.__setattr__(self, "tracking_uri", f"sqlite:///{self.output / 'mlflow.db'}")
+    output: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
+        Path("lco-output"), validate_default=True
+    )
+    tracking_uri: str = Field(default_factory=lambda given: f"sqlite:///{given['output'] / 'mlflow.db'}")
+    experiment: str = "lco"
+    processes: Count = Field(default_factory=lambda: min(usable_cores(), MOST_PROCESSES))
+    prefect_port: Port = 4200
+    mlflow_port: Port = 5000
 
     @property
     def store_root(self) -> Path:
@@ -52,18 +53,13 @@ class Settings:
 
     @property
     def runs(self) -> Path:
-        """Job files, logs and metrics of each run."""
+        """A folder for each run, with its journal, job files and logs."""
         return self.output / "runs"
 
     @property
     def artifact_root(self) -> Path:
         """Files that MLflow holds, when it runs on SQLite here."""
         return self.output / "mlflow-artifacts"
-
-    @property
-    def pending_tracking(self) -> Path:
-        """Events that MLflow did not take; replayed when it is back."""
-        return self.output / "tracking-pending"
 
     @property
     def prefect_home(self) -> Path:
@@ -81,33 +77,12 @@ class Settings:
         return f"http://{LOOPBACK}:{self.mlflow_port}"
 
     @classmethod
-    def from_environment(
-        cls, environment: Mapping[str, str] | None = None, *, output: Path | str | None = None
-    ) -> "Settings":
-        """Settings from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _PROCESSES, _PREFECT_PORT and _MLFLOW_PORT.
-
-        `output`, from a command line, wins over LCO_OUTPUT. Raises SettingsError for an unusable value.
-        """
-        given = os.environ if environment is None else environment
-        return cls(
-            output=Path(output or given.get("LCO_OUTPUT") or DEFAULT_OUTPUT),
-            tracking_uri=given.get("LCO_TRACKING_URI", ""),
-            experiment=given.get("LCO_EXPERIMENT") or cls.experiment,
-            **({"processes": _count(given, "LCO_PROCESSES")} if given.get("LCO_PROCESSES") else {}),
-            prefect_port=_port(given, "LCO_PREFECT_PORT", cls.prefect_port),
-            mlflow_port=_port(given, "LCO_MLFLOW_PORT", cls.mlflow_port),
-        )
-
-
-def _port(given: Mapping[str, str], name: str, default: int) -> int:
-    text = given.get(name) or str(default)
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise SettingsError(f"{name}={text!r} is not a port: give a number from 1 to 65535")
-    return int(text)
-
-
-def _count(given: Mapping[str, str], name: str) -> int:
-    text = given[name]
-    if not text.isdecimal() or int(text) < 1:
-        raise SettingsError(f"{name}={text!r} is not a number of processes: give 1 or more")
-    return int(text)
+    def from_environment(cls, *, output: Path | str | None = None) -> "Settings":
+        """Settings; `output`, from a command line, wins. Raises SettingsError, in one line."""
+        try:
+            return cls(**({"output": output} if output else {}))
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            name = wrong["loc"][0]
+            meant = cls.model_fields[name].title or wrong["msg"]
+            raise SettingsError(f"LCO_{name.upper()}={wrong['input']!r} is not {meant}") from error

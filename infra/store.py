@@ -6,7 +6,8 @@
 
 Protocol: write into a private attempt folder on the same filesystem, sync every file and folder, write and
 sync the manifest last, rename the folder to its final name, sync the parent. The rename is the only commit;
-a crash before it leaves nothing that a reader can see. Readers verify size and SHA-256 of every file.
+a crash before it leaves nothing that a reader can see. `find` verifies every byte, `open` presence and sizes,
+`Committed.read` the one file that it reads.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from infra.fingerprint import canonical_json, code_version
 
@@ -32,7 +33,6 @@ MANIFEST_VERSION = 1
 ATTEMPTS = ".attempts"
 ABANDONED_AFTER_SECONDS = 7 * 24 * 3600
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_CHUNK = 1 << 20
 
 
 class StoreError(Exception):
@@ -77,10 +77,27 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Committed:
-    """A verified output: its folder and its manifest."""
+    """An output: its folder and its manifest."""
 
     path: Path
     manifest: Manifest
+
+    def read(self, file: str) -> bytes:
+        """Content of one file, verified. Raises CorruptOutput, also for a file that is not of the output."""
+        entry = next((entry for entry in self.manifest.files if entry.path == file), None)
+        if entry is None:
+            raise _corrupt(self.path / file, "it is not in the manifest")
+        try:
+            content = (self.path / file).read_bytes()
+        except OSError as error:
+            raise _corrupt(self.path / file, f"it cannot be read ({error})") from error
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise _corrupt(self.path / file, "its SHA-256 differs from the manifest")
+        return content
+
+    def json(self, file: str) -> Any:
+        """Content of one JSON file, verified."""
+        return json.loads(self.read(file))
 
 
 class Attempt:
@@ -124,7 +141,7 @@ class Attempt:
         return Committed(self._final, manifest)
 
     def _adopt(self, mine: Manifest) -> Committed:
-        theirs = open_committed(self._final)
+        theirs = open_committed(self._final, every_byte=True)
         if theirs.manifest.content_digest != mine.content_digest:
             raise CommitConflict(
                 f"{self._final} already holds different content "
@@ -136,7 +153,10 @@ class Attempt:
 
 
 class Store(Protocol):
-    """Where outputs live: find one by (stage, fingerprint), or attempt to make it."""
+    """Where outputs live: find one by (stage, fingerprint), or attempt to make it; `address` leads there."""
+
+    @property
+    def address(self) -> str: ...
 
     def find(self, stage: str, fingerprint: str) -> Committed | None: ...
 
@@ -145,11 +165,20 @@ class Store(Protocol):
     def open(self, path: Path | str) -> Committed: ...
 
 
+def open_store(address: str | Path) -> Store:
+    """The store at an address: today a folder. Another kind of store is one more case here."""
+    return LocalStore(address)
+
+
 class LocalStore:
     """Outputs at `<root>/<stage>/<fingerprint>/`, attempts at `<root>/.attempts/`, on one filesystem."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
+
+    @property
+    def address(self) -> str:
+        return str(self.root)
 
     def path(self, stage: str, fingerprint: str) -> Path:
         """The folder of an output, whether or not it is committed. Raises StoreError for an unsafe name."""
@@ -159,18 +188,21 @@ class LocalStore:
         return self.root / stage / fingerprint
 
     def find(self, stage: str, fingerprint: str) -> Committed | None:
-        """The verified output, or None if there is none. Raises CorruptOutput if it is damaged."""
+        """The output, every byte verified; None if there is none. Raises CorruptOutput if it is damaged."""
         folder = self.path(stage, fingerprint)
         if not os.path.lexists(folder):
             return None
-        committed = open_committed(folder)
+        committed = open_committed(folder, every_byte=True)
         if (committed.manifest.stage, committed.manifest.fingerprint) != (stage, fingerprint):
             found = f"{committed.manifest.stage}/{committed.manifest.fingerprint}"
             raise _corrupt(folder, f"its manifest is of {found}")
         return committed
 
     def open(self, path: Path | str) -> Committed:
-        """Verify a committed folder by its path. Raises CorruptOutput if it is missing or damaged."""
+        """A committed folder by its path, cheaply: manifest, presence and sizes. Raises CorruptOutput.
+
+        `find` has verified the bytes when the run began; `Committed.read` verifies a file that it reads.
+        """
         return open_committed(path)
 
     def names(self, stage: str) -> list[str]:
@@ -205,8 +237,8 @@ class LocalStore:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def open_committed(path: Path | str) -> Committed:
-    """Read the manifest in `path` and verify every file's size and SHA-256.
+def open_committed(path: Path | str, *, every_byte: bool = False) -> Committed:
+    """Read the manifest in `path`; check that exactly its files are there, by size or by SHA-256 too.
 
     Raises CorruptOutput, naming the file, when a file is missing, changed or not in the manifest.
     """
@@ -221,7 +253,7 @@ def open_committed(path: Path | str) -> Committed:
         size = file.stat().st_size
         if size != entry.bytes:
             raise _corrupt(file, f"it has {size} bytes instead of {entry.bytes}")
-        if _sha256(file) != entry.sha256:
+        if every_byte and _sha256(file) != entry.sha256:
             raise _corrupt(file, "its SHA-256 differs from the manifest")
     if present:
         raise _corrupt(folder / min(present), "it is not in the manifest")
@@ -312,11 +344,8 @@ def _corrupt(path: Path, reason: str) -> CorruptOutput:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync_folder(path: Path) -> None:

@@ -2,14 +2,21 @@
 
 import dataclasses
 import math
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.fingerprint import FingerprintError, canonical_json, fingerprint, source_digest
+from infra.fingerprint import (
+    NOT_IN_RESULT,
+    FingerprintError,
+    canonical_json,
+    fingerprint,
+    import_closure,
+    library_versions,
+    source_digest,
+)
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -22,13 +29,12 @@ VALUES = st.recursive(
     ),
     max_leaves=12,
 )
+ROOT = Path(__file__).parents[3]
 BASE = {
     "stage": "pretrain",
-    "schema_version": 1,
+    "program": "stages.pretrain.config",
     "configuration": {"doses": [0, 300]},
     "inputs": {"shards": "aa"},
-    "packages": ("infra.store",),
-    "libraries": ("pytest",),
 }
 
 
@@ -104,69 +110,167 @@ def test_a_fingerprint_is_32_hex_digits_and_stable():
         {"configuration": {"doses": [0.0, 300]}},
         {"inputs": {"shards": "ab"}},
         {"inputs": {"shard": "aa"}},
-        {"packages": ("infra.process",)},
-        {"packages": ()},
-        {"libraries": ()},
+        {"program": "stages.refine.config"},
     ],
 )
 def test_every_part_counts(change):
     assert fingerprint(**BASE | change) != fingerprint(**BASE)
 
 
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    folder = tmp_path / "fingerprinted"
-    (folder / "inner").mkdir(parents=True)
-    (folder / "__init__.py").write_text("raise RuntimeError('imported')\n")
-    (folder / "inner" / "a.py").write_text("A = 1\n")
-    (folder / "inner" / "page.jinja").write_text("<p>\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return folder
+def test_the_version_of_an_imported_library_counts(monkeypatch):
+    before = fingerprint(**BASE | {"program": "data_prep.shards"})
+    assert library_versions("data_prep.shards").keys() >= {"numpy", "pillow", "webdataset"}
+    monkeypatch.setattr("infra.fingerprint._version", lambda library: "0")
+    assert fingerprint(**BASE | {"program": "data_prep.shards"}) != before
 
 
-def test_sources_are_digested_without_importing(package):
-    assert source_digest("fingerprinted") != source_digest("fingerprinted.inner")
-    assert source_digest("fingerprinted.inner.a")
-    assert "fingerprinted" not in sys.modules
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Engine:
+    zero_stage: int = 2
+    processes: int = dataclasses.field(default=1, metadata=NOT_IN_RESULT)
 
 
-@pytest.mark.parametrize("change", ["edit", "rename", "add", "remove", "template"])
-def test_every_change_of_source_changes_the_digest(package, change):
-    before = source_digest("fingerprinted")
-    inner = package / "inner"
-    {
-        "edit": lambda: (inner / "a.py").write_text("A = 2\n"),
-        "rename": lambda: (inner / "a.py").rename(inner / "b.py"),
-        "add": lambda: (inner / "b.py").write_text(""),
-        "remove": lambda: (inner / "a.py").unlink(),
-        "template": lambda: (inner / "page.jinja").write_text("<b>\n"),
-    }[change]()
-    assert source_digest("fingerprinted") != before
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    engine: Engine = Engine()
+    doses: tuple[int, ...] = dataclasses.field(default=(0, 300), metadata=NOT_IN_RESULT)
 
 
-def test_other_files_do_not_count(package):
-    before = source_digest("fingerprinted")
-    (package / "__pycache__").mkdir()
-    (package / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"x")
-    (package / "notes.txt").write_text("x")
-    assert source_digest("fingerprinted") == before
+def test_what_changes_no_result_is_left_out_however_deep_it_lies():
+    assert canonical_json({"stage": Stage()}) == canonical_json({"stage": {"engine": {"zero_stage": 2}}})
+    same = Stage(engine=Engine(processes=4), doses=(0,))
+    assert fingerprint(**BASE | {"configuration": same}) == fingerprint(**BASE | {"configuration": Stage()})
+    other = Stage(engine=Engine(zero_stage=1))
+    assert fingerprint(**BASE | {"configuration": other}) != fingerprint(**BASE | {"configuration": Stage()})
 
 
-def test_the_place_of_installation_does_not_count(package, tmp_path, monkeypatch):
-    before = source_digest("fingerprinted")
-    moved = tmp_path / "elsewhere" / "fingerprinted"
-    moved.parent.mkdir()
-    package.rename(moved)
-    monkeypatch.syspath_prepend(str(moved.parent))
-    assert source_digest("fingerprinted") == before
+TREE = {
+    "stages/__init__.py": "raise RuntimeError('imported')",
+    "stages/words.py": "",
+    "stages/train/__init__.py": "",
+    "stages/train/batches.py": "import numpy, PIL.Image\nfrom infra import store\n",
+    "stages/train/plan.py": "",
+    "stages/train/page.jinja": "<p>",
+    "stages/pretrain/__init__.py": "",
+    "stages/pretrain/program.py": """
+from __future__ import annotations
+import typing
+from typing import TYPE_CHECKING
+from stages.train import batches
+from .objectives import mix
+if TYPE_CHECKING:
+    from stages.recipes import Recipe
+elif typing.TYPE_CHECKING:
+    import stages.words
+def late():
+    import data_prep.shards
+""",
+    "stages/pretrain/objectives.py": "from ..losses import nce",
+    "stages/losses.py": "from stages.pretrain.objectives import mix",
+    "stages/recipes.py": "import stages.words",
+    "stages/report/__init__.py": "",
+    "stages/report/page.css": "",
+    "data_prep/__init__.py": "",
+    "data_prep/shards.py": "import no_such_library",
+    "data_prep/templates/card.html": "",
+    "data_prep/notes.txt": "",
+    "data_prep/inner/page.html": "",
+    "infra/__init__.py": "",
+    "infra/store.py": "",
+}
+PROGRAM = "stages.pretrain.program"
+CLOSURE = (
+    "data_prep", "data_prep.shards", "stages", "stages.losses", "stages.pretrain",
+    "stages.pretrain.objectives", "stages.pretrain.program", "stages.train", "stages.train.batches",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["no_such_package", "infra.no_such_module"])
-def test_an_unknown_package_is_an_error(name):
+def tree(root: Path, **changes: str | None) -> Path:
+    for name, content in (TREE | changes).items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            path.write_text(content)
+    return root
+
+
+def test_the_closure_is_what_the_program_can_load(tmp_path):
+    root = tree(tmp_path)
+    assert import_closure(PROGRAM, root) == CLOSURE
+    assert library_versions(PROGRAM, root).keys() == {"numpy", "pillow", "no_such_library"}
+    assert library_versions(PROGRAM, root)["no_such_library"] is None  # an extra that is not installed
+    assert import_closure("stages.losses", root) != CLOSURE
+
+
+INSIDE = sorted(
+    {name for name in TREE if name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") in CLOSURE}
+    | {"stages/train/page.jinja", "data_prep/templates/card.html"}
+)
+
+
+@pytest.mark.parametrize("name", sorted(TREE))
+def test_a_change_counts_exactly_where_it_can_change_the_result(tmp_path, name):
+    before = source_digest(PROGRAM, tree(tmp_path / "before"))  # elsewhere: the place of the tree is nothing
+    after = source_digest(PROGRAM, tree(tmp_path / "after", **{name: TREE[name] + "\n\n"}))
+    assert (before != after) == (name in INSIDE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stages/train/page.jinja": None},
+        {"stages/pretrain/new.html": ""},
+        {"stages/words/__init__.py": "", "stages/pretrain/objectives.py": "import stages.words"},
+    ],
+)
+def test_files_that_come_and_go_count(tmp_path, change):
+    before = source_digest(PROGRAM, tree(tmp_path / "before"))
+    assert source_digest(PROGRAM, tree(tmp_path / "after", **change)) != before
+
+
+def test_other_files_do_not_count(tmp_path):
+    before = source_digest(PROGRAM, tree(tmp_path / "before"))
+    new = {"stages/train/__pycache__/batches.pyc": "x", "stages/train/notes.md": "", "stages/train/n.py": ""}
+    assert source_digest(PROGRAM, tree(tmp_path / "after", **new)) == before
+
+
+@pytest.mark.parametrize("name", ["no_such_package", "stages.no_such_module"])
+def test_an_unknown_program_is_an_error(name):
     with pytest.raises(FingerprintError, match=name):
-        source_digest(name)
+        fingerprint(**BASE | {"program": name})
 
 
-def test_an_unknown_library_is_an_error():
-    with pytest.raises(FingerprintError, match="no-such-library"):
-        fingerprint(**BASE | {"libraries": ("no-such-library",)})
+def exists(program: str) -> bool:
+    return ROOT.joinpath(*program.split(".")).with_suffix(".py").is_file()
+
+
+TRAININGS = [name for name in ("stages.pretrain.program", "stages.refine.program") if exists(name)]
+PLANNING = ("stages.recipes", "stages.law", "stages.train.plan", "stages.train.memory", "stages.train.cost")
+NOT_OF = {
+    **dict.fromkeys(TRAININGS, (*PLANNING, "stages.evaluate")),
+    "data_prep.reading": ("data_prep.choosing", "stages"),
+    "data_prep.prepare": ("stages",),
+}
+
+
+@pytest.mark.parametrize("program", NOT_OF)
+def test_what_only_plans_draws_or_words_is_in_no_fingerprint_of_a_training_or_a_document(program):
+    closure = import_closure(program)
+    assert len(closure) > 2
+    other = (*NOT_OF[program], "benchmarks", "infra", "pipelines", "data_prep.seahelp")
+    assert [module for module in closure if module.startswith(other)] == []
+
+
+@pytest.mark.parametrize(
+    ("program", "module"),
+    [
+        ("stages.pretrain.program", "stages.pretrain.objectives"),
+        ("stages.refine.program", "stages.losses"),
+        ("stages.law.program", "stages.law.statistics"),
+        ("data_prep.prepare", "data_prep.splits"),
+    ],
+)
+def test_a_loss_a_sampler_and_a_split_are_in_it(program, module):
+    if not exists(program):
+        pytest.skip(f"{program} is not there")
+    assert module in import_closure(program)

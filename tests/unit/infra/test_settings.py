@@ -7,39 +7,45 @@ import pytest
 from infra.settings import Settings, SettingsError, without_password
 
 
-def test_defaults_lie_below_the_current_folder(monkeypatch, tmp_path):
+@pytest.fixture
+def given(monkeypatch):
+    """Set variables of the environment."""
+    for field in Settings.model_fields:
+        monkeypatch.delenv(f"LCO_{field.upper()}", raising=False)
+    return lambda **variables: [monkeypatch.setenv(f"LCO_{name}", text) for name, text in variables.items()]
+
+
+def test_defaults_lie_below_the_current_folder(given, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    settings = Settings.from_environment({})
+    given(EXPERIMENT="", PREFECT_PORT="")  # set to nothing is not set
+    settings = Settings.from_environment()
     assert settings.output == tmp_path / "lco-output"
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/lco-output/mlflow.db"
-    assert (
-        settings.store_root.parent == settings.runs.parent == settings.prefect_home.parent == settings.output
-    )
+    folders = (settings.store_root, settings.runs, settings.prefect_home, settings.artifact_root)
+    assert {folder.parent for folder in folders} == {settings.output}
     assert (settings.prefect_url, settings.mlflow_url) == ("http://127.0.0.1:4200", "http://127.0.0.1:5000")
+    assert (settings.experiment, 1 <= settings.processes <= 8) == ("lco", True)
 
 
-def test_the_environment_is_read_and_the_command_line_wins():
-    given = {"LCO_OUTPUT": "/data/out", "LCO_TRACKING_URI": "http://127.0.0.1:9", "LCO_MLFLOW_PORT": "5001"}
-    settings = Settings.from_environment(given)
-    assert (settings.output, settings.tracking_uri, settings.mlflow_port) == (
-        Path("/data/out"),
-        "http://127.0.0.1:9",
-        5001,
-    )
-    assert Settings.from_environment(given, output="/other").output == Path("/other")
+def test_the_environment_is_read_and_the_command_line_wins(given):
+    given(OUTPUT="~/out", TRACKING_URI="http://host:9", MLFLOW_PORT="5001", PROCESSES="3", EXPERIMENT="e")
+    settings = Settings.from_environment()
+    assert (settings.output, settings.tracking_uri) == (Path.home() / "out", "http://host:9")
+    assert (settings.mlflow_port, settings.processes, settings.experiment) == (5001, 3, "e")
+    assert Settings.from_environment(output="/other").output == Path("/other")
 
 
-@pytest.mark.parametrize("processes", ["0", "-1", "two"])
-def test_a_number_of_processes_that_is_none_is_refused(processes):
-    assert Settings.from_environment({"LCO_PROCESSES": "3"}).processes == 3
-    with pytest.raises(SettingsError, match="LCO_PROCESSES"):
-        Settings.from_environment({"LCO_PROCESSES": processes})
-
-
-@pytest.mark.parametrize("port", ["0", "65536", "x", "-1"])
-def test_a_port_that_is_none_is_refused(port):
-    with pytest.raises(SettingsError, match="LCO_PREFECT_PORT"):
-        Settings.from_environment({"LCO_PREFECT_PORT": port})
+@pytest.mark.parametrize(
+    ("name", "text", "meant"),
+    [(name, text, "a port: give a number from 1 to 65535") for name in ("PREFECT_PORT", "MLFLOW_PORT")
+     for text in ("0", "65536", "x", "-1")]
+    + [("PROCESSES", text, "a number of processes: give 1 or more") for text in ("0", "-1", "two")],
+)  # fmt: skip
+def test_a_number_that_cannot_be_used_is_refused_in_one_line(given, name, text, meant):
+    given(**{name: text})
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment()
+    assert str(caught.value) == f"LCO_{name}={text!r} is not {meant}"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.store import ATTEMPTS, MANIFEST, CommitConflict, CorruptOutput, LocalStore, StoreError
+from infra.store import (
+    ATTEMPTS,
+    MANIFEST,
+    CommitConflict,
+    CorruptOutput,
+    LocalStore,
+    StoreError,
+    open_store,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = {"training.json": b'{"loss": 1}', "model/weights.bin": bytes(range(256)) * 20, "model/empty": b""}
@@ -46,6 +54,28 @@ def test_a_commit_is_found_and_reads_back_equal(store):
     assert made.manifest.configuration == {"doses": [0, 300]}
     assert [entry.path for entry in made.manifest.files] == sorted(FILES)
     assert not list((store.root / ATTEMPTS).iterdir())
+
+
+def test_one_file_is_read_and_verified_alone(store):
+    made = commit(store)
+    (made.path / "model/weights.bin").write_bytes(bytes(5120))  # of the same size
+    opened = store.open(made.path)  # cheap: no byte of the weights is read
+    assert opened == made
+    assert opened.json("training.json") == {"loss": 1}
+    assert opened.read("model/empty") == b""
+    for file, words in (("model/weights.bin", "SHA-256 differs"), ("other.json", "not in the manifest")):
+        with pytest.raises(CorruptOutput, match=f"{file} is damaged.*{words}"):
+            opened.read(file)
+    with pytest.raises(CorruptOutput, match=r"weights\.bin is damaged"):
+        store.find("pretrain", "f1")
+    (made.path / "training.json").unlink()
+    with pytest.raises(CorruptOutput, match=r"training\.json is damaged"):
+        opened.read("training.json")
+
+
+def test_an_address_leads_to_the_store(store):
+    made = commit(store)
+    assert open_store(store.address).find("pretrain", "f1") == made
 
 
 def test_what_was_never_committed_is_not_found(store):
@@ -134,6 +164,8 @@ def test_every_damage_to_every_file_names_the_file(store, name, damage):
         return
     with pytest.raises((CorruptOutput, IsADirectoryError), match=name.split("/")[-1]):
         store.find("pretrain", "f1")
+    with pytest.raises((CorruptOutput, IsADirectoryError), match=name.split("/")[-1]):
+        store.open(file.parents[name.count("/")])  # sizes and presence are enough for all of these
 
 
 @pytest.mark.chaos

@@ -1,0 +1,118 @@
+"""The journal of a run: one file in which every event is a line of JSON, written by whoever knows of it.
+
+    journal = Journal(folder / JOURNAL)
+    journal.start("run", "lco tiny", params={"recipe": "tiny"})
+    journal.start(fingerprint, "d300 s0 - refine", parent="run", tags={"dose": 300})
+    journal.progress(fingerprint, label="refining", step=10, done=10, total=30, metrics={"loss": 0.4})
+    journal.finish(fingerprint, "FINISHED")
+
+Every event names its run by an id of the writer's choice ("run", the fingerprint of a cell). A run's start
+comes before its other events. The flow and the ranks of its stages append to the same file; `JournalTail`
+reads it as it grows, and infra.mlflow_shipper brings it to MLflow, at once or later.
+"""
+
+import json
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+logger = logging.getLogger(__name__)
+
+JOURNAL = "journal.jsonl"
+"""The file's name in the folder of each run."""
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Appends events: whole lines, visible at once, from any number of processes and threads."""
+
+    path: Path
+
+    def start(
+        self, run: str, name: str, *, parent: str | None = None, tags: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """A run begins, below `parent` if given."""
+        self._append("start", run, name=name, parent=parent, tags=_texts(tags), params=_texts(params))
+
+    def progress(
+        self, run: str, *, label: str, step: int, done: int, total: int, worker: int = 0,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
+        """`worker` has done `done` of its `total` (rate and time left); `metrics` of the run at `step`."""
+        place = {"label": label, "step": step, "done": done, "total": total, "worker": worker}
+        self._append("progress", run, **place, metrics=dict(metrics or {}))
+
+    def metrics(self, run: str, metrics: Mapping[str, float], *, step: int) -> None:
+        """Values at `step` of the run's own axis; NaN and infinities are kept."""
+        self._append("metrics", run, step=step, metrics=dict(metrics))
+
+    def inputs(self, run: str, inputs: Sequence[Mapping[str, str]]) -> None:
+        """What the run reads: each with `name`, `digest` (of its content), `source` and `context`."""
+        self._append("inputs", run, inputs=[dict(one) for one in inputs])
+
+    def artifact(self, run: str, path: Path, folder: str = "") -> None:
+        """A small file or folder for the run's page, copied now: it may be gone when it is sent."""
+        copy = self.path.parent / "artifacts" / uuid.uuid4().hex / Path(path).name
+        copy.parent.mkdir(parents=True)
+        (shutil.copytree if Path(path).is_dir() else shutil.copyfile)(path, copy)
+        self._append("artifact", run, path=copy.relative_to(self.path.parent).as_posix(), folder=folder)
+
+    def tags(self, run: str, tags: Mapping[str, Any]) -> None:
+        """Set or replace tags."""
+        self._append("tags", run, tags=_texts(tags))
+
+    def finish(self, run: str, status: Status = "FINISHED") -> None:
+        """The run ends."""
+        self._append("finish", run, status=status)
+
+    def _append(self, event: str, run: str, **fields: Any) -> None:
+        line = json.dumps({"event": event, "run": run, "time": time.time(), **fields}, ensure_ascii=False)
+        with self.path.open("ab", buffering=0) as stream:
+            stream.write(line.encode() + b"\n")  # one write in append mode: lines do not interleave
+
+
+class JournalTail:
+    """Reads what is appended from `offset` (bytes) on, or from the file's present end; half a line waits."""
+
+    def __init__(self, path: Path, offset: int | None = None) -> None:
+        self.path = Path(path)
+        self.offset = self.size() if offset is None else offset
+
+    def size(self) -> int:
+        """Bytes of the file now; 0 before its first event."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def __iter__(self) -> Iterator[dict]:
+        """New events; `offset` stands behind the last one handed out."""
+        if self.size() <= self.offset:
+            return
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                self.offset += len(line)
+                event = self._parse(line)
+                if event is not None:
+                    yield event
+
+    def _parse(self, line: bytes) -> dict | None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if isinstance(event, dict):
+            return event
+        logger.warning("%s: skipped a line that is not a JSON object: %.80r", self.path, line)
+        return None
+
+
+def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:
+    return {key: str(value) for key, value in (values or {}).items()}

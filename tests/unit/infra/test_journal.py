@@ -1,0 +1,78 @@
+"""Events of many processes stand in one file as whole lines, and a reader gets each of them once."""
+
+import json
+import math
+import threading
+import time
+
+from infra.journal import Journal, JournalTail
+
+
+def steps(tail: JournalTail) -> list[int]:
+    return [event["step"] for event in tail]
+
+
+def test_every_event_is_a_line_with_its_time(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.start("run", "lco tiny", tags={"dose": 300}, params={"doses": (0, 300)})
+    journal.progress("c", label="CGP đọc", step=1, done=1, total=2, worker=3, metrics={"loss": 1.5})
+    journal.metrics("run", {"ndcg@10": math.nan}, step=300)
+    journal.finish("run", "KILLED")
+    start, progress, metrics, finish = JournalTail(journal.path, 0)
+    assert all(abs(event.pop("time") - time.time()) < 60 for event in (start, progress, metrics, finish))
+    texts = {"tags": {"dose": "300"}, "params": {"doses": "(0, 300)"}}
+    assert start == {"event": "start", "run": "run", "name": "lco tiny", "parent": None} | texts
+    place = {"label": "CGP đọc", "step": 1, "done": 1, "total": 2, "worker": 3}
+    assert progress == {"event": "progress", "run": "c", "metrics": {"loss": 1.5}} | place
+    assert math.isnan(metrics["metrics"]["ndcg@10"])
+    assert finish == {"event": "finish", "run": "run", "status": "KILLED"}
+
+
+def test_half_a_line_waits_for_its_rest(tmp_path, caplog):
+    path = tmp_path / "journal.jsonl"
+    tail = JournalTail(path)
+    assert not list(tail)
+    line = json.dumps({"step": 1, "label": "đọc"}, ensure_ascii=False).encode() + b"\n"
+    for byte in line[:-1]:
+        with path.open("ab") as stream:
+            stream.write(bytes([byte]))
+        assert not list(tail)
+    with path.open("ab") as stream:
+        stream.write(b"\n" + line[:7])  # and the torn end of a killed writer
+    assert list(tail) == [{"step": 1, "label": "đọc"}]
+    assert not list(tail)
+    assert not caplog.text
+
+
+def test_lines_that_are_no_events_are_skipped_with_a_warning(tmp_path, caplog):
+    path = tmp_path / "journal.jsonl"
+    tail = JournalTail(path)
+    path.write_bytes(b'nonsense\n[1]\n{"step": 2}\n')
+    assert list(tail) == [{"step": 2}]
+    assert caplog.text.count("skipped a line") == 2
+
+
+def test_a_tail_begins_at_the_present_end_or_at_an_offset(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.metrics("c", {}, step=1)
+    tail = JournalTail(journal.path)
+    journal.metrics("c", {}, step=2)
+    journal.metrics("c", {}, step=3)
+    for event in tail:
+        assert event["step"] == 2
+        break  # whoever stops here goes on behind it
+    assert steps(JournalTail(journal.path, tail.offset)) == [3]
+    assert steps(tail) == [3]
+
+
+def test_lines_of_several_writers_do_not_mix(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+
+    def write(run):
+        for step in range(200):
+            journal.progress(run, step=step, label="x" * 100, done=step, total=200)
+
+    threads = [threading.Thread(target=write, args=(str(n),)) for n in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len([json.loads(line) for line in journal.path.read_text().splitlines()]) == 800
