@@ -24,8 +24,8 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 from PIL import Image
 
 from data_prep.documents import fit_to_grid
-from data_prep.queries import read_user_queries
-from data_prep.reading import USER_QUERIES
+from data_prep.queries import USER_QUERIES
+from data_prep.query_making import read_user_queries
 from stages.backbone import Backbone, load_backbone
 from stages.evaluate.encoding import PreparedSequences, encode, prepared_texts
 from stages.recipes import get_recipe

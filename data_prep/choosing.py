@@ -6,7 +6,8 @@ from typing import Any
 from PIL import Image
 
 from data_prep.config import DocumentsConfig
-from data_prep.queries import Query, make_queries
+from data_prep.queries import Query
+from data_prep.query_making import make_queries
 from data_prep.reading import Reading
 from data_prep.shards import ShardSource
 from data_prep.splits import (
@@ -21,6 +22,9 @@ from data_prep.splits import (
 
 _RUNS_OF_ONE_DOCUMENT = 8
 
+Place = tuple[str, int]
+"""A document and a page of it, from 1."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -34,6 +38,10 @@ class Candidate:
     text: str
     trainable: bool
 
+    @property
+    def place(self) -> Place:
+        return self.document, self.page
+
     def image(self) -> Image.Image:
         return self.source[self.position].image()
 
@@ -46,39 +54,34 @@ class Candidate:
 
 
 def list_candidates(usable: list[Reading]) -> list[Candidate]:
-    sources = [ShardSource(reading.samples.path) for reading in usable]
     fields = ("key", "document", "page", "text", "trainable")
     return [
         Candidate(source=source, position=position, **{name: record[name] for name in fields})
-        for source in sources
+        for source in (ShardSource(reading.samples.path) for reading in usable)
         for position, record in enumerate(source.records())
     ]
 
 
 def assign_pages(
     usable: list[Reading], candidates: list[Candidate], config: DocumentsConfig
-) -> tuple[dict[str, dict[int, str]], list[str]]:
-    """Return {document: {page: split}} and warnings for the report."""
-    with_text = {(sample.document, sample.page) for sample in candidates if sample.made_queries(config)}
+) -> tuple[dict[Place, str], list[str]]:
+    """Return the split of every page, and warnings for the report."""
+    with_text = {sample.place for sample in candidates if sample.made_queries(config)}
     documents = len({document for document, _ in with_text})
     by_document = documents >= config.min_documents_to_split
-    groups: dict[str, dict[int, str]] = {}
+    groups: dict[Place, str] = {}
     for reading in usable:
-        name, pages = reading.source.name, range(1, reading.pages + 1)
-        runs = page_runs(pages, _RUNS_OF_ONE_DOCUMENT)
-        groups[name] = {page: name if by_document else f"{name}#{runs[page]}" for page in pages}
-    every = {group for of_page in groups.values() for group in of_page.values()}
-    speaking = {groups[document][page] for document, page in with_text}
+        name = reading.source.name
+        for page, run in page_runs(reading.pages, _RUNS_OF_ONE_DOCUMENT).items():
+            groups[name, page] = name if by_document else f"{name}#{run}"
+    speaking = {groups[place] for place in with_text}
     # Apart, so that the group that test and train are sure to get has text.
     split_of: dict[str, str] = {}
-    for part in (every - speaking, speaking):
+    for part in (set(groups.values()) - speaking, speaking):
         split_of |= assign_splits(
             part, test_share=config.test_share, validation_share=config.validation_share, seed=config.seed
         )
-    splits = {
-        document: {page: split_of[group] for page, group in of_page.items()}
-        for document, of_page in groups.items()
-    }
+    splits = {place: split_of[group] for place, group in groups.items()}
     if by_document:
         return splits, []
     return splits, [
@@ -87,42 +90,35 @@ def assign_pages(
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chosen:
-    samples: list[Candidate]
-    dropped: dict[str, int]
-
-
 def choose_samples(
     name: str,
     candidates: list[Candidate],
-    splits: dict[str, dict[int, str]],
+    splits: dict[Place, str],
     texts: TextDuplicates,
     images: ImageDuplicates,
-) -> Chosen:
-    """List the samples of one split without exact repeats and without near-duplicates of earlier splits.
+) -> tuple[list[Candidate], dict[str, int]]:
+    """Return the samples of one split without repeats, and how many were dropped for which reason.
 
-    `texts` and `images` hold the earlier splits' samples and receive this one's.
+    `texts` and `images` hold the earlier splits' samples, of which it has no near-duplicate, and receive its
+    own.
     """
-    chosen: list[tuple[Candidate, Any]] = []
+    chosen: list[tuple[Candidate, TextDuplicates | ImageDuplicates, Any]] = []
     dropped = {"exact_duplicates": 0, "near_duplicates_of_other_splits": 0}
     seen: set[str] = set()
     for sample in candidates:
-        if splits[sample.document][sample.page] != name:
+        if splits[sample.place] != name:
             continue
         folded = sample.text.casefold()
         if folded and folded in seen:
             dropped["exact_duplicates"] += 1
             continue
+        known = texts if folded else images
         signature = text_signature(folded) if folded else image_signature(sample.image())
-        if (texts if folded else images).seen(signature):
+        if known.seen(signature):
             dropped["near_duplicates_of_other_splits"] += 1
             continue
         seen.add(folded)
-        chosen.append((sample, signature))
-    for sample, signature in chosen if name != SPLITS[0] else ():  # no split comes after train
-        if sample.text:
-            texts.add(sample.key, signature)
-        else:
-            images.add(signature)
-    return Chosen(samples=[sample for sample, _ in chosen], dropped=dropped)
+        chosen.append((sample, known, signature))
+    for sample, known, signature in chosen if name != SPLITS[0] else ():  # no split comes after train
+        known.add(sample.key, signature)
+    return [sample for sample, *_ in chosen], dropped

@@ -1,12 +1,12 @@
-"""How documents become samples."""
+"""How documents become samples: what is read from each, and how the samples are divided and asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
-class DocumentsConfig:
-    """Everything that decides which samples a folder of documents gives."""
+class ReadingConfig:
+    """What decides which samples one document gives, whatever other documents there are."""
 
     unit: Literal["page", "block"] = "block"
     """`page`: one sample a page. `block`: one sample a paragraph crop with exactly its own text."""
@@ -28,6 +28,12 @@ class DocumentsConfig:
     """Wall-clock limit for reading one document."""
     document_memory_bytes: int = 4 * 2**30
     """Address-space limit of the process that reads documents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentsConfig(ReadingConfig):
+    """Everything that decides what a folder of documents becomes. A change below reads no document again."""
+
     max_quarantined_share: float = 0.95
     """A run ends in an error when a larger share of the files is bad."""
 
@@ -45,3 +51,8 @@ class DocumentsConfig:
     """Share of a sentence's words that a made query keeps, in shuffled order."""
     samples_per_shard: int = 1_000
     seed: int = 0
+
+    @property
+    def reading(self) -> ReadingConfig:
+        """What decides the samples of one document."""
+        return ReadingConfig(**{field.name: getattr(self, field.name) for field in fields(ReadingConfig)})

@@ -7,19 +7,23 @@ header promises pixels that the file need not hold. Everything that is wrong wit
 
 import bisect
 import io
+import itertools
 import math
 import resource
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pypdfium2
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from data_prep import text_layer
-from data_prep.config import DocumentsConfig
+from data_prep.config import ReadingConfig
 from data_prep.errors import UnreadableDocument
+from data_prep.samples import Sample, sample_key
 
 PDF_SUFFIXES = (".pdf",)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -30,22 +34,9 @@ MAX_ASPECT_RATIO = 190  # the backbone's image processor refuses 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unit:
-    """One page or block as read from a document, before splits and queries."""
-
-    page: int  # 1-based
-    block: int | None  # 0-based within the page; None for a whole page
-    text: str  # NFC, one space between words; empty where the page has no text
-    is_heading: bool
-    width: int  # pixels
-    height: int
-    png: bytes  # 8-bit grey
-
-
-@dataclass(frozen=True, kw_only=True)
 class ReadDocument:
     pages: int
-    units: tuple[Unit, ...]
+    samples: tuple[Sample, ...]
 
 
 def limit_this_process(memory_bytes: int) -> None:
@@ -57,8 +48,8 @@ def limit_this_process(memory_bytes: int) -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def read_document(path: Path, config: DocumentsConfig) -> ReadDocument:
-    """Read one file.
+def read_document(path: Path, name: str, config: ReadingConfig) -> ReadDocument:
+    """Read one file. `name`: what its samples call it.
 
     Raises:
         UnreadableDocument: the file is empty, too large, truncated, encrypted, not what its name says,
@@ -69,33 +60,56 @@ def read_document(path: Path, config: DocumentsConfig) -> ReadDocument:
         raise UnreadableDocument("empty file (0 bytes)")
     if size > config.max_document_bytes:
         raise UnreadableDocument(f"too large: {size:,} bytes, the limit is {config.max_document_bytes:,}")
-    reader = _read_pdf if path.suffix.lower() in PDF_SUFFIXES else _read_image
+    read = _read_pdf if path.suffix.lower() in PDF_SUFFIXES else _read_image
     try:
-        return reader(path, config)
+        return read(path, config, partial(_sample, config, name))
     except MemoryError as error:
         raise UnreadableDocument("needs more memory than one document may use") from error
 
 
-def _read_pdf(path: Path, config: DocumentsConfig) -> ReadDocument:
+def _sample(
+    config: ReadingConfig,
+    document: str,
+    image: Image.Image,
+    text: str,
+    *,
+    page: int,
+    block: int | None = None,
+    is_heading: bool = False,
+) -> Sample:
+    fitted = fit_to_grid(image, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
+    fitted.save(buffer := io.BytesIO(), format="PNG")
+    # Longer text than one block may have comes with an image whose text could not be cut (no boxes).
+    longest = math.inf if config.unit == "page" else 2 * config.max_block_characters
+    return Sample(
+        key=sample_key(document, page, block),
+        document=document,
+        page=page,
+        block=block,
+        text=text,
+        is_heading=is_heading,
+        width=fitted.width,
+        height=fitted.height,
+        trainable=config.min_characters <= len(text) <= longest,
+        png=buffer.getvalue(),
+    )
+
+
+def _read_pdf(path: Path, config: ReadingConfig, make: partial[Sample]) -> ReadDocument:
     _check_pdf_envelope(path)
     try:
-        document = pypdfium2.PdfDocument(path)
+        with closing(pypdfium2.PdfDocument(path)) as document:
+            pages = len(document)
+            if pages == 0:
+                raise UnreadableDocument("PDF without pages")
+            _check_pages(pages, config)
+            read = (_pdf_page_samples(document, number, config, make) for number in range(pages))
+            samples = tuple(itertools.chain.from_iterable(read))
     except pypdfium2.PdfiumError as error:
         encrypted = "password" in str(error).lower()
         reason = "encrypted: needs a password" if encrypted else f"broken PDF: {error}"
         raise UnreadableDocument(reason) from error
-    try:
-        pages = len(document)
-        if pages == 0:
-            raise UnreadableDocument("PDF without pages")
-        if pages > config.max_pages_per_document:
-            raise UnreadableDocument(f"{pages:,} pages, the limit is {config.max_pages_per_document:,}")
-        units = [unit for number in range(pages) for unit in _pdf_page_units(document, number, config)]
-    except pypdfium2.PdfiumError as error:
-        raise UnreadableDocument(f"broken PDF: {error}") from error
-    finally:
-        document.close()
-    return ReadDocument(pages=pages, units=tuple(units))
+    return ReadDocument(pages=pages, samples=samples)
 
 
 def _check_pdf_envelope(path: Path) -> None:
@@ -110,28 +124,27 @@ def _check_pdf_envelope(path: Path) -> None:
         raise UnreadableDocument("truncated PDF: the end-of-file marker is missing")
 
 
-def _pdf_page_units(document: pypdfium2.PdfDocument, number: int, config: DocumentsConfig) -> Iterator[Unit]:
-    page = document[number]
-    try:
+def _pdf_page_samples(
+    document: pypdfium2.PdfDocument, number: int, config: ReadingConfig, make: partial[Sample]
+) -> Iterator[Sample]:
+    with closing(document[number]) as page:
         scale = config.dots_per_inch / 72
         width, height = (round(points * scale) for points in page.get_size())
         _check_pixels(width, height, config, where=f"page {number + 1}")
         image = page.render(scale=scale, grayscale=True).to_pil().convert("L")
         lines = text_layer.read_lines(page)
         if config.unit == "page" or not lines:
-            text = " ".join(line.text for line in lines)
-            yield _unit(image, text, page=number + 1, block=None, config=config)
+            yield make(image, " ".join(line.text for line in lines), page=number + 1)
             return
-        index = 0
-        for paragraph in text_layer.paragraphs(lines):
-            is_heading = paragraph[0].is_bold and len(paragraph) <= 2
-            for block in text_layer.blocks(paragraph, config.max_block_characters):
-                crop = image.crop(_pixel_box(block, image.size, page.get_height(), scale))
-                text = " ".join(line.text for line in block)
-                yield _unit(crop, text, page=number + 1, block=index, config=config, is_heading=is_heading)
-                index += 1
-    finally:
-        page.close()
+        blocks = [
+            (block, paragraph[0].is_bold and len(paragraph) <= 2)
+            for paragraph in text_layer.paragraphs(lines)
+            for block in text_layer.blocks(paragraph, config.max_block_characters)
+        ]
+        for index, (block, is_heading) in enumerate(blocks):
+            crop = image.crop(_pixel_box(block, image.size, page.get_height(), scale))
+            text = " ".join(line.text for line in block)
+            yield make(crop, text, page=number + 1, block=index, is_heading=is_heading)
 
 
 def _pixel_box(
@@ -147,26 +160,24 @@ def _pixel_box(
     return min(max(left, 0), right - 1), min(max(top, 0), bottom - 1), right, bottom
 
 
-def _read_image(path: Path, config: DocumentsConfig) -> ReadDocument:
+def _read_image(path: Path, config: ReadingConfig, make: partial[Sample]) -> ReadDocument:
     text = _text_beside(path)
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as source:
             _check_pixels(*source.size, config, where="image")
             frames = getattr(source, "n_frames", 1)
-            if frames > config.max_pages_per_document:
-                raise UnreadableDocument(f"{frames:,} pages, the limit is {config.max_pages_per_document:,}")
-            units = []
+            _check_pages(frames, config)
+            samples = []
             for number, frame in enumerate(ImageSequence.Iterator(source), start=1):
                 _check_pixels(*frame.size, config, where=f"page {number}")
                 image = _grey(ImageOps.exif_transpose(frame))
                 # A text file beside a many-page TIFF cannot say which page its words are on.
-                own_text = text if frames == 1 else ""
-                units.append(_unit(image, own_text, page=number, block=None, config=config))
+                samples.append(make(image, text if frames == 1 else "", page=number))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableDocument(f"oversized image: {error}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise UnreadableDocument(f"broken image: {error}".replace(str(path), path.name)) from error
-    return ReadDocument(pages=len(units), units=tuple(units))
+    return ReadDocument(pages=len(samples), samples=tuple(samples))
 
 
 def _grey(image: Image.Image) -> Image.Image:
@@ -196,36 +207,18 @@ def _text_beside(image_path: Path) -> str:
     return text_layer.clean_text(text)
 
 
-def _check_pixels(width: int, height: int, config: DocumentsConfig, *, where: str) -> None:
+def _check_pages(pages: int, config: ReadingConfig) -> None:
+    if pages > config.max_pages_per_document:
+        raise UnreadableDocument(f"{pages:,} pages, the limit is {config.max_pages_per_document:,}")
+
+
+def _check_pixels(width: int, height: int, config: ReadingConfig, *, where: str) -> None:
     if width < 1 or height < 1:
         raise UnreadableDocument(f"{where} has no area")
     if width * height > config.max_source_pixels:
         raise UnreadableDocument(
             f"oversized: {where} has {width:,} x {height:,} pixels, the limit is {config.max_source_pixels:,}"
         )
-
-
-def _unit(
-    image: Image.Image,
-    text: str,
-    *,
-    page: int,
-    block: int | None,
-    config: DocumentsConfig,
-    is_heading: bool = False,
-) -> Unit:
-    fitted = fit_to_grid(image, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
-    buffer = io.BytesIO()
-    fitted.save(buffer, format="PNG")
-    return Unit(
-        page=page,
-        block=block,
-        text=text,
-        is_heading=is_heading,
-        width=fitted.width,
-        height=fitted.height,
-        png=buffer.getvalue(),
-    )
 
 
 def fit_to_grid(image: Image.Image, *, multiple: int, max_pixels: int) -> Image.Image:

@@ -8,24 +8,19 @@ the only one that is read again.
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_prep.choosing import Candidate, assign_pages, choose_samples, list_candidates
+from data_prep.choosing import Candidate, Place, assign_pages, choose_samples, list_candidates
 from data_prep.config import DocumentsConfig
 from data_prep.errors import NoUsableDocuments, UnreadableDocument
-from data_prep.queries import Query, UserQuery, match_user_queries, read_user_queries
-from data_prep.reading import (
-    LIBRARIES,
-    SCHEMA_VERSION,
-    USER_QUERIES,
-    Progress,
-    Reading,
-    find_documents,
-    read_documents,
-)
-from data_prep.shards import ShardSource, write_split
+from data_prep.queries import USER_QUERIES, Query
+from data_prep.query_making import UserQuery, match_user_queries, read_user_queries
+from data_prep.reading import Progress, Reading, find_documents, read_documents
+from data_prep.shards import ShardSource
 from data_prep.splits import SPLITS, ImageDuplicates, TextDuplicates
+from data_prep.write_shards import write_split
 from infra.fingerprint import fingerprint
 from infra.store import Committed, Store
 
@@ -49,25 +44,22 @@ def prepare_documents(
         NoUsableDocuments: nothing is left to train and to test on; the message says why.
     """
     files, unsupported = find_documents(folder)
-    readings = read_documents(files, config, store, progress, workers=workers)
-    usable = [reading for reading in readings if reading.samples is not None]
-    _check_usable(folder, readings, usable, config)
-    user_queries = _user_queries(folder)
+    readings = read_documents(files, config.reading, store, progress, workers=workers)
+    usable = _usable(folder, readings, config)
     candidates = list_candidates(usable)
     splits, warnings = assign_pages(usable, candidates, config)
+    user_queries = _user_queries(folder)
     warnings += _unknown_pages(user_queries, candidates) + _only_searched(candidates, config)
     texts = TextDuplicates(config.near_duplicate_similarity)
     images = ImageDuplicates(config.near_duplicate_image_bits)
-    digests = {reading.source.name: reading.samples.manifest.content_digest for reading in usable}
     outputs: dict[str, Committed] = {}
-    counts: dict[str, dict[str, int]] = {}
+    dropped: dict[str, dict[str, int]] = {}
     # Test first: a near-duplicate of a test sample is dropped from the other splits, never the reverse.
     for done, name in enumerate(reversed(SPLITS), start=1):
-        chosen = choose_samples(name, candidates, splits, texts, images)
-        queries, warning = _queries_of(name, chosen.samples, user_queries, config)
+        samples, dropped[name] = choose_samples(name, candidates, splits, texts, images)
+        queries, warning = _queries_of(name, samples, user_queries, config)
         warnings += warning
-        counts[name] = chosen.dropped
-        outputs[name] = _commit_split(name, chosen.samples, queries, digests, config, store)
+        outputs[name] = _commit_split(name, samples, queries, usable, config, store)
         progress(done, len(SPLITS), "splitting")
     for name, purpose, least in (("test", "test with", 1), ("train", "train on", 2)):
         left = outputs[name].manifest.counts
@@ -76,18 +68,27 @@ def prepare_documents(
                 f"{folder}: {len(usable)} usable document(s) leave not enough text to {purpose} "
                 f"({left['trainable']} part(s) with text, at least 1 needed; "
                 f"{left['queries']} search queries, at least {least} needed): "
-                f"{_why_too_little_is_left(candidates, counts, config)}"
+                f"{_why_too_little_is_left(candidates, dropped, config)}"
             )
-    inventory = _commit_inventory(readings, unsupported, splits, counts, warnings, outputs, config, store)
-    return Prepared(**outputs, inventory=inventory)
+    became = {
+        "documents": _what_became_of_each(readings, splits),
+        "unsupported": unsupported,
+        "warnings": warnings,
+        "counts": {
+            "used": len(usable),
+            "quarantined": len(readings) - len(usable),
+            "unsupported": len(unsupported),
+        },
+        "splits": {name: output.manifest.counts | dropped[name] for name, output in outputs.items()},
+    }
+    return Prepared(**outputs, inventory=_commit_inventory(became, outputs, config, store))
 
 
-def _check_usable(
-    folder: Path, readings: list[Reading], usable: list[Reading], config: DocumentsConfig
-) -> None:
+def _usable(folder: Path, readings: list[Reading], config: DocumentsConfig) -> list[Reading]:
+    usable = [reading for reading in readings if reading.samples is not None]
     bad = len(readings) - len(usable)
     if usable and bad <= config.max_quarantined_share * len(readings):
-        return
+        return usable
     first = next(reading for reading in readings if reading.reason)
     raise NoUsableDocuments(
         f"{folder}: {bad} of {len(readings)} document(s) cannot be used "
@@ -97,11 +98,11 @@ def _check_usable(
 
 
 def _why_too_little_is_left(
-    candidates: list[Candidate], counts: dict[str, dict[str, int]], config: DocumentsConfig
+    candidates: list[Candidate], dropped: dict[str, dict[str, int]], config: DocumentsConfig
 ) -> str:
     """Return the reason and the next step, for a split without enough text."""
     if any(sample.made_queries(config) for sample in candidates):
-        repeats = sum(count for dropped in counts.values() for count in dropped.values())
+        repeats = sum(sum(counts.values()) for counts in dropped.values())
         return f"too little text, and {repeats} part(s) of it repeat others; add different pages"
     if any(len(sample.text) > config.max_block_characters for sample in candidates):
         return (
@@ -111,20 +112,17 @@ def _why_too_little_is_left(
     return "none of their pages has text; add PDFs with a text layer, or images with a .txt beside them"
 
 
-def _user_queries(folder: Path) -> list[UserQuery] | None:
+def _user_queries(folder: Path) -> list[UserQuery]:
     path = folder / USER_QUERIES
-    if not path.is_file():
-        return None
     try:
-        return read_user_queries(path)
+        return read_user_queries(path) if path.is_file() else []
     except UnreadableDocument as error:
         raise NoUsableDocuments(f"{path}: {error}") from error
 
 
-def _unknown_pages(user_queries: list[UserQuery] | None, candidates: list[Candidate]) -> list[str]:
+def _unknown_pages(user_queries: list[UserQuery], candidates: list[Candidate]) -> list[str]:
     """Return a warning if user queries name pages that no usable document has."""
-    pages = {(sample.document, sample.page): [sample.key] for sample in candidates}
-    _, unknown = match_user_queries(user_queries or [], pages)
+    _, unknown = match_user_queries(user_queries, {sample.place: [sample.key] for sample in candidates})
     if not unknown:
         return []
     return [f"{USER_QUERIES}: {unknown} of {len(user_queries)} queries name unknown pages."]
@@ -142,16 +140,16 @@ def _only_searched(candidates: list[Candidate], config: DocumentsConfig) -> list
 
 
 def _queries_of(
-    name: str, samples: list[Candidate], user_queries: list[UserQuery] | None, config: DocumentsConfig
+    name: str, samples: list[Candidate], user_queries: list[UserQuery], config: DocumentsConfig
 ) -> tuple[list[Query], list[str]]:
     """Return the split's queries and warnings for the report.
 
     The user's queries alone are the test, where any name its pages; other splits have made ones beside them.
     """
-    pages: dict[tuple[str, int], list[str]] = {}
+    pages: dict[Place, list[str]] = {}
     for sample in samples:
-        pages.setdefault((sample.document, sample.page), []).append(sample.key)
-    matched, _ = match_user_queries(user_queries or [], pages)
+        pages.setdefault(sample.place, []).append(sample.key)
+    matched, _ = match_user_queries(user_queries, pages)
     if name == "test" and matched:
         return matched, []
     made = [query for sample in samples for query in sample.made_queries(config)]
@@ -160,82 +158,78 @@ def _queries_of(
     return matched + made, []
 
 
-def _commit_split(
-    name: str,
-    samples: list[Candidate],
-    queries: list[Query],
-    digests: dict[str, str],
-    config: DocumentsConfig,
-    store: Store,
-) -> Committed:
-    """Commit one split. `digests`: {document: content digest of the samples read from it}."""
-    stage = f"documents-{name}"
-    inputs = {sample.document: digests[sample.document] for sample in samples}
-    plan = json.dumps([[sample.key for sample in samples], [query.to_json() for query in queries]])
-    split_fingerprint = fingerprint(
-        stage=stage,
-        schema_version=SCHEMA_VERSION,
-        configuration=asdict(config),
-        inputs=inputs | {"plan": hashlib.sha256(plan.encode()).hexdigest()},
-        packages=("data_prep",),
-        libraries=LIBRARIES,
-    )
-    committed = store.find(stage, split_fingerprint)
-    if committed is not None:
-        return committed
-    with store.attempt(stage, split_fingerprint) as attempt:
-        contents = (sample.source[sample.position] for sample in samples)
-        counts = write_split(attempt.path, contents, queries, config.samples_per_shard)
-        return attempt.commit(inputs=inputs, configuration=asdict(config), counts=counts)
-
-
-def _commit_inventory(
-    readings: list[Reading],
-    unsupported: list[str],
-    splits: dict[str, dict[int, str]],
-    dropped: dict[str, dict[str, int]],
-    warnings: list[str],
-    outputs: dict[str, Committed],
-    config: DocumentsConfig,
-    store: Store,
-) -> Committed:
-    """Commit what became of every file: `inventory.json`."""
-    documents = [
+def _what_became_of_each(readings: list[Reading], splits: dict[Place, str]) -> list[dict]:
+    splits_of: dict[str, set[str]] = {}
+    for (document, _), split in splits.items():
+        splits_of.setdefault(document, set()).add(split)
+    return [
         {
             "path": r.source.name,
             "status": "quarantined" if r.reason else "used",
             "reason": r.reason,
             "pages": r.pages,
             "samples": len(ShardSource(r.samples.path)) if r.samples else 0,
-            "splits": sorted(set(splits[r.source.name].values())) if r.samples else [],
+            "splits": sorted(splits_of.get(r.source.name, ())),
         }
         for r in readings
     ]
-    counts = {
-        "used": sum(not r.reason for r in readings),
-        "quarantined": sum(bool(r.reason) for r in readings),
-        "unsupported": len(unsupported),
+
+
+def _commit_split(
+    name: str,
+    samples: list[Candidate],
+    queries: list[Query],
+    usable: list[Reading],
+    config: DocumentsConfig,
+    store: Store,
+) -> Committed:
+    documents = {sample.document for sample in samples}
+    inputs = {
+        reading.source.name: reading.samples.manifest.content_digest
+        for reading in usable
+        if reading.source.name in documents
     }
-    inventory = {
-        "documents": documents,
-        "unsupported": unsupported,
-        "warnings": warnings,
-        "counts": counts,
-        "splits": {name: output.manifest.counts | dropped[name] for name, output in outputs.items()},
-    }
-    text = json.dumps(inventory, ensure_ascii=False, indent=1)
+    plan = json.dumps([[sample.key for sample in samples], [query.to_json() for query in queries]])
+
+    def write(folder: Path) -> dict:
+        contents = (sample.source[sample.position] for sample in samples)
+        return write_split(folder, contents, queries, config.samples_per_shard)
+
+    return _commit(f"documents-{name}", inputs, plan, write, config, store)
+
+
+def _commit_inventory(
+    became: dict, outputs: dict[str, Committed], config: DocumentsConfig, store: Store
+) -> Committed:
+    """Commit what became of every file: `inventory.json`."""
     inputs = {name: output.manifest.content_digest for name, output in outputs.items()}
-    inventory_fingerprint = fingerprint(
-        stage="documents-inventory",
-        schema_version=SCHEMA_VERSION,
-        configuration=asdict(config),
-        inputs=inputs | {"inventory": hashlib.sha256(text.encode()).hexdigest()},
-        packages=("data_prep",),
-        libraries=LIBRARIES,
+    text = json.dumps(became, ensure_ascii=False, indent=1)
+
+    def write(folder: Path) -> dict:
+        (folder / "inventory.json").write_text(text, encoding="utf-8")
+        return became["counts"]
+
+    return _commit("documents-inventory", inputs, text, write, config, store)
+
+
+def _commit(
+    stage: str,
+    inputs: dict[str, str],
+    plan: str,
+    write: Callable[[Path], dict],
+    config: DocumentsConfig,
+    store: Store,
+) -> Committed:
+    """Return the output that follows a plan; `write` fills its folder and returns its counts."""
+    output_fingerprint = fingerprint(
+        stage=stage,
+        program="data_prep.prepare",
+        configuration=config,
+        inputs=inputs | {"plan": hashlib.sha256(plan.encode()).hexdigest()},
     )
-    committed = store.find("documents-inventory", inventory_fingerprint)
+    committed = store.find(stage, output_fingerprint)
     if committed is not None:
         return committed
-    with store.attempt("documents-inventory", inventory_fingerprint) as attempt:
-        (attempt.path / "inventory.json").write_text(text, encoding="utf-8")
+    with store.attempt(stage, output_fingerprint) as attempt:
+        counts = write(attempt.path)
         return attempt.commit(inputs=inputs, configuration=asdict(config), counts=counts)

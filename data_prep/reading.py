@@ -12,33 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from data_prep.config import DocumentsConfig
-from data_prep.documents import (
-    IMAGE_SUFFIXES,
-    PDF_SUFFIXES,
-    ReadDocument,
-    Unit,
-    limit_this_process,
-    read_document,
-)
+from data_prep.config import ReadingConfig
+from data_prep.documents import IMAGE_SUFFIXES, PDF_SUFFIXES, ReadDocument, limit_this_process, read_document
 from data_prep.errors import NoUsableDocuments, ReaderFailure, UnreadableDocument
-from data_prep.shards import Sample, sample_key, write_split
-from infra.fingerprint import canonical_json, fingerprint
+from data_prep.queries import USER_QUERIES
+from data_prep.write_shards import write_split
+from infra.fingerprint import fingerprint
 from infra.store import Committed, Store
-
-SCHEMA_VERSION = 1
-LIBRARIES = ("pypdfium2", "pillow", "webdataset", "datasketch", "ImageHash")
-USER_QUERIES = "queries.jsonl"
-# Settings about splits and queries: a change of one reads no document again.
-AFTER_READING = frozenset({
-    "max_quarantined_share", "test_share", "validation_share", "min_documents_to_split",
-    "near_duplicate_similarity", "near_duplicate_image_bits", "queries_per_sample", "query_word_share",
-    "samples_per_shard", "seed",
-})  # fmt: skip
 
 Progress = Callable[[int, int, str], None]
 Outcome = ReadDocument | UnreadableDocument
@@ -109,31 +92,24 @@ def _digest(path: Path) -> str:
 
 
 def read_documents(
-    files: Sequence[SourceFile], config: DocumentsConfig, store: Store, progress: Progress, *, workers: int
+    files: Sequence[SourceFile], config: ReadingConfig, store: Store, progress: Progress, *, workers: int
 ) -> list[Reading]:
     """Read the files that no committed output holds yet, several at a time, each under its own limits."""
-    readings: dict[str, Reading] = {}
-    missing: list[SourceFile] = []
-    fingerprints = _fingerprints(files, config)
-    for file in files:
-        committed = store.find("document", fingerprints[file.name])
-        if committed is None:
-            missing.append(file)
-        else:
-            readings[file.name] = _load_reading(file, committed)
+    fingerprints = {file: _fingerprint(file, config) for file in files}
+    readings = {file: _load(file, store.find("document", fingerprints[file])) for file in files}
+    missing = [file for file, reading in readings.items() if reading is None]
     with closing(_read_each(missing, config, workers)) as outcomes:
         for done, (file, outcome) in enumerate(outcomes, start=1):
             if isinstance(outcome, ReaderFailure):
-                readings[file.name] = Reading(source=file, samples=None, pages=0, reason=str(outcome))
+                readings[file] = Reading(source=file, samples=None, pages=0, reason=str(outcome))
             else:
-                committed = _commit_document(file, fingerprints[file.name], outcome, config, store)
-                readings[file.name] = _load_reading(file, committed)
+                readings[file] = _load(file, _commit(file, fingerprints[file], outcome, config, store))
             progress(done, len(missing), "reading documents")
-    return [readings[file.name] for file in files]
+    return list(readings.values())
 
 
 def _read_each(
-    files: Sequence[SourceFile], config: DocumentsConfig, workers: int
+    files: Sequence[SourceFile], config: ReadingConfig, workers: int
 ) -> Iterator[tuple[SourceFile, Outcome]]:
     """Yield every file with what was read, in order; only a few documents are in memory at a time."""
     if not files:
@@ -148,7 +124,9 @@ def _read_each(
     try:
         waiting: deque = deque()
         for file in files:
-            task = pool.schedule(read_document, args=(file.path, config), timeout=config.document_seconds)
+            task = pool.schedule(
+                read_document, args=(file.path, file.name, config), timeout=config.document_seconds
+            )
             waiting.append((file, task))
             if len(waiting) > 2 * workers:
                 oldest, task = waiting.popleft()
@@ -163,7 +141,7 @@ def _read_each(
         pool.join()
 
 
-def _outcome(task, config: DocumentsConfig) -> Outcome:
+def _outcome(task, config: ReadingConfig) -> Outcome:
     """Wait for one document. Whatever a hostile file makes a decoder raise is about that file only."""
     error = task.exception()
     match error:
@@ -182,61 +160,32 @@ def _outcome(task, config: DocumentsConfig) -> Outcome:
     raise error
 
 
-def _fingerprints(files: Sequence[SourceFile], config: DocumentsConfig) -> dict[str, str]:
-    """Return {name: fingerprint} of what is read from each file; what all have in common is digested once."""
-    reader = fingerprint(
+def _fingerprint(file: SourceFile, config: ReadingConfig) -> str:
+    return fingerprint(
         stage="document",
-        schema_version=SCHEMA_VERSION,
-        configuration=_reading_configuration(config),
-        inputs={},
-        packages=("data_prep",),
-        libraries=LIBRARIES,
+        program="data_prep.reading",
+        configuration={"reading": config, "name": file.name},
+        inputs={"file": file.digest},
     )
-    return {
-        file.name: hashlib.sha256(canonical_json([reader, file.digest, file.name])).hexdigest()[: len(reader)]
-        for file in files
-    }
 
 
-def _reading_configuration(config: DocumentsConfig) -> dict[str, Any]:
-    """Return the settings that decide what is read from one document."""
-    return {name: value for name, value in asdict(config).items() if name not in AFTER_READING}
-
-
-def _commit_document(
-    file: SourceFile, document_fingerprint: str, outcome: Outcome, config: DocumentsConfig, store: Store
+def _commit(
+    file: SourceFile, document_fingerprint: str, outcome: Outcome, config: ReadingConfig, store: Store
 ) -> Committed:
     with store.attempt("document", document_fingerprint) as attempt:
         if isinstance(outcome, UnreadableDocument):
             summary = {"pages": 0, "reason": " ".join(str(outcome).split())}
         else:
             summary = {"pages": outcome.pages, "reason": None}
-            samples = (_sample(file.name, unit, config) for unit in outcome.units)
-            write_split(attempt.path, samples, (), per_shard=1_000_000)
+            write_split(attempt.path, outcome.samples, (), per_shard=1_000_000)
         (attempt.path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
         return attempt.commit(
-            inputs={"file": file.digest},
-            configuration=_reading_configuration(config),
-            counts={"pages": summary["pages"]},
+            inputs={"file": file.digest}, configuration=asdict(config), counts={"pages": summary["pages"]}
         )
 
 
-def _sample(document: str, unit: Unit, config: DocumentsConfig) -> Sample:
-    return Sample(
-        key=sample_key(document, unit.page, unit.block),
-        document=document,
-        # Longer text than one block may have comes with an image whose text could not be cut (no boxes).
-        trainable=config.min_characters <= len(unit.text)
-        and (config.unit == "page" or len(unit.text) <= 2 * config.max_block_characters),
-        **vars(unit),
-    )
-
-
-def _load_reading(file: SourceFile, committed: Committed) -> Reading:
-    summary = json.loads((committed.path / "summary.json").read_text(encoding="utf-8"))
-    return Reading(
-        source=file,
-        samples=None if summary["reason"] else committed,
-        pages=summary["pages"],
-        reason=summary["reason"],
-    )
+def _load(file: SourceFile, committed: Committed | None) -> Reading | None:
+    if committed is None:
+        return None
+    summary = committed.json("summary.json")
+    return Reading(source=file, samples=None if summary["reason"] else committed, **summary)

@@ -1,4 +1,4 @@
-"""Samples in WebDataset tars, written with the webdataset library and read back by index.
+"""Samples in WebDataset tars, read by index; `data_prep.write_shards` writes them.
 
 A committed split holds `shards/NNNNNN.tar` (members `KEY.png`, `KEY.json`), beside each tar
 `NNNNNN.index.json` with the offsets of every sample's two members, so that any sample is one read away,
@@ -6,104 +6,48 @@ A committed split holds `shards/NNNNNN.tar` (members `KEY.png`, `KEY.json`), bes
 WebDataset reader opens them.
 """
 
-import hashlib
-import io
-import itertools
 import json
-import tarfile
+import os
+import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from data_prep.open_shards import OpenShard, SplitView, open_shard
 from data_prep.queries import Query
+from data_prep.samples import Sample
+
+_MEMBER_LIMIT_BYTES = 64 * 2**20
+_OPEN_SHARDS = 64  # of this process; the sample order reads from fewer at a time
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One page or block: its image (PNG bytes) and its text (NFC; empty for a page without text)."""
+class OpenShard:
+    """One shard: its index, and its open tar, closed when nobody uses it any more."""
 
-    key: str
-    document: str
-    page: int
-    block: int | None
-    text: str
-    is_heading: bool
-    width: int
-    height: int
-    trainable: bool
-    png: bytes
-
-    def image(self) -> Image.Image:
-        """Decode the image (grey, 8 bit). Only PNG is accepted."""
-        return Image.open(io.BytesIO(self.png), formats=("PNG",))
-
-
-def sample_key(document: str, page: int, block: int | None) -> str:
-    """Return a tar-safe key, unique in its corpus: a digest of the document's path, page and block."""
-    place = f"{page:05d}" if block is None else f"{page:05d}-{block:03d}"
-    return f"{_digest(document.encode())[:12]}-{place}"
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def write_split(folder: Path, samples: Iterable[Sample], queries: Iterable[Query], per_shard: int) -> dict:
-    """Write one split into `folder`; the same samples give the same bytes. Returns its counts."""
-    (folder / "shards").mkdir()
-    shards: list[dict] = []
-    text_bytes, remaining = 0, iter(samples)
-    while shard := list(itertools.islice(remaining, per_shard)):
-        name = f"{len(shards):06d}.tar"
-        index = _write_shard(folder / "shards" / name, shard)
-        text_bytes += sum(entry["text_bytes"] for entry in index)
-        trainable = sum(entry["trainable"] for entry in index)
-        shards.append({"name": name, "samples": len(index), "trainable": trainable})
-    (folder / "shards.json").write_text(json.dumps(shards), encoding="utf-8")
-    lines = [query.to_json() + "\n" for query in queries]
-    (folder / "queries.jsonl").write_text("".join(lines), encoding="utf-8")
-    return {
-        "samples": sum(shard["samples"] for shard in shards),
-        "trainable": sum(shard["trainable"] for shard in shards),
-        "shards": len(shards),
-        "queries": len(lines),
-        "text_bytes": text_bytes,
-    }
-
-
-def _write_shard(path: Path, samples: list[Sample]) -> list[dict]:
-    """Write one tar and the index beside it; return the index."""
-    import webdataset  # loads torch, which readers of shards (the report, the flow) do not need
-
-    with webdataset.TarWriter(str(path), encoder=False, mtime=0, user="root", group="root") as writer:
-        for sample in samples:
-            fields = {name: value for name, value in vars(sample).items() if name != "png"}
-            record = json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()
-            writer.write({"__key__": sample.key, "png": sample.png, "json": record})
-    with tarfile.open(path) as tar:
-        places = {member.name: (member.offset_data, member.size) for member in tar}
-    index = [
-        {
-            "key": sample.key,
-            "png": places[f"{sample.key}.png"],
-            "json": places[f"{sample.key}.json"],
-            "characters": len(sample.text),
-            "text_bytes": len(sample.text.encode()),
-            "width": sample.width,
-            "height": sample.height,
-            "trainable": sample.trainable,
-            "document_digest": _digest(sample.document.encode()),
-            "text_digest": _digest(sample.text.encode()),
-            "image_digest": _digest(sample.png),
+    def __init__(self, path: Path, entries: list[dict]) -> None:
+        self.path = path
+        self.samples = len(entries)
+        self.index = {
+            name: np.array([entry[name] for entry in entries]) for name in (entries[0] if entries else ())
         }
-        for sample in samples
-    ]
-    path.with_suffix(".index.json").write_text(json.dumps(index), encoding="utf-8")
-    return index
+        """One array per field of the entries: a third of their memory."""
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def record(self, number: int) -> dict:
+        """Return the JSON record of one sample."""
+        return json.loads(self.member("json", number))
+
+    def member(self, kind: str, number: int) -> bytes:
+        """Return the bytes of a sample's `png` or `json`. Threads may call it at the same time."""
+        offset, size = self.index[kind][number].tolist()
+        if not 0 <= size <= _MEMBER_LIMIT_BYTES or offset < 0:
+            raise ValueError(f"{self.path}: no member can have {size:,} bytes at {offset:,}")
+        content = os.pread(self._descriptor, size, offset)
+        if len(content) != size:
+            raise ValueError(f"{self.path}: it ends inside a member of {size:,} bytes at {offset:,}")
+        return content
 
 
 class ShardSource:
@@ -122,18 +66,14 @@ class ShardSource:
         self, folder: Path, *, trainable_only: bool = False, max_characters: int | None = None
     ) -> None:
         self.folder = Path(folder)
-        self._view = SplitView(
-            folder=self.folder, trainable_only=trainable_only, max_characters=max_characters
-        )
+        self._trainable_only, self._max_characters = trainable_only, max_characters
         shards = json.loads((self.folder / "shards.json").read_text(encoding="utf-8"))
         self._names = [shard["name"] for shard in shards]
-        count = "trainable" if trainable_only else "samples"
-        self.shard_sizes = np.array(
-            [shard[count] for shard in shards]
-            if max_characters is None
-            else [len(self._view.read_index(name)) for name in self._names],
-            dtype=np.int64,
-        )
+        if max_characters is None:
+            sizes = [shard["trainable" if trainable_only else "samples"] for shard in shards]
+        else:
+            sizes = [len(self.read_index(name)) for name in self._names]
+        self.shard_sizes = np.array(sizes, dtype=np.int64)
         """Samples of each shard after the filter."""
         self._ends = np.cumsum(self.shard_sizes)
         self._samples = int(self.shard_sizes.sum())
@@ -167,14 +107,24 @@ class ShardSource:
 
     def keys(self) -> Iterator[str]:
         """Every sample's key, in order, from the indexes alone."""
-        for name in self._names:
-            for entry in self._view.read_index(name):
-                yield entry["key"]
+        return (entry["key"] for name in self._names for entry in self.read_index(name))
 
     def positions_of(self, keys: Iterable[str]) -> dict[str, int]:
         """Return {key: position} of those of `keys` that the source has, in one pass over the indexes."""
         wanted = set(keys)
         return {key: position for position, key in enumerate(self.keys()) if key in wanted}
+
+    def read_index(self, name: str) -> list[dict]:
+        """Return the entries of one shard that the source has."""
+        if Path(name).name != name:
+            raise ValueError(f"{self.folder / 'shards.json'}: the shard {name!r} lies outside the split")
+        path = (self.folder / "shards" / name).with_suffix(".index.json")
+        return [
+            entry
+            for entry in json.loads(path.read_text(encoding="utf-8"))
+            if (entry["trainable"] or not self._trainable_only)
+            and (self._max_characters is None or entry["characters"] <= self._max_characters)
+        ]
 
     def _place(self, position: int) -> tuple[OpenShard, int]:
         """Return the shard that holds a position and the sample's number in it."""
@@ -184,13 +134,19 @@ class ShardSource:
         return self._shard(number), int(position - self._ends[number] + self.shard_sizes[number])
 
     def _shard(self, number: int) -> OpenShard:
-        shard = open_shard(self._view, self._names[number])
+        shard = open_shard(self, self._names[number])
         if shard.samples != self.shard_sizes[number]:
             raise ValueError(
                 f"{shard.path}: its index has {shard.samples:,} samples where shards.json says "
                 f"{self.shard_sizes[number]:,}; the split is damaged, make it again"
             )
         return shard
+
+
+@lru_cache(maxsize=_OPEN_SHARDS)
+def open_shard(source: ShardSource, name: str) -> OpenShard:
+    """Return a shard of this source, from the cache where it is there; another source reads files anew."""
+    return OpenShard(source.folder / "shards" / name, source.read_index(name))
 
 
 def read_queries(folder: Path) -> list[Query]:

@@ -1,7 +1,7 @@
 """Divide documents into train, validation and test, and keep near-duplicates on one side."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import imagehash
 import numpy as np
@@ -68,13 +68,13 @@ class ImageDuplicates:
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
-        self._hashes: list[np.ndarray] = []
+        self._hashes: dict[str, np.ndarray] = {}
 
     def seen(self, signature: np.ndarray) -> bool:
-        return any(np.count_nonzero(known != signature) <= self._bits for known in self._hashes)
+        return any(np.count_nonzero(known != signature) <= self._bits for known in self._hashes.values())
 
-    def add(self, signature: np.ndarray) -> None:
-        self._hashes.append(signature)
+    def add(self, key: str, signature: np.ndarray) -> None:
+        self._hashes[key] = signature
 
 
 def image_signature(image: Image.Image) -> np.ndarray:
@@ -82,7 +82,6 @@ def image_signature(image: Image.Image) -> np.ndarray:
     return imagehash.phash(image, hash_size=16).hash.ravel()
 
 
-def page_runs(pages: Sequence[int], runs: int) -> dict[int, int]:
-    """Map each page number to one of at most `runs` contiguous runs of about equal length."""
-    ordered = sorted(set(pages))
-    return {page: index * min(runs, len(ordered)) // len(ordered) for index, page in enumerate(ordered)}
+def page_runs(pages: int, runs: int) -> dict[int, int]:
+    """Map each page number, from 1, to one of at most `runs` contiguous runs of about equal length."""
+    return {page: (page - 1) * min(runs, pages) // pages for page in range(1, pages + 1)}

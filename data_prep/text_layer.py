@@ -11,6 +11,7 @@ import math
 import re
 import statistics
 import unicodedata
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import pypdfium2
@@ -27,7 +28,7 @@ _FONT_NAME_BYTES = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One printed line. Lengths in points, origin at the lower left of the page as displayed."""
+    """One printed line, or one character of it. Points, from the lower left of the page as displayed."""
 
     text: str
     left: float
@@ -44,16 +45,6 @@ class Line:
     def bottom(self) -> float:
         descent = SUBSCRIPT_DESCENT if _SUBSCRIPT_SCRIPTS.search(self.text) else DESCENT
         return self.baseline - descent * self.size
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Character:
-    text: str
-    left: float
-    right: float
-    baseline: float
-    size: float
-    is_bold: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,32 +74,24 @@ def read_lines(page: pypdfium2.PdfPage) -> list[Line]:
     """Return the page's visible lines, horizontal as displayed, in reading order; others are left out."""
     left, bottom, right, top = page.get_bbox()
     view = _View(left=left, bottom=bottom, right=right, top=top, turn=page.get_rotation())
-    textpage = page.get_textpage()
-    try:
-        lines: list[Line] = []
-        run: list[_Character] = []
+    lines: list[list[Line]] = [[]]
+    with closing(page.get_textpage()) as textpage:
         for index in range(textpage.count_chars()):
             code = pdfium.FPDFText_GetUnicode(textpage, index)
             character = chr(code) if code else ""
             if character in "\r\n":  # or "": a glyph without a known character is in no line
-                run = _close_line(run, lines)
-                continue
-            if character.isspace():  # pdfium's own spaces have no place
-                run += [replace(run[-1], text=" ")] if run else []
-                continue
-            measured = _measure(textpage, index, character, view)
-            if measured is None:
-                continue
-            if run and abs(measured.baseline - run[-1].baseline) > 0.5 * max(run[-1].size, 1.0):
-                run = _close_line(run, lines)
-            run.append(measured)
-        _close_line(run, lines)
-        return lines
-    finally:
-        textpage.close()
+                lines.append([])
+            elif character.isspace():  # pdfium's own spaces have no place
+                lines[-1] += [replace(one, text=" ") for one in lines[-1][-1:]]
+            elif measured := _measure(textpage, index, character, view):
+                previous = lines[-1][-1] if lines[-1] else measured
+                if abs(measured.baseline - previous.baseline) > 0.5 * max(previous.size, 1.0):
+                    lines.append([])
+                lines[-1].append(measured)
+    return [_joined(line) for line in lines if any(one.text.strip() for one in line)]
 
 
-def _measure(textpage: pypdfium2.PdfTextPage, index: int, character: str, view: _View) -> _Character | None:
+def _measure(textpage: pypdfium2.PdfTextPage, index: int, character: str, view: _View) -> Line | None:
     """Return the character as displayed, or None where it is not horizontal or outside the visible box."""
     angle = pdfium.FPDFText_GetCharAngle(textpage, index) + math.radians(view.turn)
     x, y = ctypes.c_double(), ctypes.c_double()
@@ -120,7 +103,7 @@ def _measure(textpage: pypdfium2.PdfTextPage, index: int, character: str, view: 
     matrix = pdfium.FS_MATRIX()
     pdfium.FPDFText_GetMatrix(textpage, index, matrix)
     scale = math.hypot(matrix.c, matrix.d) or 1.0
-    return _Character(
+    return Line(
         text=character,
         left=min(sides),
         right=max(sides),
@@ -140,21 +123,17 @@ def _is_bold(textpage: pypdfium2.PdfTextPage, index: int) -> bool:
     return b"bold" in name.value.lower()
 
 
-def _close_line(run: list[_Character], lines: list[Line]) -> list[_Character]:
-    """Append the line that `run` makes, unless it is blank, and return a new empty run."""
-    printed = [character for character in run if character.text.strip()]
-    if printed:
-        lines.append(
-            Line(
-                text=clean_text("".join(character.text for character in run)),
-                left=min(character.left for character in printed),
-                right=max(character.right for character in printed),
-                baseline=statistics.median(character.baseline for character in printed),
-                size=statistics.median(character.size for character in printed),
-                is_bold=sum(character.is_bold for character in printed) * 2 > len(printed),
-            )
-        )
-    return []
+def _joined(characters: list[Line]) -> Line:
+    """Return the line that they make."""
+    printed = [character for character in characters if character.text.strip()]
+    return Line(
+        text=clean_text("".join(character.text for character in characters)),
+        left=min(character.left for character in printed),
+        right=max(character.right for character in printed),
+        baseline=statistics.median(character.baseline for character in printed),
+        size=statistics.median(character.size for character in printed),
+        is_bold=sum(character.is_bold for character in printed) * 2 > len(printed),
+    )
 
 
 def clean_text(text: str) -> str:
@@ -201,11 +180,9 @@ def blocks(paragraph: list[Line], max_characters: int) -> list[list[Line]]:
     A single line longer than the limit stays whole: a cut inside it would have no exact box.
     """
     cut: list[list[Line]] = [[]]
-    length = 0
     for line in paragraph:
-        if cut[-1] and length + 1 + len(line.text) > max_characters:
+        length = sum(1 + len(earlier.text) for earlier in cut[-1])
+        if length and length + 1 + len(line.text) > max_characters:
             cut.append([])
-            length = 0
         cut[-1].append(line)
-        length += 1 + len(line.text)
     return cut

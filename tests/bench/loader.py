@@ -21,9 +21,10 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.open_shards import open_shard
 from data_prep.order import BatchOrder, prefetched
-from data_prep.shards import Sample, ShardSource, sample_key, write_split
+from data_prep.samples import Sample, sample_key
+from data_prep.shards import ShardSource, open_shard
+from data_prep.write_shards import write_split
 
 BATCH_SIZE = 32
 RUNS = 5

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fpdf import FPDF
 
-from data_prep.config import DocumentsConfig
+from data_prep.config import DocumentsConfig, ReadingConfig
 from data_prep.documents import read_document
 from data_prep.errors import NoUsableDocuments
 from data_prep.prepare import prepare_documents
@@ -99,7 +99,7 @@ def test_a_file_that_hangs_the_reader_is_left_and_tried_again_next_time(tmp_path
     folder.mkdir()
     write_pdf(folder / "b.pdf", [prose(1)])
     endless_pdf(folder / "a.pdf")
-    config = DocumentsConfig(document_seconds=1.5, document_memory_bytes=64 * 2**30)
+    config = ReadingConfig(document_seconds=1.5, document_memory_bytes=64 * 2**30)
     files, _ = find_documents(folder)
     store, steps = LocalStore(tmp_path / "store"), Steps()
     endless, good = read_documents(files, config, store, steps, workers=1)
@@ -115,7 +115,7 @@ def test_a_file_that_kills_the_reader_is_left(tmp_path):
     folder.mkdir()
     write_pdf(folder / "b.pdf", [prose(1)])
     swelling_pdf(folder / "a.pdf", 2**28)
-    config = DocumentsConfig(document_memory_bytes=2**28)
+    config = ReadingConfig(document_memory_bytes=2**28)
     files, _ = find_documents(folder)
     swollen, good = read_documents(files, config, LocalStore(tmp_path / "store"), Steps(), workers=1)
     assert swollen.reason.startswith("the reader died on it (exit code -")
@@ -135,7 +135,7 @@ def test_an_interrupt_does_not_wait_for_documents_that_are_being_read(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         read_documents(
             files,
-            DocumentsConfig(document_seconds=120, document_memory_bytes=64 * 2**30),
+            ReadingConfig(document_seconds=120, document_memory_bytes=64 * 2**30),
             LocalStore(tmp_path / "store"),
             interrupted,
             workers=1,
@@ -154,7 +154,7 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path, scan):
     documents, unsupported = find_documents(tmp_path)
     assert [file.name for file in documents] == ["a.pdf", "scan.png"]
     assert unsupported == ["pipe-link.pdf", "pipe.pdf", "scan.txt", "zero.png"]
-    assert [unit.text for unit in read_document(documents[1].path, DocumentsConfig()).units] == [""]
+    assert [one.text for one in read_document(documents[1].path, "scan.png", ReadingConfig()).samples] == [""]
 
 
 def refused(folder: Path, tmp_path: Path, **settings) -> str:
@@ -228,5 +228,5 @@ def test_a_file_name_that_is_not_unicode_is_shown_and_read(tmp_path):
     (tmp_path / "a.pdf").rename(str(tmp_path).encode().decode() + "/caf\udce9.pdf")
     (file,), _ = find_documents(tmp_path)
     assert file.name == "caf\\xe9.pdf"
-    (reading,) = read_documents([file], DocumentsConfig(), LocalStore(tmp_path / "store"), Steps(), workers=1)
+    (reading,) = read_documents([file], ReadingConfig(), LocalStore(tmp_path / "store"), Steps(), workers=1)
     assert (reading.reason, reading.pages) == (None, 1)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.errors import UnreadableDocument
-from data_prep.queries import UserQuery, make_queries, match_user_queries, read_user_queries
+from data_prep.query_making import UserQuery, make_queries, match_user_queries, read_user_queries
 
 TEXT = "The quick river bends around the market. Winter letters arrive by cart, at last!"
 

@@ -12,9 +12,10 @@ import pytest
 import webdataset
 from PIL import Image, UnidentifiedImageError
 
-from data_prep.open_shards import open_shard
 from data_prep.queries import Query
-from data_prep.shards import Sample, ShardSource, read_queries, sample_key, write_split
+from data_prep.samples import Sample, sample_key
+from data_prep.shards import ShardSource, open_shard, read_queries
+from data_prep.write_shards import write_split
 
 QUERIES = [
     Query(identity="q0", text="sông\u2028cũ", relevant=("k",)),

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 from torch import distributed
 
 from data_prep.queries import Query
-from data_prep.shards import Sample, sample_key, write_split
+from data_prep.samples import Sample, sample_key
+from data_prep.write_shards import write_split
 from stages.recipes import TinyShape, get_recipe
 from stages.train.engine import start_process_group
 

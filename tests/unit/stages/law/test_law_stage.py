@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 import pytest
 
-from data_prep.shards import Sample, write_split
+from data_prep.samples import Sample
+from data_prep.write_shards import write_split
 from infra.fingerprint import code_version
 from infra.store import LocalStore
 from stages.law.__main__ import main

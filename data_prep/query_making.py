@@ -1,0 +1,93 @@
+"""The queries of a folder: the user's own, or made from headings and sentences.
+
+A made query keeps a random share of one sentence's words in shuffled order, so that it is never a verbatim
+copy of the page; the same sample always gets the same queries.
+"""
+
+import codecs
+import hashlib
+import json
+import random
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.errors import UnreadableDocument
+from data_prep.queries import Query, words_of
+
+MINIMUM_QUERY_WORDS = 2
+_SENTENCE_END = re.compile(r"(?<=[.!?。។၊။])\s+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserQuery:
+    text: str
+    document: str  # path relative to the documents folder
+    page: int  # 1-based
+
+
+def make_queries(key: str, text: str, *, count: int, word_share: float, seed: int) -> list[Query]:
+    """Return up to `count` distinct queries for one sample; none where the text has too few words."""
+    generator = random.Random(int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8]))
+    sentences = [words for part in _SENTENCE_END.split(text) if len(words := words_of(part)) >= 2]
+    made: dict[str, Query] = {}
+    for number in range(count if sentences else 0):
+        words = generator.choice(sentences)
+        kept = max(MINIMUM_QUERY_WORDS, round(word_share * len(words)))
+        chosen = generator.sample(words, min(kept, len(words)))
+        if chosen == words:
+            chosen.reverse()  # a sentence of two words came out as it stands
+        query = " ".join(chosen)
+        if chosen != words and query.casefold() not in (made_text.casefold() for made_text in made):
+            made[query] = Query(identity=f"{key}-q{number}", text=query, relevant=(key,))
+    return list(made.values())
+
+
+def read_user_queries(path: Path) -> list[UserQuery]:
+    """Read `queries.jsonl`: one object a line with `query`, `document` and `page` (from 1).
+
+    Raises:
+        UnreadableDocument: a line is no such object; the message names the line.
+    """
+    queries = []
+    # Bytes, cut at line feeds only: JSON text may hold other line separators (U+2028).
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            queries.append(_user_query(json.loads(line.decode("utf-8"))))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnreadableDocument(
+                f'line {number} is not {{"query": ..., "document": ..., "page": ...}}: {error!r}'
+            ) from error
+    return queries
+
+
+def _user_query(record: dict) -> UserQuery:
+    text, document, page = record["query"], record["document"], record["page"]
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("query is no text")
+    if not isinstance(document, str):
+        raise ValueError("document is no path")
+    if type(page) is not int or page < 1:
+        raise ValueError("page is no number from 1")
+    return UserQuery(text=" ".join(unicodedata.normalize("NFC", text).split()), document=document, page=page)
+
+
+def match_user_queries(
+    user_queries: Sequence[UserQuery], keys_by_page: dict[tuple[str, int], list[str]]
+) -> tuple[list[Query], int]:
+    """Attach each query to the samples of its page; returns them and how many named another page."""
+    matched = []
+    # One file name has several Unicode forms: file systems and editors differ in which they write.
+    by_page = {(_same_name(name), page): keys for (name, page), keys in keys_by_page.items()}
+    for number, query in enumerate(user_queries):
+        if keys := by_page.get((_same_name(query.document), query.page)):
+            matched.append(Query(identity=f"user-{number:06d}", text=query.text, relevant=tuple(keys)))
+    return matched, len(user_queries) - len(matched)
+
+
+def _same_name(path: str) -> str:
+    return unicodedata.normalize("NFC", path).removeprefix("./")

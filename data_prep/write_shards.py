@@ -1,0 +1,69 @@
+"""Samples as WebDataset tars, written with the webdataset library as `data_prep.shards` reads them."""
+
+import hashlib
+import itertools
+import json
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_prep.queries import Query
+from data_prep.samples import Sample
+
+
+def write_split(folder: Path, samples: Iterable[Sample], queries: Iterable[Query], per_shard: int) -> dict:
+    """Write one split into `folder`; the same samples give the same bytes. Returns its counts."""
+    (folder / "shards").mkdir()
+    shards: list[dict] = []
+    text_bytes, remaining = 0, iter(samples)
+    while shard := list(itertools.islice(remaining, per_shard)):
+        name = f"{len(shards):06d}.tar"
+        index = _write_shard(folder / "shards" / name, shard)
+        text_bytes += sum(entry["text_bytes"] for entry in index)
+        trainable = sum(entry["trainable"] for entry in index)
+        shards.append({"name": name, "samples": len(index), "trainable": trainable})
+    (folder / "shards.json").write_text(json.dumps(shards), encoding="utf-8")
+    lines = [query.to_json() + "\n" for query in queries]
+    (folder / "queries.jsonl").write_text("".join(lines), encoding="utf-8")
+    return {
+        "samples": sum(shard["samples"] for shard in shards),
+        "trainable": sum(shard["trainable"] for shard in shards),
+        "shards": len(shards),
+        "queries": len(lines),
+        "text_bytes": text_bytes,
+    }
+
+
+def _write_shard(path: Path, samples: list[Sample]) -> list[dict]:
+    """Write one tar and the index beside it; return the index."""
+    import webdataset  # loads torch: a run whose documents are committed already need not wait for it
+
+    with webdataset.TarWriter(str(path), encoder=False, mtime=0, user="root", group="root") as writer:
+        for sample in samples:
+            fields = {name: value for name, value in vars(sample).items() if name != "png"}
+            record = json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()
+            writer.write({"__key__": sample.key, "png": sample.png, "json": record})
+    with tarfile.open(path) as tar:
+        places = {member.name: (member.offset_data, member.size) for member in tar}
+    index = [
+        {
+            "key": sample.key,
+            "png": places[f"{sample.key}.png"],
+            "json": places[f"{sample.key}.json"],
+            "characters": len(sample.text),
+            "text_bytes": len(sample.text.encode()),
+            "width": sample.width,
+            "height": sample.height,
+            "trainable": sample.trainable,
+            "document_digest": _digest(sample.document.encode()),
+            "text_digest": _digest(sample.text.encode()),
+            "image_digest": _digest(sample.png),
+        }
+        for sample in samples
+    ]
+    path.with_suffix(".index.json").write_text(json.dumps(index), encoding="utf-8")
+    return index
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
