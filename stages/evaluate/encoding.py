@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from data_prep.shards import Sample
-from stages.backbone import Backbone, ContractMismatch, EmbeddingContract
+from stages.backbones.backbone import Backbone, EmbeddingContract
+from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.search_task import SearchTask
-from stages.recipes import EvaluateConfig
 from stages.train.batches import collate
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
@@ -93,22 +93,21 @@ def encode(
     layer_rows: Sequence[int] = (),
     on_batch: Callable[[], None] = lambda: None,
 ) -> Encoded:
-    """Embed token sequences, in batches of similar length; hidden states of all layers for `layer_rows`.
+    """Embed token sequences, in batches of similar size; hidden states of all layers for `layer_rows`.
 
-    `on_batch` is called after every batch.
+    Batches are of so many rows, chosen before any sequence is made: mining, which has them all in memory,
+    goes by tokens (stages/train/forward.py). `on_batch` is called after every batch.
     """
-    shape = backbone.model.config.text_config
-    vectors = np.empty((len(sequences), shape.hidden_size), dtype=np.float32)
-    layers = np.empty((shape.num_hidden_layers + 1, len(layer_rows), shape.hidden_size), dtype=np.float32)
+    shape = backbone.shape
+    vectors = np.empty((len(sequences), shape.width), dtype=np.float32)
+    layers = np.empty((shape.layers + 1, len(layer_rows), shape.width), dtype=np.float32)
     place = {row: number for number, row in enumerate(layer_rows)}
     order = sorted(range(len(sequences)), key=lambda row: (sequences.sizes[row], row))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = collate([sequences[row] for row in rows], pad_token=backbone.tokenizer.pad_token_id)
         chosen = [number for number, row in enumerate(rows) if row in place]
-        output = backbone.model.model(
-            **batch.model_inputs(), use_cache=False, output_hidden_states=bool(chosen)
-        )
+        output = backbone.family.hidden_states(backbone.model, batch, output_hidden_states=bool(chosen))
         last = output.last_hidden_state[:, -1].float()
         vectors[rows] = torch.nn.functional.normalize(last, dim=-1).numpy()
         if chosen:
@@ -130,15 +129,12 @@ class EncodedTask:
 
     def mapped(self, mapped_vectors: Callable[[np.ndarray], np.ndarray]) -> "EncodedTask":
         """The task's vectors after a map of the embedding [rows, hidden] to [rows, hidden]."""
-        return EncodedTask(
-            images=self.images.mapped(mapped_vectors),
-            texts=self.texts.mapped(mapped_vectors),
-            queries=self.queries.mapped(mapped_vectors),
-        )
+        return EncodedTask(**{kind: one.mapped(mapped_vectors) for kind, one in vars(self).items()})
 
 
 class TaskEncoder:
-    """Encodes one search task with model after model, from sequences that are made once."""
+    """Encodes one search task with model after model, from sequences that are made once for all that take
+    the same inputs."""
 
     def __init__(self, task: SearchTask, config: EvaluateConfig) -> None:
         self._task = task
@@ -146,25 +142,17 @@ class TaskEncoder:
         self._prepared_for: EmbeddingContract | None = None
 
     def encode(self, backbone: Backbone, on_batch: Callable[[], None] = lambda: None) -> EncodedTask:
-        """Encode the task. Raises ContractMismatch where a model takes other inputs than the one before."""
-        self._prepare(backbone)
-        compared = self._task.with_text[: self._config.geometry_samples]
+        """Encode the task; `on_batch` is called after every batch."""
+        task, contract = self._task, replace(backbone.contract, adapter_keys=())
+        if contract != self._prepared_for:
+            builder, self._prepared_for = SequenceBuilder(backbone), contract
+            self._images = prepared_images(builder, task.corpus)
+            self._texts = prepared_texts(builder, [task.corpus[row].text for row in task.with_text])
+            self._queries = prepared_texts(builder, [query.text for query in task.queries])
+        compared = task.with_text[: self._config.geometry_samples]
         embed = partial(encode, backbone, batch_size=self._config.batch_size, on_batch=on_batch)
         return EncodedTask(
             images=embed(self._images, layer_rows=compared),
             texts=embed(self._texts, layer_rows=range(len(compared))),
             queries=embed(self._queries),
         )
-
-    def _prepare(self, backbone: Backbone) -> None:
-        contract = replace(backbone.contract, adapter_keys=())
-        if self._prepared_for is None:
-            builder, task = SequenceBuilder(backbone), self._task
-            self._images = prepared_images(builder, task.corpus)
-            self._texts = prepared_texts(builder, [task.corpus[row].text for row in task.with_text])
-            self._queries = prepared_texts(builder, [query.text for query in task.queries])
-            self._prepared_for = contract
-        if contract != self._prepared_for:
-            raise ContractMismatch(
-                "two models of one job differ in prompts, chat template or limits; evaluate them in two jobs"
-            )

@@ -6,7 +6,6 @@ Measured on the target language and on the base language (forgetting). Nats per 
 tokenizers can be compared.
 """
 
-import json
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -17,13 +16,13 @@ import torch
 from rapidfuzz.distance import Levenshtein
 
 from data_prep.shards import Sample, ShardSource
-from infra.process import watch_parent
-from stages.backbone import IMAGE_TOKEN, Backbone, load_backbone
+from stages.backbones.adapters import open_model
+from stages.backbones.backbone import Backbone
+from stages.evaluate.config import EvaluateConfig, GenerationSettings
 from stages.evaluate.search_task import choose
-from stages.recipes import EvaluateConfig
+from stages.program import read_job
 from stages.train.batches import IGNORED_LABEL, collate
 from stages.train.forward import label_logits
-from stages.train.job import Job, Rhythm, read_job
 from stages.train.sequences import SequenceBuilder
 
 CORPORA = {"target": "target_test", "base": "base_test"}
@@ -34,58 +33,19 @@ EXTRA_TOKENS = 7
 
 def main(job_path: Path) -> None:
     """Measure and commit this worker's cells of the job."""
-    watch_parent()
-    job = read_job(job_path)
-    config = job.recipe.evaluate
+    job = read_job(job_path, GenerationSettings)
+    config = job.settings.evaluate
     samples = {
         corpus: choose(ShardSource(job.inputs[name].path, trainable_only=True), config.generation_samples)
         for corpus, name in CORPORA.items()
     }
-    cells = job.own_cells()
-    for number, cell in enumerate(cells):
-        measured = _measure_cell(
-            job, cell, samples, before=number * len(CORPORA), total=len(cells) * len(CORPORA)
-        )
-        place = {"dose": cell["dose"], "pages": cell["pages"]}
-        place |= {name: cell.get(name) for name in ("seed", "arm", "steps")}  # None before CL
-        _commit(job, cell, place | {"corpora": measured})
-
-
-def _measure_cell(
-    job: Job, cell: dict, samples: dict[str, list[Sample]], *, before: int, total: int
-) -> dict[str, dict]:
-    """{corpus: its entry of generation.json}; `before` of `total` corpora were measured with other models."""
-    backbone, rhythm = load_backbone(cell["model"], job.recipe.backbone), Rhythm(every=1)
-    measured: dict[str, dict] = {}
-
-    def report() -> None:
-        job.metrics.write(
-            cell=cell["fingerprint"],
-            step=cell["dose"],
-            label=f"transcribing with dose {cell['dose']}",
-            done=before + len(measured),
-            total=total,
-        )
-
-    def on_batch() -> None:
-        if rhythm.late():
-            report()
-
-    for corpus, chosen in samples.items():
-        measured[corpus] = measure_generation(backbone, chosen, job.recipe.evaluate, on_batch)
-        report()
-    return measured
-
-
-def _commit(job: Job, cell: dict, result: dict) -> None:
-    with job.store.attempt("generation", cell["fingerprint"]) as attempt:
-        text = json.dumps(result, ensure_ascii=False, indent=1)
-        (attempt.path / "generation.json").write_text(text, encoding="utf-8")
-        attempt.commit(
-            inputs=job.input_digests(),
-            configuration=asdict(job.recipe.evaluate),
-            counts={"dose": cell["dose"]},
-        )
+    for task, progress in job.cells("transcribing", parts=len(samples)):
+        backbone = open_model(task.inputs, job.settings.backbone)
+        corpora = {}
+        for corpus, chosen in samples.items():
+            progress.report(len(corpora))
+            corpora[corpus] = measure_generation(backbone, chosen, config, progress.alive)
+        job.commit(task, {"generation.json": {"corpora": corpora}})
 
 
 def measure_generation(
@@ -99,9 +59,8 @@ def measure_generation(
     builder = SequenceBuilder(backbone)
     texts = [builder.kept_text(sample.text) for sample in samples]
     byte_counts = [len(text.encode()) for text in texts]
-    decoded_samples = samples[: config.decoded_samples]
-    references = texts[: config.decoded_samples]
-    decoded = greedy_transcriptions(backbone, decoded_samples, config.batch_size, on_batch)
+    shown, references = samples[: config.decoded_samples], texts[: config.decoded_samples]
+    decoded = greedy_transcriptions(backbone, shown, config.batch_size, on_batch)
     edits = character_edits(references, decoded)
     return {
         "nats_per_byte": sum(one.nats for one in read) / sum(byte_counts),
@@ -113,14 +72,12 @@ def measure_generation(
         ],
         "per_decoded_block": [
             {"key": sample.key, "edits": wrong, "characters": length}
-            for sample, (wrong, length) in zip(decoded_samples, edits, strict=True)
+            for sample, (wrong, length) in zip(shown, edits, strict=True)
         ],
         "examples": [
             {"key": sample.key, "text": reference, "decoded": text}
-            for sample, reference, text in list(zip(decoded_samples, references, decoded, strict=True))[
-                :SHOWN_EXAMPLES
-            ]
-        ],
+            for sample, reference, text in zip(shown, references, decoded, strict=True)
+        ][:SHOWN_EXAMPLES],
     }
 
 
@@ -167,7 +124,6 @@ def greedy_transcriptions(
 ) -> list[str]:
     """Return what the model writes for each image, decoded greedily."""
     builder = SequenceBuilder(backbone)
-    image_token = backbone.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     written: dict[str, str] = {}
     for rows in _by_length(samples, batch_size):
         sequences = [builder.transcribe_image(sample.image(), None) for sample in rows]
@@ -175,11 +131,7 @@ def greedy_transcriptions(
         texts = [builder.repeat_text(sample.text) for sample in rows]
         longest = max(len(text) - text.label_start for text in texts)
         generated = backbone.model.generate(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            pixel_values=batch.pixel_values,
-            image_grid_thw=batch.image_grid_thw,
-            mm_token_type_ids=(batch.input_ids == image_token).int(),
+            **backbone.family.generation_inputs(backbone.model, batch),
             max_new_tokens=longest + EXTRA_TOKENS,
             do_sample=False,
         )

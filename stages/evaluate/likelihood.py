@@ -15,13 +15,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 from PIL import Image
-from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers import DynamicCache
 
 from data_prep.queries import words_of
-from stages.backbone import Backbone
-from stages.recipes import EngineConfig
+from stages.backbones.backbone import Backbone
 from stages.train.batches import IGNORED_LABEL, collate, padded_buckets
-from stages.train.forward import last_hidden
+from stages.train.config import EngineConfig
+from stages.train.forward import hidden_states, last_hidden
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from stages.train.words import SalientWords
 
@@ -43,10 +43,10 @@ def log_likelihoods(
     batches = [_labels([answers[number] for number in bucket]) for bucket in buckets]
     for image in images:
         page = builder.transcribe_image(image, None)
-        prefix = _encode_prefix(backbone.model, page)
+        prefix = _encode_prefix(backbone, page)
         values = np.empty(len(answers))
         for bucket, labels in zip(buckets, batches, strict=True):
-            values[bucket] = _continuations(backbone.model, page, prefix, labels)
+            values[bucket] = _continuations(backbone, page, prefix, labels)
         yield values
 
 
@@ -60,10 +60,10 @@ def word_log_likelihoods(
     (stages/train/words.py): words independent of each other, in any order. 0 for a query without words.
     """
     builder = SequenceBuilder(backbone)
-    counts = _word_counts(backbone, queries)
+    counts, head = _word_counts(backbone, queries), backbone.family.head(backbone.model)
     for image in images:
         batch = collate([builder.summarize_image(image)], pad_token=builder.pad_token)
-        logits = backbone.model.lm_head(last_hidden(backbone.model.model, batch))[0]
+        logits = head(last_hidden(backbone.model, batch))[0]
         yield (counts @ logits.float().log_softmax(dim=-1).double()).numpy()
 
 
@@ -113,39 +113,30 @@ def _labels(answers: Sequence[TokenSequence]) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def _encode_prefix(model: Qwen2_5_VLForConditionalGeneration, page: TokenSequence) -> DynamicCache:
+def _encode_prefix(backbone: Backbone, page: TokenSequence) -> DynamicCache:
     """Keys and values of a page's prompt but for its last token, which predicts the first one of a text."""
     prompt = replace(page, ids=page.ids[:-1], label_start=len(page) - 1, positions=page.positions[:, :-1])
-    inputs = collate([prompt], pad_token=0).model_inputs()
-    on_device = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-    return model.model(**on_device, use_cache=True).past_key_values
+    return hidden_states(backbone.model, collate([prompt], pad_token=0), use_cache=True).past_key_values
 
 
 @torch.inference_mode()
 def _continuations(
-    model: Qwen2_5_VLForConditionalGeneration, page: TokenSequence, prefix: DynamicCache, labels: torch.Tensor
+    backbone: Backbone, page: TokenSequence, prefix: DynamicCache, labels: torch.Tensor
 ) -> np.ndarray:
     """Log-likelihood of each row of labels after the page's prompt [rows]."""
-    rows, length = labels.shape
-    labels = labels.to(model.device)
+    rows = len(labels)
     ids = torch.cat([labels.new_full((rows, 1), page.ids[-1]), labels[:, :-1].clamp(min=0)], dim=1)
-    first = torch.tensor(page.positions[:, -1], device=model.device)
-    positions = first[:, None, None] + torch.arange(length, device=model.device)  # as of text: all axes alike
-    hidden = model.model.language_model(
-        input_ids=ids,
-        position_ids=positions,
-        past_key_values=_for_rows(prefix, rows),
-        use_cache=True,
-    ).last_hidden_state
-    places = labels != IGNORED_LABEL
+    cache = _for_rows(prefix, rows)
+    hidden = backbone.family.continued(backbone.model, ids, page.positions[:, -1], cache)
+    head, places = backbone.family.head(backbone.model), labels != IGNORED_LABEL
     losses = [
-        torch.nn.functional.cross_entropy(model.lm_head(states).float(), tokens, reduction="none")
+        torch.nn.functional.cross_entropy(head(states).float(), tokens, reduction="none")
         for states, tokens in zip(
             hidden[places].split(LABELS_AT_ONCE), labels[places].split(LABELS_AT_ONCE), strict=True
         )
     ]
-    sums = torch.zeros(rows, dtype=torch.float64, device=model.device)
-    return -sums.index_add_(0, places.nonzero()[:, 0], torch.cat(losses).double()).cpu().numpy()
+    sums = torch.zeros(rows, dtype=torch.float64)
+    return -sums.index_add_(0, places.nonzero()[:, 0], torch.cat(losses).double()).numpy()
 
 
 def _for_rows(prefix: DynamicCache, rows: int) -> DynamicCache:

@@ -4,22 +4,26 @@
 ("Whitening Sentence Representations for Better Semantics and Faster Retrieval", arXiv 2103.15316).
 `projection` is a matrix trained with InfoNCE from queries to texts, the "linear projection" that LCO-Emb
 (arXiv 2510.11693) compares with LoRA. No page that is searched takes part in either.
+
+A further one is a function like `whitening` in `LINEAR_MAPS`, and an arm of that name in stages/recipes.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.covariance import ledoit_wolf
+from torch.nn.functional import normalize
 
 from data_prep.queries import Query
 from data_prep.shards import Sample, ShardSource, read_queries
-from stages.backbone import Backbone
-from stages.evaluate.encoding import PreparedSequences, encode, prepared_images, prepared_texts
+from stages.backbones.backbone import Backbone
+from stages.evaluate.config import EvaluateConfig, RetrievalSettings
+from stages.evaluate.encoding import encode, prepared_images, prepared_texts
 from stages.evaluate.search_task import choose
-from stages.recipes import EvaluateConfig, Recipe
+from stages.losses import info_nce
 from stages.train.sequences import SequenceBuilder
 
 
@@ -36,6 +40,36 @@ class LinearMap:
         """Map rows [rows, hidden]; float32, L2-normalised."""
         mapped = (vectors.astype(np.float64) - self.mean) @ self.matrix
         return (mapped / np.linalg.norm(mapped, axis=1, keepdims=True)).astype(np.float32)
+
+
+class TrainingPages:
+    """Pages of the training split that linear maps are fitted on, the same ones for every model.
+
+    Methods return vectors by the model [rows, hidden], float32, L2-normalised.
+    """
+
+    def __init__(self, folder: Path, backbone: Backbone, config: EvaluateConfig) -> None:
+        self.samples = choose(ShardSource(folder, trainable_only=True), config.fit_samples)
+        keys = {sample.key for sample in self.samples}
+        self.queries = [query for query in read_queries(folder) if keys & set(query.relevant)]
+        if not self.queries:
+            raise ValueError(f"{folder}: no query for any of {len(keys)} samples; raise fit_samples")
+        self._builder = SequenceBuilder(backbone)
+        self._vectors = lambda sequences: encode(backbone, sequences, config.batch_size).vectors
+
+    def of_images(self) -> np.ndarray:
+        return self._vectors(prepared_images(self._builder, self.samples))
+
+    def of_texts(self) -> np.ndarray:
+        return self._vectors(prepared_texts(self._builder, [sample.text for sample in self.samples]))
+
+    def of_queries(self) -> np.ndarray:
+        return self._vectors(prepared_texts(self._builder, [query.text for query in self.queries]))
+
+
+def whitening(pages: TrainingPages, settings: RetrievalSettings, seed: int) -> LinearMap:
+    """Whitening by images and texts; it draws nothing."""
+    return fit_whitening(np.concatenate([pages.of_images(), pages.of_texts()]))
 
 
 def fit_whitening(vectors: np.ndarray) -> LinearMap:
@@ -56,102 +90,22 @@ def inverse_root(covariance: np.ndarray) -> np.ndarray:
     return directions / np.sqrt(eigenvalues) @ directions.T
 
 
-@dataclass(frozen=True, kw_only=True)
-class Positives:
-    """Which of some texts answers each of some queries."""
-
-    own: np.ndarray
-    """[queries] the text that is trained on."""
-    same: np.ndarray
-    """[queries, texts] bool: texts that are not negatives of the query."""
-
-
-def fit_projection(
-    queries: np.ndarray,
-    texts: np.ndarray,
-    positives: Positives,
-    *,
-    temperature: float,
-    batch_size: int,
-    steps: int,
-    learning_rate: float,
-    seed: int,
-) -> LinearMap:
-    """Train a square matrix by Adam on batches of frozen vectors, from the identity (the untouched model).
-
-    Args:
-        queries, texts: [Q, hidden] and [N, hidden], L2-normalised.
-        batch_size: queries of a batch, at most Q; their texts are its candidates.
-    """
-    queries, texts = torch.from_numpy(queries).float(), torch.from_numpy(texts).float()
-    own, same = torch.from_numpy(positives.own), torch.from_numpy(positives.same)
-    matrix = torch.eye(queries.shape[1], requires_grad=True)
-    optimizer = torch.optim.Adam([matrix], lr=learning_rate)
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        drawn = torch.randperm(len(queries), generator=generator)[:batch_size]
-        candidates = own[drawn]
-        masked = same[drawn][:, candidates].fill_diagonal_(False)
-        loss = projected_info_nce(matrix, queries[drawn], texts[candidates], masked, temperature)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return LinearMap(mean=np.zeros(len(matrix)), matrix=matrix.detach().double().numpy())
-
-
-def projected_info_nce(
-    matrix: torch.Tensor,
-    queries: torch.Tensor,
-    texts: torch.Tensor,
-    masked: torch.Tensor,
-    temperature: float,
-) -> torch.Tensor:
-    """Mean InfoNCE in nats of `queries @ matrix` against `texts @ matrix`; row i answers query i.
-
-    Args:
-        queries, texts: [B, hidden] each.
-        masked: [B, B] bool, candidates left out of the denominator.
-    """
-    mapped_queries, mapped_texts = (
-        torch.nn.functional.normalize(rows @ matrix, dim=-1) for rows in (queries, texts)
+def projection(pages: TrainingPages, settings: RetrievalSettings, seed: int) -> LinearMap:
+    """A matrix trained from queries to texts."""
+    own, same = positives_of(
+        pages.queries, pages.samples, same_document_negatives=settings.same_document_negatives
     )
-    logits = (mapped_queries @ mapped_texts.T / temperature).masked_fill(masked, -torch.inf)
-    return torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)))
-
-
-class TrainingPages:
-    """Pages of the training split that linear maps are fitted on: the same ones for every model."""
-
-    def __init__(self, folder: Path, backbone: Backbone, config: EvaluateConfig) -> None:
-        builder = SequenceBuilder(backbone)
-        self._samples = choose(ShardSource(folder, trainable_only=True), config.fit_samples)
-        number_of = {sample.key: number for number, sample in enumerate(self._samples)}
-        self._queries = [query for query in read_queries(folder) if number_of.keys() & set(query.relevant)]
-        if not self._queries:
-            raise ValueError(f"{folder}: no query for any of {len(self._samples)} samples; raise fit_samples")
-        self.keys = number_of.keys()
-        self._number_of = number_of
-        self.images = prepared_images(builder, self._samples)
-        self.texts = prepared_texts(builder, [sample.text for sample in self._samples])
-        self.queries = prepared_texts(builder, [query.text for query in self._queries])
-
-    def positives(self, *, same_document_negatives: bool) -> Positives:
-        """As in refinement: no negative answers the query, has its answer's text or, unless the recipe counts
-        those, its answer's document."""
-        return positives_of(
-            self._queries, self._samples, self._number_of, same_document_negatives=same_document_negatives
-        )
+    return fit_projection(pages.of_queries(), pages.of_texts(), own, same, settings, seed)
 
 
 def positives_of(
-    queries: list[Query],
-    samples: list[Sample],
-    number_of: Mapping[str, int],
-    *,
-    same_document_negatives: bool,
-) -> Positives:
-    """The first sample, by key, that answers each query, and which samples must not count against it."""
-    answers = [sorted(key for key in query.relevant if key in number_of) for query in queries]
+    queries: Sequence[Query], samples: Sequence[Sample], *, same_document_negatives: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first sample, by key, that answers each query [queries], and which samples must not count against
+    it [queries, samples]: as in refinement, what answers the query, has its answer's text or, unless
+    `same_document_negatives`, its answer's document."""
+    number_of = {sample.key: number for number, sample in enumerate(samples)}
+    answers = [sorted(number_of.keys() & set(query.relevant)) for query in queries]
     own = np.array([number_of[keys[0]] for keys in answers])
     facts = [[sample.text for sample in samples]]
     if not same_document_negatives:
@@ -162,27 +116,45 @@ def positives_of(
         same |= number[own][:, None] == number[None, :]
     for row, keys in enumerate(answers):
         same[row, [number_of[key] for key in keys]] = True
-    return Positives(own=own, same=same)
+    return own, same
 
 
-def fit_linear_map(
-    arm: str, backbone: Backbone, pages: TrainingPages, recipe: Recipe, seed: int
+def fit_projection(
+    queries: np.ndarray,
+    texts: np.ndarray,
+    own: np.ndarray,
+    same: np.ndarray,
+    settings: RetrievalSettings,
+    seed: int,
 ) -> LinearMap:
-    """Fit one of `LINEAR_MAPS` on the vectors of a model before refinement; whitening draws nothing."""
-    config, refine = recipe.evaluate, recipe.refine
+    """Train a square matrix by Adam on batches of frozen vectors, from the identity (the untouched model).
 
-    def vectors(sequences: PreparedSequences) -> np.ndarray:
-        return encode(backbone, sequences, config.batch_size).vectors
+    Args:
+        queries, texts: [Q, hidden] and [N, hidden], L2-normalised.
+        own, same: as of `positives_of`. The texts of a batch's queries are its candidates.
+        settings: temperature and batch size are refinement's.
+    """
+    queries, texts, own, same = map(torch.from_numpy, (queries, texts, own, same))
+    matrix = torch.eye(queries.shape[1], requires_grad=True)
+    optimizer = torch.optim.Adam([matrix], lr=settings.evaluate.projection_learning_rate)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(settings.evaluate.projection_steps):
+        drawn = torch.randperm(len(queries), generator=generator)[: settings.batch_size]
+        loss = info_nce(
+            normalize(queries[drawn] @ matrix, dim=-1),
+            normalize(texts[own[drawn]] @ matrix, dim=-1),
+            own=torch.arange(len(drawn)),
+            same=same[drawn][:, own[drawn]],
+            temperature=settings.temperature,
+        )
+        optimizer.zero_grad()
+        (loss / len(drawn)).backward()
+        optimizer.step()
+    return LinearMap(mean=np.zeros(len(matrix)), matrix=matrix.detach().double().numpy())
 
-    if arm == "whitening":
-        return fit_whitening(np.concatenate([vectors(pages.images), vectors(pages.texts)]))
-    return fit_projection(
-        vectors(pages.queries),
-        vectors(pages.texts),
-        pages.positives(same_document_negatives=refine.same_document_negatives),
-        temperature=refine.temperature,
-        batch_size=refine.batch_size,
-        steps=config.projection_steps,
-        learning_rate=config.projection_learning_rate,
-        seed=seed,
-    )
+
+LINEAR_MAPS: dict[str, Callable[[TrainingPages, RetrievalSettings, int], LinearMap]] = {
+    "whitening": whitening,
+    "projection": projection,
+}
+"""How each is fitted, by its arm's name: on pages of training as a model before CL embeds them, by a seed."""

@@ -1,50 +1,64 @@
-"""Retrieval metrics from a score matrix, query by query, and those of a random ranking.
+"""Retrieval metrics of a score matrix, query by query, and those of a random ranking. Torch-free.
 
-Everything here is torch-free: the caller hands over cosine scores (or any other scores where
-higher is better) as ``[queries, corpus]`` and receives metrics whose per-query values are kept,
-because every later comparison (verdict, promotion) is paired by query.
+`METRICS` is their only home: a new one is one entry there. Tables, report and MLflow take the names, in
+this order, from what is committed. Values are kept by query, because every later comparison is paired.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytrec_eval
 
-METRICS = ("ndcg@10", "recall@1", "recall@5", "recall@10", "mrr")
-
-_TREC_NAMES = {
-    "ndcg_cut_10": "ndcg@10",
-    "recall_1": "recall@1",
-    "recall_5": "recall@5",
-    "recall_10": "recall@10",
-}
-_DEPTH = 10
-
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalScores:
-    """Metrics of one retrieval direction: of each query, in the order of the score rows."""
+class Metric:
+    """How a metric is computed from a ranking, and what a random ranking reaches."""
 
-    per_query: dict[str, tuple[float, ...]]
+    measured: str | Callable[[np.ndarray], np.ndarray]
+    """trec_eval's measure ("map_cut.10"), or a function of hits [queries, corpus], best first: [queries]."""
+    by_chance: Callable[[int, int], float]
+    """Of a query's (answers, corpus size): the expectation under a uniformly random ranking, exact."""
 
-    @property
-    def means(self) -> dict[str, float]:
-        """Each metric's mean over the queries."""
-        return {name: float(np.mean(values)) for name, values in self.per_query.items()}
 
-    def to_json(self) -> dict:
-        """Return ``{"means": {"ndcg@10": float, ...}, "per_query": {"ndcg@10": [...], ...}}``."""
-        per_query = {name: list(values) for name, values in self.per_query.items()}
-        return {"means": self.means, "per_query": per_query}
+def ndcg(k: int) -> Metric:
+    """nDCG with linear gain (relevance is binary here) and log2 discount, as in trec_eval."""
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    return Metric(
+        measured=f"ndcg_cut.{k}",
+        by_chance=lambda answers, corpus: (
+            answers / corpus * discounts[:corpus].sum() / discounts[:answers].sum()
+        ),
+    )
+
+
+def recall(k: int) -> Metric:
+    """Share of a query's answers among the first k."""
+    return Metric(measured=f"recall.{k}", by_chance=lambda answers, corpus: min(k, corpus) / corpus)
+
+
+def _reciprocal_rank_by_chance(answers: int, corpus: int) -> float:
+    # P(first answer at rank r) = P(none before) * P(answer at r | none before), ranks counted from 1.
+    before = np.arange(corpus - answers + 1)
+    hazard = answers / (corpus - before)
+    none_before = np.concatenate([[1.0], np.cumprod(1 - hazard)[:-1]])
+    return (none_before * hazard / (before + 1)).sum()
+
+
+METRICS: dict[str, Metric] = {
+    "ndcg@10": ndcg(10),
+    "recall@1": recall(1),
+    "recall@5": recall(5),
+    "recall@10": recall(10),
+    "mrr": Metric(
+        measured=lambda hits: 1.0 / (hits.argmax(axis=1) + 1), by_chance=_reciprocal_rank_by_chance
+    ),
+}
 
 
 def score_retrieval(
-    scores: np.ndarray,
-    *,
-    corpus_ids: Sequence[str],
-    relevant: Sequence[Collection[str]],
-) -> RetrievalScores:
+    scores: np.ndarray, *, corpus_ids: Sequence[str], relevant: Sequence[Collection[str]]
+) -> dict[str, dict]:
     """Score a ranking of the corpus for every query.
 
     Args:
@@ -52,39 +66,52 @@ def score_retrieval(
         corpus_ids: one distinct id per column.
         relevant: per row the ids that answer the query, at least one.
 
-    nDCG has linear gain (binary relevance here) and log2 discount, as in trec_eval. Equal scores are
-    ranked by corpus id, so the result does not depend on the order of the corpus.
+    Equal scores are ranked by corpus id, so the result does not depend on the order of the corpus.
+
+    Returns:
+        ``{"means": {"ndcg@10": float, ...}, "per_query": {"ndcg@10": [float, ...], ...}}``, in the order of
+        the score rows.
 
     Raises:
         ValueError: shapes disagree, an id is repeated or unknown, a score is not finite.
     """
     _check(scores, corpus_ids, relevant)
-    ranking = _rank(scores, corpus_ids)
-    per_query = _trec_metrics(ranking, corpus_ids, relevant) | {
-        "mrr": _reciprocal_ranks(ranking, corpus_ids, relevant)
-    }
-    return _in_order(per_query)
+    by_id = np.argsort(np.asarray(corpus_ids), kind="stable")
+    ranking = by_id[np.argsort(-scores[:, by_id], axis=1, kind="stable")]
+    of_trec = _trec_measures(ranking, corpus_ids, relevant)
+    column_of = {page: column for column, page in enumerate(corpus_ids)}
+    answers = np.zeros(scores.shape, dtype=bool)
+    for row, ids in enumerate(relevant):
+        answers[row, [column_of[page] for page in ids]] = True
+    hits = np.take_along_axis(answers, ranking, axis=1)
+    return _with_means(
+        {
+            name: of_trec[metric.measured] if isinstance(metric.measured, str) else metric.measured(hits)
+            for name, metric in METRICS.items()
+        }
+    )
 
 
-def _in_order(per_query: dict[str, np.ndarray]) -> RetrievalScores:
-    return RetrievalScores(per_query={name: tuple(map(float, per_query[name])) for name in METRICS})
-
-
-def random_scores(*, relevant_counts: Sequence[int], corpus_size: int) -> RetrievalScores:
+def random_scores(*, relevant_counts: Sequence[int], corpus_size: int) -> dict[str, dict]:
     """Return what a uniformly random ranking reaches, in expectation: exact, so it needs no seed.
 
     Args:
         relevant_counts: per query, how many of the ``corpus_size`` candidates answer it.
-
     """
     if not relevant_counts or min(relevant_counts) < 1 or max(relevant_counts) > corpus_size:
         raise ValueError(
             f"random baseline: every query needs 1 to {corpus_size} relevant pages; check the queries."
         )
-    expected = {count: _expectation(count, corpus_size) for count in set(relevant_counts)}
-    return _in_order(
-        {name: np.array([expected[count][name] for count in relevant_counts]) for name in METRICS}
-    )
+    of_count = {
+        name: {count: metric.by_chance(count, corpus_size) for count in set(relevant_counts)}
+        for name, metric in METRICS.items()
+    }
+    return _with_means({name: [of[count] for count in relevant_counts] for name, of in of_count.items()})
+
+
+def _with_means(per_query: Mapping[str, Sequence[float]]) -> dict[str, dict]:
+    values = {name: [float(value) for value in row] for name, row in per_query.items()}
+    return {"means": {name: float(np.mean(row)) for name, row in values.items()}, "per_query": values}
 
 
 def _check(scores: np.ndarray, corpus_ids: Sequence[str], relevant: Sequence[Collection[str]]) -> None:
@@ -107,47 +134,20 @@ def _check(scores: np.ndarray, corpus_ids: Sequence[str], relevant: Sequence[Col
             )
 
 
-def _rank(scores: np.ndarray, corpus_ids: Sequence[str]) -> np.ndarray:
-    """Column numbers per row, best first ``[queries, corpus]``; ties in order of id."""
-    by_id = np.argsort(np.asarray(corpus_ids), kind="stable")
-    return by_id[np.argsort(-scores[:, by_id], axis=1, kind="stable")]
-
-
-def _trec_metrics(
+def _trec_measures(
     ranking: np.ndarray, corpus_ids: Sequence[str], relevant: Sequence[Collection[str]]
-) -> dict[str, np.ndarray]:
+) -> dict[str, list[float]]:
+    """trec_eval's values of each query, by the measures that `METRICS` names."""
+    measures = {metric.measured for metric in METRICS.values() if isinstance(metric.measured, str)}
+    depth = max(int(measure.partition(".")[2] or len(corpus_ids)) for measure in measures)
     judged = {str(row): dict.fromkeys(ids, 1) for row, ids in enumerate(relevant)}
     # Ranks as scores: trec_eval breaks ties by its own rule, so it must not see any.
     run = {
-        str(row): {corpus_ids[column]: float(_DEPTH - rank) for rank, column in enumerate(columns)}
-        for row, columns in enumerate(ranking[:, :_DEPTH])
+        str(row): {corpus_ids[column]: float(depth - rank) for rank, column in enumerate(columns)}
+        for row, columns in enumerate(ranking[:, :depth])
     }
-    results = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.10", "recall.1,5,10"}).evaluate(run)
+    found = pytrec_eval.RelevanceEvaluator(judged, measures).evaluate(run)
     return {
-        ours: np.array([results[str(row)][theirs] for row in range(len(relevant))])
-        for theirs, ours in _TREC_NAMES.items()
+        measure: [found[str(row)][measure.replace(".", "_")] for row in range(len(relevant))]
+        for measure in measures
     }
-
-
-def _reciprocal_ranks(
-    ranking: np.ndarray, corpus_ids: Sequence[str], relevant: Sequence[Collection[str]]
-) -> np.ndarray:
-    column_of = {page: column for column, page in enumerate(corpus_ids)}
-    hits = np.zeros(ranking.shape, dtype=bool)
-    for row, ids in enumerate(relevant):
-        hits[row, [column_of[page] for page in ids]] = True
-    first = np.take_along_axis(hits, ranking, axis=1).argmax(axis=1)
-    return 1.0 / (first + 1)
-
-
-def _expectation(relevant: int, corpus_size: int) -> dict[str, float]:
-    """Expected metrics of one query with ``relevant`` answers under a uniformly random ranking."""
-    discounts = 1 / np.log2(np.arange(2, _DEPTH + 2))
-    share = relevant / corpus_size
-    ndcg = share * discounts[:corpus_size].sum() / discounts[:relevant].sum()
-    recalls = {f"recall@{k}": min(k, corpus_size) / corpus_size for k in (1, 5, 10)}
-    # P(first relevant at rank r) = P(none before) * P(relevant at r | none before), ranks counted from 1.
-    before = np.arange(corpus_size - relevant + 1)
-    hazard = relevant / (corpus_size - before)
-    none_before = np.concatenate([[1.0], np.cumprod(1 - hazard)[:-1]])
-    return {"ndcg@10": float(ndcg), **recalls, "mrr": float((none_before * hazard / (before + 1)).sum())}

@@ -17,12 +17,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from stages.backbone import Backbone, load_backbone
+from stages.backbones.backbone import Backbone, load_backbone
 from stages.evaluate.likelihood import log_likelihoods
 from stages.evaluate.search_task import build_task, candidates_of
-from stages.recipes import EngineConfig, get_recipe
+from stages.recipes import get_recipe
 from stages.train.batches import collate, padded_buckets
-from stages.train.forward import label_logits
+from stages.train.config import EngineConfig
+from stages.train.forward import hidden_states, label_logits
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from tests.bench.measure import Moment, training_split
 
@@ -83,8 +84,9 @@ def naive(backbone: Backbone, images: Sequence[Image.Image], texts: Sequence[str
 
 
 def _with_all_logits(backbone: Backbone, sequence: TokenSequence) -> float:
-    inputs = collate([sequence], pad_token=backbone.tokenizer.pad_token_id).model_inputs()
-    logits = backbone.model(**inputs).logits[0, sequence.label_start - 1 : -1].float()
+    batch = collate([sequence], pad_token=backbone.tokenizer.pad_token_id)
+    states = hidden_states(backbone.model, batch).last_hidden_state[0]
+    logits = backbone.family.head(backbone.model)(states)[sequence.label_start - 1 : -1].float()
     answer = torch.tensor(sequence.ids[sequence.label_start :])
     return -float(torch.nn.functional.cross_entropy(logits, answer, reduction="none").double().sum())
 

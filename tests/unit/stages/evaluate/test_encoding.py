@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from stages.backbone import ContractMismatch
 from stages.evaluate import encoding
 from stages.evaluate.encoding import TaskEncoder, encode, prepared_images
 from stages.evaluate.search_task import build_task
 from stages.recipes import get_recipe
 from stages.train.batches import collate
+from stages.train.forward import embed
 from stages.train.sequences import SequenceBuilder
 
 CONFIG = dataclasses.replace(get_recipe("tiny").evaluate, geometry_samples=5, batch_size=3)
@@ -39,7 +39,7 @@ def test_layers_are_the_last_positions_hidden_states_of_the_rows_asked_for(backb
     found = encode(backbone, prepared_images(builder, samples), 3, layer_rows=rows).layers
     for number, row in enumerate(rows):
         alone = collate([builder.summarize_image(samples[row].image())], pad_token=builder.pad_token)
-        output = backbone.model.model(**alone.model_inputs(), output_hidden_states=True)
+        output = backbone.family.hidden_states(backbone.model, alone, output_hidden_states=True)
         states = torch.stack([state[0, -1] for state in output.hidden_states])
         states[-1] = output.last_hidden_state[0, -1]
         assert found[:, number] == pytest.approx(states.numpy(), abs=1e-4)
@@ -68,11 +68,21 @@ def test_compared_layers_are_of_the_same_pages_on_both_sides(backbone, split_fol
         assert last == pytest.approx(side.vectors[list(rows)], abs=1e-6)
 
 
-def test_models_that_take_other_inputs_are_refused(backbone, split_folder):
-    encoder = TaskEncoder(build_task(split_folder, CONFIG), CONFIG)
-    encoder.encode(backbone)
-    refined = dataclasses.replace(backbone.contract, adapter_keys=("a",))
-    encoder.encode(dataclasses.replace(backbone, contract=refined))
-    other = dataclasses.replace(backbone.contract, text_prompt="\nIn one word:")
-    with pytest.raises(ContractMismatch, match="two jobs"):
-        encoder.encode(dataclasses.replace(backbone, contract=other))
+def test_a_model_that_takes_other_inputs_is_encoded_as_if_it_were_alone(backbone, split_folder):
+    task = build_task(split_folder, CONFIG)
+    encoder = TaskEncoder(task, CONFIG)
+    first = encoder.encode(backbone)
+    other = dataclasses.replace(backbone.contract, text_prompt="\nIn one word:", adapter_keys=("a",))
+    prompted = dataclasses.replace(backbone, contract=other)
+    second, alone = encoder.encode(prompted), TaskEncoder(task, CONFIG).encode(prompted)
+    assert (second.texts.vectors == alone.texts.vectors).all()
+    assert (second.texts.vectors != first.texts.vectors).any()
+
+
+@torch.no_grad()
+def test_encoding_in_batches_gives_the_contract_vector(backbone, samples):
+    builder = SequenceBuilder(backbone)
+    rows = [builder.summarize_image(sample.image()) for sample in samples]
+    expected = embed(backbone, collate(rows, pad_token=builder.pad_token)).numpy()
+    found = encode(backbone, prepared_images(builder, samples), batch_size=3)
+    assert found.vectors == pytest.approx(expected, abs=1e-5)

@@ -1,24 +1,20 @@
 """Whitening against scikit-learn, projection against a hand-written float64 loss and its differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-import torch
 from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.metrics.pairwise import cosine_similarity
 
 from data_prep.queries import Query
-from stages.evaluate.linear_maps import (
-    LinearMap,
-    Positives,
-    fit_projection,
-    fit_whitening,
-    inverse_root,
-    positives_of,
-    projected_info_nce,
-)
+from stages.evaluate.config import RetrievalSettings
+from stages.evaluate.linear_maps import LinearMap, fit_projection, fit_whitening, inverse_root, positives_of
+from stages.recipes import get_recipe
 from tests.unit.stages.conftest import make_sample
 
+TINY = get_recipe("tiny")
 TEMPERATURE = 0.1
 
 
@@ -73,37 +69,36 @@ def loss_by_hand(matrix, queries, texts, masked):
     return np.mean(losses)
 
 
-def test_projection_loss_and_gradient_by_hand():
-    rng = np.random.default_rng(5)
-    queries, texts = rng.standard_normal((2, 6, 4))
-    matrix = np.eye(4) + 0.3 * rng.standard_normal((4, 4))
-    masked = np.zeros((6, 6), dtype=bool)
-    masked[0, 3] = masked[3, 0] = masked[2, 5] = True
-    tensor = torch.tensor(matrix, requires_grad=True)
-    loss = projected_info_nce(
-        tensor, torch.tensor(queries), torch.tensor(texts), torch.tensor(masked), TEMPERATURE
-    )
-    loss.backward()
-    assert loss.item() == pytest.approx(loss_by_hand(matrix, queries, texts, masked), rel=1e-10)
-    step = 1e-5
-    for place in np.ndindex(4, 4):
-        moved = np.zeros((4, 4))
-        moved[place] = step
-        higher, lower = (loss_by_hand(matrix + s * moved, queries, texts, masked) for s in (1, -1))
-        assert float(tensor.grad[place]) == pytest.approx((higher - lower) / (2 * step), abs=1e-6)
-
-
-def fitted_projection(queries, texts, positives, steps=100):
-    return fit_projection(
-        queries,
-        texts,
-        positives,
+def fitted_projection(queries, texts, own, same, steps=100):
+    settings = RetrievalSettings(
+        backbone=TINY.backbone,
+        evaluate=replace(TINY.evaluate, projection_steps=steps, projection_learning_rate=1e-2),
         temperature=TEMPERATURE,
         batch_size=32,
-        steps=steps,
-        learning_rate=1e-2,
-        seed=0,
+        same_document_negatives=True,
     )
+    return fit_projection(queries, texts, own, same, settings, seed=0)
+
+
+def test_projection_is_adam_on_the_loss_by_hand():
+    rng = np.random.default_rng(5)
+    queries, texts = (unit(rows) for rows in rng.standard_normal((2, 6, 4)))
+    same = np.eye(6, dtype=bool)
+    same[0, 3] = same[3, 0] = same[2, 5] = True
+    masked = same & ~np.eye(6, dtype=bool)
+    expected, first, second = np.eye(4), np.zeros((4, 4)), np.zeros((4, 4))
+    for step in range(1, 6):
+        gradient = np.zeros((4, 4))
+        for place in np.ndindex(4, 4):
+            moved = np.zeros((4, 4))
+            moved[place] = 1e-5
+            higher, lower = (loss_by_hand(expected + s * moved, queries, texts, masked) for s in (1, -1))
+            gradient[place] = (higher - lower) / 2e-5
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        expected -= 1e-2 * first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+    found = fitted_projection(queries, texts, np.arange(6), same, steps=5)
+    assert found.matrix == pytest.approx(expected, abs=1e-4)
+    assert (found.mean == 0).all()
 
 
 def test_projection_lowers_the_loss_of_pairs_that_it_has_not_seen_and_repeats_itself():
@@ -114,40 +109,34 @@ def test_projection_lowers_the_loss_of_pairs_that_it_has_not_seen_and_repeats_it
         return unit(np.concatenate([meaning, 2 * rng.standard_normal((300, 8))], axis=1))
 
     queries, texts = noisy(), noisy()
-    seen, unseen = slice(200), slice(200, 300)
-    positives = Positives(own=np.arange(200), same=np.eye(200, dtype=bool))
-    fitted = fitted_projection(queries[seen], texts[seen], positives)
-    untouched = fitted_projection(queries[seen], texts[seen], positives, steps=0)
+    pairs = (queries[:200], texts[:200], np.arange(200), np.eye(200, dtype=bool))
+    fitted, untouched = fitted_projection(*pairs), fitted_projection(*pairs, steps=0)
     assert (untouched.matrix == np.eye(16)).all()
     none = np.zeros((100, 100), dtype=bool)
     before, after = (
-        loss_by_hand(one.matrix, queries[unseen], texts[unseen], none) for one in (untouched, fitted)
+        loss_by_hand(one.matrix, queries[200:], texts[200:], none) for one in (untouched, fitted)
     )
     assert after < 0.7 * before
-    again = fitted_projection(queries[seen], texts[seen], positives)
-    assert (again.matrix == fitted.matrix).all()
+    assert (fitted_projection(*pairs).matrix == fitted.matrix).all()
 
 
 def test_texts_that_answer_too_are_no_negatives():
     rng = np.random.default_rng(7)
     queries, texts = (unit(rng.standard_normal((2, 4))) for _ in range(2))
-    own = np.arange(2)
-    nothing_to_tell_apart = Positives(own=own, same=np.ones((2, 2), dtype=bool))
-    assert (fitted_projection(queries, texts, nothing_to_tell_apart).matrix == np.eye(4)).all()
-    each_its_own = Positives(own=own, same=np.eye(2, dtype=bool))
-    assert (fitted_projection(queries, texts, each_its_own).matrix != np.eye(4)).any()
+    for same, moves in ((np.ones((2, 2), dtype=bool), False), (np.eye(2, dtype=bool), True)):
+        fitted = fitted_projection(queries, texts, np.arange(2), same)
+        assert (fitted.matrix != np.eye(4)).any() == moves
 
 
 def test_positives_by_hand():
     samples = [make_sample(number, text) for number, text in enumerate(["one", "two", "one", "three"])]
     keys = [sample.key for sample in samples]
-    number_of = {key: number for number, key in enumerate(keys)}
     queries = [
         Query(identity="a", text="?", relevant=(keys[0],)),
         Query(identity="b", text="?", relevant=("elsewhere", keys[3], keys[1])),
     ]
-    found = positives_of(queries, samples, number_of, same_document_negatives=True)
-    assert found.own.tolist() == [0, 1]
-    assert found.same.tolist() == [[True, False, True, False], [False, True, False, True]]
-    one_document = positives_of(queries, samples, number_of, same_document_negatives=False)
-    assert one_document.same.all()
+    own, same = positives_of(queries, samples, same_document_negatives=True)
+    assert own.tolist() == [0, 1]
+    assert same.tolist() == [[True, False, True, False], [False, True, False, True]]
+    _, one_document = positives_of(queries, samples, same_document_negatives=False)
+    assert one_document.all()

@@ -1,8 +1,6 @@
 """The retrieval program: a sweep's cells, linear maps fitted on training pages, the contrastive loss."""
 
-import dataclasses
-import json
-import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,19 +8,19 @@ import torch
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import ndcg_score
 
-from data_prep.shards import ShardSource
-from infra.store import LocalStore
+from stages.cells import DIRECTIONS, Cell
 from stages.evaluate import retrieval
+from stages.evaluate.config import RetrievalSettings
 from stages.evaluate.encoding import TaskEncoder
 from stages.evaluate.retrieval import measure_contrastive
 from stages.evaluate.search_task import build_task, candidates_of
-from stages.recipes import get_recipe
+from stages.recipes import ARMS, get_recipe
 from stages.train.batches import collate
 from stages.train.forward import embed
 from stages.train.sequences import SequenceBuilder
 
 TINY = get_recipe("tiny")
-CONFIG = dataclasses.replace(
+CONFIG = replace(
     TINY.evaluate,
     max_corpus=8,
     max_queries=8,
@@ -31,41 +29,28 @@ CONFIG = dataclasses.replace(
     fit_samples=6,
     projection_steps=3,
 )
-RECIPE = dataclasses.replace(TINY, evaluate=CONFIG)
+SETTINGS = RetrievalSettings(
+    backbone=TINY.backbone,
+    evaluate=CONFIG,
+    temperature=0.05,
+    batch_size=64,
+    same_document_negatives=True,
+)
 CELLS = {
-    "a": {"dose": 0, "seed": None, "arm": None, "steps": None, "split": "test", "pages": "target"},
-    "b": {"dose": 0, "seed": 0, "arm": "whitening", "steps": None, "split": "test", "pages": "target"},
-    "c": {"dose": 0, "seed": 0, "arm": "projection", "steps": None, "split": "test", "pages": "target"},
-    "e": {"dose": 0, "seed": 1, "arm": "projection", "steps": None, "split": "test", "pages": "target"},
-    "d": {"dose": 32, "seed": 2, "arm": "lr 0.003", "steps": 5, "split": "validation", "pages": "shuffled"},
+    "before": Cell(split="test"),
+    "whitened": Cell(arm=ARMS["whitening"], seed=0, split="test"),
+    "projected": Cell(arm=ARMS["projection"], seed=0, split="test"),
+    "other seed": Cell(arm=ARMS["projection"], seed=1, split="test"),
+    "elsewhere": Cell(dose=32, pages="shuffled", arm=ARMS["text-only"], seed=2, steps=5, split="validation"),
 }
 
 
 @pytest.fixture
-def committed(backbone, split_folder, tmp_path, monkeypatch):
-    """What the program commits for `CELLS`, by their letter."""
-    monkeypatch.setattr(retrieval, "watch_parent", lambda: None)
-    store = LocalStore(tmp_path / "store")
-    with store.attempt("documents-test", "0" * 32) as attempt:
-        shutil.copytree(split_folder, attempt.path, dirs_exist_ok=True)
-        split = attempt.commit(inputs={}, configuration={}, counts={})
-    backbone.save(tmp_path / "model")
-    common = {"model": str(tmp_path / "model"), "fit_pages": str(split.path)}
-    job = {
-        "recipe": dataclasses.asdict(RECIPE),
-        "store": str(store.root),
-        "metrics": str(tmp_path / "metrics.jsonl"),
-        "inputs": {"evaluated": str(split.path)},
-        "cells": [{"fingerprint": letter * 32, **common, **cell} for letter, cell in CELLS.items()],
-        "processes_per_cell": 1,
-        "provenance": {},
-    }
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    retrieval.main(tmp_path / "job.json")
-    return {
-        letter: json.loads((store.find("retrieval", letter * 32).path / "retrieval.json").read_text())
-        for letter in CELLS
-    }
+def committed(run_program):
+    """What the program commits for `CELLS`, by their names here."""
+    results, events = run_program(retrieval, SETTINGS, list(CELLS.values()))
+    assert [event["done"] for event in events] == [1, 2, 3, 4, 5]
+    return dict(zip(CELLS, results, strict=True))
 
 
 @torch.no_grad()
@@ -77,22 +62,14 @@ def vectors(backbone, rows):
     return np.stack([embed(backbone, collate([one], pad_token=0)).numpy()[0] for one in sequences])
 
 
-def test_every_cell_says_where_it_belongs(committed):
-    place = ("dose", "seed", "arm", "pages", "steps", "split")
-    assert [tuple(cell[name] for name in place) for cell in committed.values()] == [
-        (0, None, None, "target", None, "test"),
-        (0, 0, "whitening", "target", None, "test"),
-        (0, 0, "projection", "target", None, "test"),
-        (0, 1, "projection", "target", None, "test"),
-        (32, 2, "lr 0.003", "shuffled", 5, "validation"),
-    ]
-    before, again = ({k: v for k, v in committed[c].items() if k not in place} for c in "ad")
-    assert before == again  # one model
+def test_a_file_says_nothing_of_its_cell(committed):
+    assert committed["before"] == committed["elsewhere"]  # of one model
+    assert not committed["before"].keys() & vars(Cell()).keys()
 
 
 def test_whitening_of_a_cell_is_that_of_scikit_learn_on_its_training_pages(committed, backbone, split_folder):
     training = retrieval.TrainingPages(split_folder, backbone, CONFIG)
-    chosen = [sample for sample in ShardSource(split_folder) if sample.key in training.keys]
+    chosen = training.samples
     assert len(chosen) == CONFIG.fit_samples
     fitted = vectors(backbone, [s.image() for s in chosen] + [s.text for s in chosen])
     estimate = LedoitWolf().fit(fitted.astype(np.float64))
@@ -106,27 +83,27 @@ def test_whitening_of_a_cell_is_that_of_scikit_learn_on_its_training_pages(commi
     cosines /= np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(images, axis=1)
     relevant = np.array([[key in answers for key in task.corpus_ids] for answers in task.relevant])
     expected = [ndcg_score([truth], [row], k=10) for truth, row in zip(relevant, cosines, strict=True)]
-    found = committed["b"]["directions"]["query_to_image"]["per_query"]["ndcg@10"]
+    found = committed["whitened"]["directions"]["query_to_image"]["per_query"]["ndcg@10"]
     assert found == pytest.approx(expected)
-    assert found != committed["a"]["directions"]["query_to_image"]["per_query"]["ndcg@10"]
-    assert committed["b"]["geometry"][:-1] == committed["a"]["geometry"][:-1]  # below the map
-    for letter in "bc":
-        assert committed[letter]["geometry"][-1] != committed["a"]["geometry"][-1]
-        assert committed[letter]["baselines"] == committed["a"]["baselines"]
+    assert found != committed["before"]["directions"]["query_to_image"]["per_query"]["ndcg@10"]
+    assert committed["whitened"]["geometry"][:-1] == committed["before"]["geometry"][:-1]  # below the map
+    for name in ("whitened", "projected"):
+        assert committed[name]["geometry"][-1] != committed["before"]["geometry"][-1]
+        assert committed[name]["baselines"] == committed["before"]["baselines"]
 
 
 def test_another_seed_is_another_projection(committed):
-    losses = [committed[letter]["contrastive"]["query"]["losses"] for letter in "ce"]
+    losses = [committed[name]["contrastive"]["query"]["losses"] for name in ("projected", "other seed")]
     assert losses[0] != losses[1]
 
 
 def test_contrastive_loss_by_hand(committed, backbone, split_folder):
     task = build_task(split_folder, CONFIG)
     candidates = candidates_of(task, CONFIG.critic_candidates)
-    found = committed["a"]["contrastive"]
+    found = committed["before"]["contrastive"]
     keys = [candidate.sample.key for candidate in candidates]
     assert found["keys"] == keys
-    assert found["temperature"] == TINY.refine.temperature
+    assert found["temperature"] == SETTINGS.temperature
     images = vectors(backbone, [candidate.sample.image() for candidate in candidates])
     anchors = {
         "text": [candidate.sample.text for candidate in candidates],
@@ -149,7 +126,7 @@ def test_smaller_sizes_are_the_first_candidates(backbone, split_folder):
     task = build_task(split_folder, CONFIG)
     encoded = TaskEncoder(task, CONFIG).encode(backbone)
     everything = measure_contrastive(encoded, task, CONFIG, 0.05)
-    first = dataclasses.replace(CONFIG, critic_candidates=3)
+    first = replace(CONFIG, critic_candidates=3)
     few = measure_contrastive(encoded, task, first, 0.05)
     assert few["keys"] == everything["keys"][:3]
     rng = np.random.default_rng(0)
@@ -161,3 +138,22 @@ def test_smaller_sizes_are_the_first_candidates(backbone, split_folder):
         assert loss == pytest.approx(
             float(torch.nn.functional.cross_entropy(logits, torch.arange(int(size)))), abs=1e-9
         )
+
+
+def test_a_file_has_every_direction_and_counts_what_was_searched(committed, backbone, split_folder):
+    found, task = committed["before"], build_task(split_folder, CONFIG)
+    assert tuple(found["directions"]) == DIRECTIONS
+    assert len(found["query_ids"]) == len(found["query_documents"]) == len(task.queries)
+    assert set(found["baselines"]) == {"random", "bm25"}
+    assert found["corpus_documents"] <= found["corpus_pages"] <= found["corpus_size"] == len(task.corpus)
+    for example in found["examples"]:
+        right = [hit["key"] in example["relevant"] for hit in example["top"]]
+        assert example["rank"] == right.index(True) + 1 if any(right) else example["rank"] > len(right)
+
+
+def test_before_the_first_layer_all_vectors_are_one_and_are_not_compared(committed, backbone):
+    before, *layers = committed["before"]["geometry"]
+    assert [entry["layer"] for entry in layers] == [*range(1, backbone.shape.layers + 1)]
+    measures = ("anisotropy_image", "anisotropy_text", "mutual_knn", "cka")
+    assert [before[name] for name in measures] == [None] * 4
+    assert all(layer[name] is not None for layer in layers for name in measures)

@@ -1,0 +1,64 @@
+"""A program of evaluation run as the pipeline runs it: from a job file, over the split of the fixtures."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from infra.journal import JournalTail
+from infra.store import open_store
+from stages.cells import Cell
+
+
+@torch.no_grad()
+def logits_of(backbone, sequence) -> torch.Tensor:
+    """Logits [length, vocabulary] of a sequence with an image, by a forward pass of transformers' own, which
+    finds the M-RoPE positions itself."""
+    ids = torch.tensor([sequence.ids])
+    return backbone.model(
+        input_ids=ids,
+        pixel_values=torch.from_numpy(sequence.patches),
+        image_grid_thw=torch.tensor([sequence.grid]),
+        mm_token_type_ids=(ids == backbone.model.config.image_token_id).int(),
+    ).logits[0]
+
+
+@pytest.fixture
+def run_program(backbone, split_folder, tmp_path):
+    """(program, settings, cells) -> (what it committed, by cell; the events that it told).
+
+    All inputs are one split, and all cells have one model.
+    """
+    backbone.save(tmp_path / "pretrained" / "model")
+
+    def run(program, settings, cells):
+        stage = program.__name__.split(".")[-1]
+        names = [f"{number:032x}" for number in range(len(cells))]
+
+        def input_of(path):
+            return {"path": str(path), "digest": "0" * 64, "stage": "any", "cell": Cell().to_json()}
+
+        splits = ("target_test", "base_test", "evaluated")
+        own = {"model": input_of(tmp_path / "pretrained"), "fit_pages": input_of(split_folder)}
+        tasks = [
+            {"cell": cell.to_json(), "fingerprint": name, "training": name, "inputs": own}
+            for name, cell in zip(names, cells, strict=True)
+        ]
+        job = {
+            "stage": stage,
+            "settings": asdict(settings),
+            "store": str(tmp_path / "store"),
+            "journal": str(tmp_path / "journal.jsonl"),
+            "inputs": {name: input_of(split_folder) for name in splits},
+            "tasks": tasks,
+            "processes_per_cell": 1,
+            "provenance": {},
+        }
+        (tmp_path / "job.json").write_text(json.dumps(job))
+        program.main(tmp_path / "job.json")
+        store = open_store(tmp_path / "store")
+        committed = [store.find(stage, name).json(f"{stage}.json") for name in names]
+        return committed, list(JournalTail(tmp_path / "journal.jsonl", offset=0))
+
+    return run

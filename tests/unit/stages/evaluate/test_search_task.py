@@ -1,0 +1,35 @@
+"""What is searched, and asked, is the same for every model; candidates of the bound do not overlap."""
+
+from dataclasses import replace
+
+from data_prep.queries import Query
+from data_prep.shards import ShardSource
+from stages.evaluate.search_task import SearchTask, build_task, candidates_of, choose
+from stages.recipes import get_recipe
+
+CONFIG = replace(get_recipe("tiny").evaluate, max_corpus=8, max_queries=8)
+
+
+def test_the_task_is_the_same_every_time_and_within_its_limits(split_folder):
+    task = build_task(split_folder, CONFIG)
+    assert task == build_task(split_folder, CONFIG)
+    small = build_task(split_folder, replace(CONFIG, max_corpus=3))
+    assert small.corpus_ids == task.corpus_ids[:3]
+    assert all(relevant for relevant in small.relevant)
+
+
+def test_chosen_samples_do_not_depend_on_file_order(split_folder):
+    source = ShardSource(split_folder)
+    assert [s.key for s in choose(source, 3)] == [s.key for s in choose(source, 8)][:3]
+
+
+def test_no_candidate_answers_the_query_of_another(samples):
+    first, second, third = (sample.key for sample in samples[:3])
+    of = {"a": (first, second), "b": (second,), "c": (third, "not in the corpus"), "d": (third,)}
+    task = SearchTask(
+        corpus=list(samples),
+        queries=[Query(identity=name, text=name, relevant=keys) for name, keys in of.items()],
+    )
+    chosen = candidates_of(task, 10)
+    assert [(one.query.identity, one.sample.key) for one in chosen] == [("a", first), ("c", third)]
+    assert candidates_of(task, 1) == chosen[:1]
