@@ -1,7 +1,5 @@
 """The `lco` command: run, sweep, plan, up and bootstrap. Imports nothing slow before it must."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,24 +32,14 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
+class Sweep(Run):
     """Run the law's laboratory: doses, seeds, controls, ceilings, baselines, the bound. No server needed.
 
-    An hour or more with recipe tiny on two cores; an interrupted one goes on when it is started again."""
+    The recipe's part `sweep` says what is in it. An hour or more with recipe tiny on two cores; an
+    interrupted one goes on when it is started again, and what `lco run` made is reused."""
 
-    recipe: RecipeName = "tiny"
-    """Named configuration; its part `sweep` says which doses, seeds, budgets, arms and controls."""
-    documents: Path | None = None
-    """Folder of PDFs and page images, read with its subfolders. Default: the sample documents."""
     other_documents: tuple[Path, ...] = ()
     """Folders that are only searched, to see how far what was learned carries."""
-    output: Path | None = None
-    """Folder for outputs, reports and logs; what is in it is reused, also what `lco run` made.
-    Default: LCO_OUTPUT, else ./lco-output."""
-    doses: tuple[int, ...] | None = None
-    """Numbers of pretraining examples to compare, 0 among them. Default: the recipe's sweep."""
-    seeds: tuple[int, ...] | None = None
-    """Seeds of contrastive refinement. Default: the recipe's sweep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +103,6 @@ def main(arguments: list[str] | None = None) -> int:
     with exit_status() as status:
         if isinstance(command, Run):
             status.code = _run(command)
-        elif isinstance(command, Sweep):
-            status.code = _run(command, flow="pipelines.sweep:sweep", others=command.other_documents)
         elif isinstance(command, Plan):
             status.code = plan(command)
         elif isinstance(command, Up):
@@ -126,17 +112,11 @@ def main(arguments: list[str] | None = None) -> int:
     return status.code
 
 
-def _run(command: Run | Sweep, *, flow: str = "pipelines.flow:lco", others: tuple[Path, ...] = ()) -> int:
-    parameters = check_parameters(
-        recipe=command.recipe,
-        documents=command.documents,
-        doses=command.doses,
-        seeds=command.seeds,
-        output=command.output,
-        others=others,
-    )
+def _run(command: Run) -> int:
+    given = dict(vars(command))
+    parameters = check_parameters(others=given.pop("other_documents", None), **given)
     require_base_model(chosen_recipe(parameters))
-    return run(parameters, flow=flow)
+    return run(parameters, flow="sweep" if isinstance(command, Sweep) else "lco")
 
 
 def _up(command: Up) -> int:

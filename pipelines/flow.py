@@ -1,40 +1,51 @@
-"""The flow `lco`: documents -> shards -> pretrain (CGP) -> refine (CL) -> evaluation -> law."""
+"""The flows: `lco`, from documents to a verdict, and `sweep`, the law's laboratory.
+
+    documents -> shards -> pretrain (CGP) -> refine (CL) -> evaluation -> law
+
+A sweep adds doses and seeds, controls that could refute the law, ceilings by CL budget, ways to refine that
+the paper compares, and the generative critic. Every cell is committed under its fingerprint: what was
+interrupted goes on where it was, and a larger run reuses a smaller one.
+
+Prefect's own cache stays off. The fingerprint that names an output in our store is the cache key already: the
+store verifies what it finds, works without a server and holds no pickle, whereas a Prefect record would be a
+second truth about the same output that can outlive it.
+"""
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.context import get_run_context
 from prefect.logging import get_run_logger
 
+from data_prep.errors import NoUsableDocuments
+from infra.journal import JOURNAL, Journal
 from infra.launcher import Launcher, LocalLauncher
+from infra.mlflow_shipper import Shipper
 from infra.settings import Settings, without_password
-from infra.tracking import open_tracker
-from pipelines.console import LineReporter, LoggedReporter, Reporter, current_reporter
-from pipelines.one_run import only_run
-from pipelines.parameters import RecipeName, RunParameters, check_parameters, chosen_recipe
-from pipelines.record import RunRecord, how_to_open_mlflow
-from pipelines.results import dose_table, format_table, read_json, values
-from pipelines.stage_definition import STAGES, Cell, Reference, StageDefinition, model_cells
-from pipelines.stage_runner import PipelineRun
-from pipelines.tasks import (
-    PrepareDocuments,
-    before_refinement,
-    generation_quality,
-    hard_negatives,
-    page_retrieval,
-    prepare_base_documents,
-    prepare_target_documents,
-    pretrain,
-    refine,
-    refine_cells,
-    scaling_law,
+from pipelines import sweep_cells as cells
+from pipelines.console import Reporter, current_reporter
+from pipelines.documents import Documents, prepare_documents
+from pipelines.parameters import (
+    RecipeName,
+    RunParameters,
+    check_parameters,
+    chosen_recipe,
+    only_run,
+    sweep_recipe,
 )
+from pipelines.record import RunRecord
+from pipelines.results import dose_table, run_card, values
+from pipelines.runner import PipelineRun, Result
+from pipelines.stage_table import STAGES, Output, Stage
+from stages.cells import CONTROLS
 from stages.recipes import Recipe
 
 
@@ -55,49 +66,161 @@ def lco(
         seeds: Seeds of contrastive refinement, one model each per dose. Empty: the recipe's.
         output: Folder for outputs, reports and logs. Empty: LCO_OUTPUT, else ./lco-output.
     """
-    return run_pipeline(
-        check_parameters(recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output)
+    chosen = check_parameters(recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output)
+    return run_pipeline("lco", chosen)
+
+
+@flow(name="sweep", persist_result=False)
+def sweep(
+    recipe: RecipeName = "tiny",
+    documents: str | None = None,
+    other_documents: list[str] | None = None,
+    doses: list[int] | None = None,
+    seeds: list[int] | None = None,
+    output: str | None = None,
+) -> dict[str, Any]:
+    """The law's laboratory: a verdict that could come out negative, with controls, ceilings and the bound.
+
+    Args:
+        recipe: Named configuration; its part `sweep` says which doses, seeds, budgets, arms and controls.
+        documents: Folder of PDFs and page images on the machine that runs this. Empty: the sample documents.
+        other_documents: Folders that are only searched, to see how far what was learned carries.
+        doses: Numbers of pretraining examples to compare, 0 among them. Empty: the recipe's sweep.
+        seeds: Seeds of contrastive refinement. Empty: the recipe's sweep.
+        output: Folder for outputs, reports and logs. Empty: LCO_OUTPUT, else ./lco-output.
+    """
+    chosen = check_parameters(
+        recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output, others=other_documents
+    )
+    return run_pipeline("sweep", chosen)
+
+
+def run_pipeline(flow_name: str, parameters: RunParameters, **parts: Any) -> dict[str, Any]:
+    """One of the flows, inside a flow run. Returns what a person wants to see of the result.
+
+    `parts`: of the PipelineRun, what does the work; tests bring their own.
+    """
+    recipe = (sweep_recipe if flow_name == "sweep" else chosen_recipe)(parameters)
+    with pipeline_run(flow_name, recipe, parameters, **parts) as run:
+        law = sweep_stages(run, parameters.others) if flow_name == "sweep" else lco_stages(run)
+        return publish(run, law)
+
+
+def lco_stages(run: PipelineRun) -> Output:
+    """All stages of a run in their order; the law's output."""
+    target, base = _documents(run)
+    pretrained = _pretrain(run, cells.pretrain_work(run.recipe, run.recipe.pretrain.doses), target, base)
+    generation = _generation(run, cells.measured_work(pretrained), target, base)
+    negatives = _negatives(run, target)
+    refined = _refine(run, cells.recipe_work(run.recipe, pretrained), target, negatives)
+    retrieval = _retrieval(run, cells.measured_work([*pretrained, *refined], split="test"), target["test"])
+    return _law(run, [*pretrained, *refined, *generation, *retrieval], target, base)
+
+
+def sweep_stages(run: PipelineRun, other_folders: Sequence[Path]) -> Output:
+    """All stages of a sweep in their order; the law's output."""
+    from stages.law.report.sentences import thresholds_in_words  # loads scipy
+
+    recipe, plan = run.recipe, run.recipe.sweep
+    for line in thresholds_in_words(recipe.law):
+        run.reporter.note(f"Fixed before the results: {line}")
+    target, base = _documents(run, validate=True)
+    others = [prepare_documents(run, folder.name, str(folder)) for folder in other_folders]
+    pretrained = _pretrain(run, cells.pretrain_work(recipe, plan.doses), target, base)
+    controls = [
+        model
+        for pages in CONTROLS
+        for model in _pretrain(
+            run, cells.pretrain_work(recipe, plan.control_doses, pages=pages), target, base
+        )
+    ]
+    models = [*pretrained, *controls]
+    generation = _generation(run, cells.measured_work(models), target, base)
+    negatives = _negatives(run, target)
+    grid = _refine(run, cells.learning_rate_work(recipe, pretrained), target, negatives)
+    validation = _retrieval(run, cells.measured_work(grid, split="validation"), target["validation"])
+    refining = [
+        *cells.primary_work(recipe, models),
+        *cells.ceiling_work(recipe, pretrained, validation),
+        *cells.compared_work(recipe, pretrained),
+        *cells.equal_compute_work(recipe, pretrained, grid),
+    ]
+    refined = _refine(run, refining, target, negatives)
+    soups = _refine(run, cells.soup_work(recipe, pretrained, refined), target, negatives)
+    drift = _generation(run, cells.drift_work(recipe, refined), target, base)
+    searching = [
+        *cells.measured_work(models, split="test"),
+        *cells.linear_map_work(recipe, pretrained, target),
+        *cells.measured_work([*refined, *soups], split="test"),
+    ]
+    retrieval = _retrieval(run, searching, target["test"])
+    ends = cells.at_doses(cells.primary(recipe, refined), (0, max(plan.doses)))
+    for folder, other in zip(other_folders, others, strict=True):
+        retrieval += _retrieval(run, cells.measured_work(ends, split=folder.name), other["test"])
+    critics = run.stage("critic", inputs={"target_test": target["test"]}, work=cells.measured_work(models))
+    trained = [*models, *grid, *refined, *soups]
+    return _law(run, [*trained, *generation, *drift, *critics, *retrieval, *validation], target, base)
+
+
+def _documents(run: PipelineRun, *, validate: bool = False) -> tuple[Documents, Documents]:
+    """The target's and the base language's documents: the verdict is about the first; the second are replay
+    during pretraining, and the measure of forgetting. Raises NoUsableDocuments before anything is trained."""
+    target = prepare_documents(run, "target", run.recipe.target_documents)
+    if validate and not target["validation"].json("manifest.json")["counts"]["queries"]:
+        raise NoUsableDocuments(
+            f"{run.recipe.target_documents}: no search query is left for validation, which chooses CL's "
+            "learning rate: add documents (`lco run` does without)"
+        )
+    return target, prepare_documents(run, "base", run.recipe.base_documents)
+
+
+def _pretrain(run: PipelineRun, work: list[cells.Work], target: Documents, base: Documents) -> list[Output]:
+    """One model per dose, from one training on the work's pages."""
+    return run.stage(
+        "pretrain", inputs={"target_train": target["train"], "base_train": base["train"]}, work=work
     )
 
 
-def run_pipeline(
-    parameters: RunParameters,
-    *,
-    stages: Mapping[str, StageDefinition] = STAGES,
-    launcher: Launcher | None = None,
-    prepare: PrepareDocuments | None = None,
-) -> dict[str, Any]:
-    """All stages in their order, inside a flow run. Returns what a person wants to see of the result.
-
-    `stages`, `launcher`, `prepare`: what does the work; tests bring their own.
-    """
-    recipe = chosen_recipe(parameters)
-    with pipeline_run("lco", recipe, parameters, stages, launcher or LocalLauncher()) as run:
-        target = prepare_target_documents(run, prepare)
-        base = prepare_base_documents(run, prepare)
-        pretrained = pretrain(run, target, base)
-        generation = generation_quality(run, pretrained, target, base)
-        negatives = hard_negatives(run, target) if recipe.refine.hard_negatives else None
-        refined = refine(run, arms_of_the_recipe(recipe, pretrained), target, negatives)
-        found = before_refinement(pretrained) + model_cells(refined, split="test")
-        measured = {
-            "pretrain": pretrained,
-            "refine": refined,
-            "generation": generation,
-            "retrieval": page_retrieval(run, found, target["test"]),
-        }
-        return publish(run, scaling_law(run, measured, target, base))
+def _generation(run: PipelineRun, work: list[cells.Work], target: Documents, base: Documents) -> list[Output]:
+    """How well each model writes held-out pages, of both languages."""
+    return run.stage(
+        "generation", inputs={"target_test": target["test"], "base_test": base["test"]}, work=work
+    )
 
 
-def arms_of_the_recipe(recipe: Recipe, pretrained: list[Reference]) -> list[Cell]:
-    """Every arm at every dose with every seed, dose by dose."""
-    return [
-        cell
-        for model in pretrained
-        for seed in recipe.refine.seeds
-        for arm in recipe.refine.arms
-        for cell in refine_cells([model], arm=arm, seeds=[seed], steps=[recipe.refine.steps])
-    ]
+def _negatives(run: PipelineRun, target: Documents) -> dict[str, Output]:
+    """Negatives for every training query, mined with BM25 and the base model: the same for all doses."""
+    if not run.recipe.refine.hard_negatives:
+        return {}
+    work = cells.Work(cell=cells.Cell(), inputs=cells.base_model(run.recipe))
+    [mined] = run.stage("mine", inputs={"target_train": target["train"]}, work=[work])
+    return {"negatives": mined}
+
+
+def _refine(
+    run: PipelineRun, work: list[cells.Work], target: Documents, negatives: Mapping[str, Output]
+) -> list[Output]:
+    return run.stage("refine", inputs={"target_train": target["train"], **negatives}, work=work)
+
+
+def _retrieval(run: PipelineRun, work: list[cells.Work], evaluated: Output) -> list[Output]:
+    return run.stage("retrieval", inputs={"evaluated": evaluated}, work=work)
+
+
+def _law(run: PipelineRun, measured: list[Output], target: Documents, base: Documents) -> Output:
+    """Everything measured so far into a verdict and a report."""
+    inputs = {"target_test": target["test"]}
+    inputs |= {"target_inventory": target["inventory"], "base_inventory": base["inventory"]}
+    [verdict] = run.stage("law", inputs=inputs, work=[cells.law_work(measured)])
+    return verdict
+
+
+# --- around the stages ------------------------------------------------------------
+
+
+def prefect_task(name: str, function: Callable[[], Result]) -> Result:
+    """Call it as a Prefect task without a stored result: our store is what persists."""
+    return task(name=name, cache_policy=NO_CACHE, persist_result=False)(function)()
 
 
 @contextmanager
@@ -105,12 +228,14 @@ def pipeline_run(
     flow_name: str,
     recipe: Recipe,
     parameters: RunParameters,
-    stages: Mapping[str, StageDefinition],
-    launcher: Launcher,
+    *,
+    stages: Mapping[str, Stage] = STAGES,
+    launcher: Launcher | None = None,
+    **parts: Any,
 ) -> Iterator[PipelineRun]:
     """What the stages share; at the end every MLflow run has its true status, whatever happened."""
     settings = Settings.from_environment(output=parameters.output)
-    with only_run(settings.output):
+    with only_run(settings.output), ExitStack() as ending:
         flow_run = get_run_context().flow_run
         logs = settings.runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{flow_run.name}"
         logs.mkdir(parents=True)
@@ -122,19 +247,24 @@ def pipeline_run(
             "documents": recipe.target_documents,
             "logs": logs,
         }
-        tracker = open_tracker(settings)
+        journal = Journal(logs / JOURNAL)
+        shipper = ending.enter_context(Shipper(settings, journal.path))
         name = f"{flow_name} {recipe.name} {flow_run.name}"
-        record = RunRecord(tracker, recipe=recipe, name=name, tags=tags)
+        record = RunRecord(journal, recipe=recipe, name=name, tags=tags, shipper=shipper)
+        if launcher is None:
+            launcher = ending.enter_context(LocalLauncher(preload=[one.program for one in stages.values()]))
+        run = PipelineRun(
+            recipe=recipe,
+            settings=settings,
+            logs=logs,
+            stages=stages,
+            launcher=launcher,
+            reporter=_reporter(),
+            record=record,
+            **{"as_task": prefect_task} | parts,
+        )
         try:
-            yield PipelineRun(
-                recipe=recipe,
-                settings=settings,
-                logs=logs,
-                stages=stages,
-                launcher=launcher,
-                reporter=_reporter(),
-                record=record,
-            )
+            yield run
         except Exception:
             record.close("FAILED")
             raise
@@ -148,29 +278,24 @@ def _reporter() -> Reporter:
     """What stages did is on Prefect's page in any case; progress only where no terminal shows it."""
     log = get_run_logger().info
     terminal = current_reporter()
-    return LineReporter(log, interval=30.0) if terminal is None else LoggedReporter(terminal, log)
+    return Reporter(write=log, interval=30.0) if terminal is None else replace(terminal, log=log)
 
 
-def publish(run: PipelineRun, verdict: Reference) -> dict[str, Any]:
+def publish(run: PipelineRun, law: Output) -> dict[str, Any]:
     """Show the result in MLflow, in Prefect and as the newest report of the output folder."""
-    folder = Path(verdict["path"])
-    finding = read_json(folder, "verdict.json")
+    finding = law.json("verdict.json")
     rows = dose_table(finding)
     run.record.dose_response(rows)
-    run.record.report(folder)
-    report = _newest_report(run.settings, folder / "report.html")
+    run.record.report(law)
     result = {
-        "verdict": finding["verdict"],
-        "reasons": finding["reasons"],
-        "decision": finding["decision"],
+        **{name: finding[name] for name in ("verdict", "reasons", "decision", "baselines")},
         "table": rows,
-        "baselines": finding["baselines"],
         "training": run.record.training(),
-        "report": str(report),
-        "kept_report": str(folder / "report.html"),
-        "mlflow": how_to_open_mlflow(run.record, run.settings),
+        "report": str(_newest_report(run.settings, law.path / "report.html")),
+        "kept_report": str(law.path / "report.html"),
+        "mlflow": run.record.how_to_open(run.settings),
         "mlflow_store": without_password(run.settings.tracking_uri),
-        "mlflow_run": run.record.run,
+        "mlflow_run": run.record.run_id(),
         "logs": str(run.logs),
     }
     create_table_artifact(
@@ -192,27 +317,3 @@ def _newest_report(settings: Settings, report: Path) -> Path:
     shutil.copyfile(report, new)
     new.replace(newest)
     return newest
-
-
-def run_card(result: Mapping[str, Any], recipe: str) -> str:
-    """The result in Markdown, for the Prefect page."""
-    titles, cells = format_table(result["table"], intervals=True)
-    table = [titles, ["---"] * len(titles), *cells]
-    baselines = result["baselines"]
-    lines = [
-        f"# Verdict: {result['verdict']}",
-        *(f"- {reason}" for reason in result["reasons"]),
-        f"\n**Decision.** {result['decision']}\n",
-        *("| " + " | ".join(row) + " |" for row in table),
-        f"\nnDCG@10 of BM25 on the text layer: {baselines['bm25']:.3f}, of a random ranking: "
-        f"{baselines['random']:.3f}. Brackets: bootstrap intervals.",
-    ]
-    if result["training"]:
-        cost = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in result["training"].items())
-        lines.append(f"\nTraining: {', '.join(cost)}.")
-    lines.append(f"\nRecipe `{recipe}`. Report: `{result['kept_report']}`. Logs: `{result['logs']}`.")
-    if result["mlflow"].startswith("http"):
-        lines.append(f"\nMLflow: [run {result['mlflow_run']}]({result['mlflow']}).")
-    else:
-        lines.append(f"\nMLflow run `{result['mlflow_run']}`: `{result['mlflow']}`.")
-    return "\n".join(lines)

@@ -1,12 +1,11 @@
 """The parameters of a run, checked before anything slow is imported."""
 
-from __future__ import annotations
-
-import dataclasses
+import fcntl
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -62,17 +61,53 @@ def check_parameters(
 def chosen_recipe(parameters: RunParameters) -> Recipe:
     """The named recipe with the documents, doses and seeds that the person chose."""
     recipe = get_recipe(parameters.recipe)
-    if parameters.documents is not None:
-        recipe = dataclasses.replace(recipe, target_documents=str(parameters.documents))
-    if parameters.doses is not None:
-        recipe = dataclasses.replace(
-            recipe, pretrain=dataclasses.replace(recipe.pretrain, doses=parameters.doses)
-        )
-    if parameters.seeds is not None:
-        recipe = dataclasses.replace(
-            recipe, refine=dataclasses.replace(recipe.refine, seeds=parameters.seeds)
-        )
-    return recipe
+    doses, seeds = parameters.doses or recipe.pretrain.doses, parameters.seeds or recipe.refine.seeds
+    return replace(
+        recipe,
+        target_documents=str(parameters.documents or recipe.target_documents),
+        pretrain=replace(recipe.pretrain, doses=doses),
+        refine=replace(recipe.refine, seeds=seeds),
+    )
+
+
+def sweep_recipe(parameters: RunParameters) -> Recipe:
+    """The recipe whose doses, seeds and arms are those of its sweep, or what the person chose.
+
+    Doses of arms and controls that are not among the person's are left out; the highest always has them.
+    """
+    recipe = chosen_recipe(parameters)
+    plan = recipe.sweep
+    doses, seeds = parameters.doses or plan.doses, parameters.seeds or plan.seeds
+
+    def kept(chosen: Iterable[int], always: set[int]) -> tuple[int, ...]:
+        return tuple(sorted((set(chosen) & set(doses)) | always))
+
+    compared = kept(plan.compared_doses, {0, max(doses)})
+    controls = kept(set(plan.control_doses) - {0}, {max(doses)})
+    arms = (recipe.law.primary_arm, *plan.arms)
+    return replace(
+        recipe,
+        pretrain=replace(recipe.pretrain, doses=doses),
+        refine=replace(recipe.refine, seeds=seeds, arms=arms),
+        sweep=replace(plan, doses=doses, seeds=seeds, compared_doses=compared, control_doses=controls),
+    )
+
+
+@contextmanager
+def only_run(output: Path) -> Iterator[None]:
+    """Hold the output folder for one run. Raises BadParameter while another run, of any process, holds it.
+
+    Two runs of the same cells would remove each other's checkpoints. The system frees the lock when this
+    process ends, however it ends; processes that it starts do not inherit it.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another run uses {output}: wait for it, or give another output folder"
+            raise BadParameter(message) from None
+        yield
 
 
 def base_model_digest(recipe: Recipe) -> str:

@@ -1,7 +1,5 @@
 """`lco plan`: what the two trainings of a recipe will need, printed before anything is launched."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -9,14 +7,22 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from infra.devices import DEVICES, GIB, Device
 from pipelines.console import clock_time
 from pipelines.parameters import BadParameter, RecipeName
 from pipelines.run import EXIT_FAILED
 from stages.recipes import Recipe, get_recipe
-from stages.train.devices import DEVICES, GIB, Device
-from stages.train.memory import Memory
-from stages.train.plan import ASSUMED_MFU, Model, StagePlan, misfit, plan_pretrain, plan_refine
-from stages.train.workloads import PageSizes, largest_page
+from stages.train.cost import Memory
+from stages.train.plan import (
+    ASSUMED_MFU,
+    PageSizes,
+    StagePlan,
+    largest_page,
+    misfit,
+    model_of,
+    plan_pretrain,
+    plan_refine,
+)
 
 DeviceName = Literal[tuple(DEVICES)]  # type: ignore[valid-type]
 
@@ -71,7 +77,7 @@ def plan(command: Plan, *, console: Console | None = None) -> int:
     _check(command)
     recipe, device = get_recipe(command.recipe), _device(command)
     page = _page(command, recipe)
-    model = _model(recipe)
+    model = model_of(recipe)
     plans = [
         plan_stage(recipe, model, gpus=command.gpus, device=device, mfu=command.mfu, page=page)
         for plan_stage in (plan_pretrain, plan_refine)
@@ -115,19 +121,8 @@ def _device(command: Plan) -> Device:
 
 
 def _page(command: Plan, recipe: Recipe) -> PageSizes:
-    largest = largest_page(recipe)
-    return PageSizes(
-        visual_tokens=largest.visual_tokens if command.visual_tokens is None else command.visual_tokens,
-        text_tokens=largest.text_tokens if command.text_tokens is None else command.text_tokens,
-    )
-
-
-def _model(recipe: Recipe) -> Model:
-    from stages.model_config import model_config, parameter_counts  # loads torch
-
-    config = model_config(recipe)
-    decoder, vision = parameter_counts(config)
-    return Model(config=config, decoder_parameters=decoder, vision_parameters=vision)
+    given = {name: getattr(command, name) for name in ("visual_tokens", "text_tokens")}
+    return replace(largest_page(recipe), **{name: size for name, size in given.items() if size is not None})
 
 
 def _table(plans: list[StagePlan], device: Device, *, gpus: int) -> Table:

@@ -1,63 +1,10 @@
-"""Numbers of a run, read from the committed outputs: for MLflow, the console and the Prefect artifacts."""
+"""What a run found, as people see it: the table by dose, and the run card of the Prefect page."""
 
-from __future__ import annotations
-
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from pipelines.console import printable
-from stages.law.evidence import DIRECTIONS, METRICS
 
 DoseRow = dict[str, Any]
 """{"dose": int, "target nats per byte": {"value", "low", "high"}, ..., "nDCG@10 <arm>": {...}}"""
-
-SETTINGS = ("dose", "seed", "steps", "temperature", "learning_rate", "lora_rank", "lora_alpha")
-"""Fields of training.json that are settings."""
-
-
-def read_json(folder: str | Path, name: str) -> Any:
-    return json.loads((Path(folder) / name).read_text(encoding="utf-8"))
-
-
-def output_metrics(stage: str, folder: str | Path) -> dict[str, float]:
-    """The headline numbers of one committed output, by metric name; empty for a stage without any."""
-    if stage == "generation":
-        return _generation_metrics(read_json(folder, "generation.json"))
-    if stage == "retrieval":
-        return _retrieval_metrics(read_json(folder, "retrieval.json"))
-    if stage in ("pretrain", "refine"):
-        training = read_json(folder, "training.json")
-        return {
-            f"summary/{name}": float(value)
-            for name, value in training.items()
-            if name not in SETTINGS and _is_number(value)
-        }
-    return {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _generation_metrics(generation: dict) -> dict[str, float]:
-    names = ("nats_per_byte", "token_accuracy", "character_error_rate")
-    return {
-        f"{corpus}/{name}": float(numbers[name])
-        for corpus, numbers in generation["corpora"].items()
-        for name in names
-    }
-
-
-def _retrieval_metrics(retrieval: dict) -> dict[str, float]:
-    metrics = {}
-    for direction in DIRECTIONS:
-        for measure in METRICS:
-            metrics[f"{direction}/{measure}"] = float(retrieval["directions"][direction]["means"][measure])
-    for baseline, numbers in retrieval["baselines"].items():
-        metrics[f"baseline/{baseline}/ndcg@10"] = float(numbers["means"]["ndcg@10"])
-    return metrics
 
 
 def dose_table(finding: Mapping[str, Any]) -> list[DoseRow]:
@@ -96,11 +43,25 @@ def _format(value: Any, intervals: bool) -> str:
     return f"{text} [{value['low']:.3f}, {value['high']:.3f}]" if intervals else text
 
 
-def inventory_summary(folder: str | Path) -> tuple[int, int, list[str]]:
-    """(documents used, documents quarantined, one line per quarantined document or warning)."""
-    inventory = read_json(folder, "inventory.json")
-    documents = inventory["documents"]
-    quarantined = [document for document in documents if document["status"] == "quarantined"]
-    lines = [f"{document['path']}: {document['reason']}" for document in quarantined]
-    lines += inventory.get("warnings", [])
-    return len(documents) - len(quarantined), len(quarantined), [printable(line) for line in lines]
+def run_card(result: Mapping[str, Any], recipe: str) -> str:
+    """The result in Markdown."""
+    titles, cells = format_table(result["table"], intervals=True)
+    table = [titles, ["---"] * len(titles), *cells]
+    baselines = result["baselines"]
+    lines = [
+        f"# Verdict: {result['verdict']}",
+        *(f"- {reason}" for reason in result["reasons"]),
+        f"\n**Decision.** {result['decision']}\n",
+        *("| " + " | ".join(row) + " |" for row in table),
+        f"\nnDCG@10 of BM25 on the text layer: {baselines['bm25']:.3f}, of a random ranking: "
+        f"{baselines['random']:.3f}. Brackets: bootstrap intervals.",
+    ]
+    if result["training"]:
+        cost = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in result["training"].items())
+        lines.append(f"\nTraining: {', '.join(cost)}.")
+    lines.append(f"\nRecipe `{recipe}`. Report: `{result['kept_report']}`. Logs: `{result['logs']}`.")
+    page, run = result["mlflow"], result["mlflow_run"]
+    lines.append(
+        f"\nMLflow: [run {run}]({page})." if page.startswith("http") else f"\nMLflow run `{run}`: `{page}`."
+    )
+    return "\n".join(lines)

@@ -4,8 +4,6 @@ Prefect gets a server of its own for the time of the run (unless PREFECT_API_URL
 straight into SQLite. The server starts first: while it does, the slow imports happen here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib
@@ -26,16 +24,15 @@ from infra.process import ProcessFailed
 from infra.settings import LOOPBACK, Settings, SettingsError, without_password
 from infra.store import StoreError
 from pipelines.console import clock_time, printable, reporting, terminal_reporter
-from pipelines.one_run import only_run
-from pipelines.parameters import BadParameter, RunParameters
-from pipelines.prefect_settings import prefect_environment
+from pipelines.parameters import BadParameter, RunParameters, only_run
 from pipelines.results import format_table
-from pipelines.services import (
+from pipelines.servers import (
     Service,
-    ServiceDefinition,
     ServiceFailed,
     answers,
     free_port,
+    prefect_environment,
+    prefect_server_definition,
     running,
 )
 
@@ -50,11 +47,11 @@ Pipeline = Callable[[RunParameters], dict[str, Any]]
 def run(
     parameters: RunParameters,
     *,
-    flow: str = "pipelines.flow:lco",
+    flow: str = "lco",
     console: Console | None = None,
     pipeline: Pipeline | None = None,
 ) -> int:
-    """Run a flow (`module:name`) and print what it found; return the exit status.
+    """Run a flow of pipelines/flow.py and print what it found; return the exit status.
 
     `pipeline`: called instead, inside the environment of a run; it must run a flow.
     """
@@ -154,39 +151,18 @@ def _send_what_waits() -> None:
     APILogWorker.drain_all(timeout=10)
 
 
-def prefect_server_definition(settings: Settings, *, port: int, ui: bool) -> ServiceDefinition:
-    """A Prefect server on loopback with its SQLite database in the output folder."""
-    api = f"http://{LOOPBACK}:{port}/api"
-    return ServiceDefinition(
-        name="Prefect server",
-        module="prefect",
-        arguments=("server", "start", "--host", LOOPBACK, "--port", str(port), "--ui" if ui else "--no-ui"),
-        environment={
-            **prefect_environment(settings, {}),
-            "PREFECT_API_URL": api,
-            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
-            # The newer page asks a tracking service on the internet at every load, whatever is switched off.
-            "PREFECT_SERVER_UI_V2_ENABLED": "false",
-            # The page does not follow --port: it would ask port 4200.
-            "PREFECT_SERVER_UI_API_URL": api,
-        },
-        log_path=settings.output / "logs" / "prefect-server.log",
-        health_url=f"{api}/health",
-    )
-
-
 def _pipeline(flow: str) -> Pipeline:
-    module, name = flow.split(":")
-    function = getattr(importlib.import_module(module), name)
+    """The flow, called with what a person chose; Prefect checks its arguments as those of the form."""
+    function = getattr(importlib.import_module("pipelines.flow"), flow)
 
-    def pipeline(parameters: RunParameters) -> dict[str, Any]:
-        others = {"other_documents": list(map(str, parameters.others))} if parameters.others else {}
+    def pipeline(chosen: RunParameters) -> dict[str, Any]:
+        others = {"other_documents": list(map(str, chosen.others))} if chosen.others else {}
         return function(
-            recipe=parameters.recipe,
-            documents=None if parameters.documents is None else str(parameters.documents),
-            doses=None if parameters.doses is None else list(parameters.doses),
-            seeds=None if parameters.seeds is None else list(parameters.seeds),
-            output=str(parameters.output),
+            recipe=chosen.recipe,
+            documents=chosen.documents and str(chosen.documents),
+            doses=chosen.doses and list(chosen.doses),
+            seeds=chosen.seeds and list(chosen.seeds),
+            output=str(chosen.output),
             **others,
         )
 

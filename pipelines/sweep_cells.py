@@ -1,157 +1,193 @@
-"""Which cells a sweep consists of: a dose, a seed, a way to refine and its budget each."""
+"""Which cells a run and a sweep consist of: what is trained, refined and searched, as typed `Work`."""
 
-import dataclasses
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from pipelines.results import read_json
-from pipelines.stage_definition import Cell, Reference, model_cells
-from pipelines.tasks import Prepared, refine_cells
-from stages.law.laboratory import best_learning_rate
+from pipelines.documents import Documents
+from pipelines.parameters import base_model_digest
+from pipelines.stage_table import Output, Work
+from stages.cells import DIRECTIONS, PRIMARY_METRIC, Arm, Cell, Kind, Pages
+from stages.law.config import best_learning_rate
 from stages.recipes import ARMS, Recipe
 
 
-def at_doses(models: Iterable[Reference], doses: Iterable[int]) -> list[Reference]:
-    chosen = set(doses)
-    return [model for model in models if model["dose"] in chosen]
+def base_model(recipe: Recipe) -> dict[str, Output]:
+    """The model that training starts from, as an input: its content, wherever it lies."""
+    digest = base_model_digest(recipe)
+    return {
+        "base_model": Output(stage="base", cell=Cell(), path=Path(recipe.backbone.location), digest=digest)
+    }
 
 
-def learning_rate_arm(recipe: Recipe, learning_rate: float) -> tuple[str, dict[str, Any]]:
-    """Name and changes of the primary arm at a learning rate: its own name at the recipe's."""
-    primary = recipe.law.primary_arm
+def pretrain_work(recipe: Recipe, doses: Iterable[int], *, pages: Pages = "target") -> list[Work]:
+    """One cell per dose, of one training on `pages`."""
+    base = base_model(recipe)
+    return [Work(cell=Cell(dose=dose, pages=pages), inputs=base) for dose in doses]
+
+
+def refine_work(
+    models: Iterable[Output], arm: Arm, *, seeds: Iterable[int], steps: Iterable[int]
+) -> list[Work]:
+    """One cell per model, seed and number of steps."""
+    return [
+        Work(cell=replace(model.cell, arm=arm, seed=seed, steps=number), inputs=model.model_inputs)
+        for model in models
+        for seed in seeds
+        for number in steps
+    ]
+
+
+def recipe_work(recipe: Recipe, models: Iterable[Output]) -> list[Work]:
+    """Every arm of the recipe at every dose with every seed, dose by dose."""
+    return [
+        work
+        for model in models
+        for seed in recipe.refine.seeds
+        for arm in recipe.refine.arms
+        for work in refine_work([model], ARMS[arm], seeds=[seed], steps=[recipe.refine.steps])
+    ]
+
+
+def measured_work(models: Iterable[Output], *, split: str | None = None) -> list[Work]:
+    """One cell per model, which is measured; `split`: what is searched."""
+    return [Work(cell=replace(model.cell, split=split), inputs=model.model_inputs) for model in models]
+
+
+def law_work(measured: Iterable[Output]) -> Work:
+    """The law's only cell: it depends on the content of every output and on whose it is."""
+    return Work(cell=Cell(), inputs={f"{one.stage}: {one.cell.words}": one for one in measured})
+
+
+# --- the sweep ------------------------------------------------------------
+
+
+def learning_rate_arm(recipe: Recipe, learning_rate: float) -> Arm:
+    """The primary arm at a learning rate; at the recipe's, that arm itself."""
+    primary = ARMS[recipe.law.primary_arm]
     if learning_rate == recipe.refine.learning_rate:
-        return primary, ARMS[primary]
-    return f"lr {learning_rate:g}", ARMS[primary] | {"learning_rate": learning_rate}
+        return primary
+    return _changed(primary, f"lr {learning_rate:g}", "learning rate", learning_rate=learning_rate)
 
 
-def learning_rate_cells(recipe: Recipe, pretrained: list[Reference]) -> list[Cell]:
+def adapter_arms(recipe: Recipe) -> list[Arm]:
+    """The primary arm with other ranks and alphas."""
+    primary = ARMS[recipe.law.primary_arm]
+    return [
+        _changed(primary, f"rank {rank}, alpha {alpha}", "adapter", lora_rank=rank, lora_alpha=alpha)
+        for rank, alpha in recipe.sweep.adapters
+    ]
+
+
+def _changed(arm: Arm, name: str, kind: Kind, **changes: float) -> Arm:
+    return Arm(name=name, kind=kind, changes={**arm.changes, **changes})
+
+
+def at_doses(models: Iterable[Output], doses: Iterable[int]) -> list[Output]:
+    chosen = set(doses)
+    return [model for model in models if model.cell.dose in chosen]
+
+
+def learning_rate_work(recipe: Recipe, pretrained: Sequence[Output]) -> list[Work]:
     """Every learning rate at every dose with the first seed, at every budget."""
     plan = recipe.sweep
     return [
-        cell
+        work
         for model in pretrained
-        for arm, changes in (learning_rate_arm(recipe, rate) for rate in plan.learning_rates)
-        for cell in refine_cells([model], arm=arm, seeds=plan.seeds[:1], steps=plan.budgets, changes=changes)
-    ]
-
-
-def primary_cells(recipe: Recipe, models: list[Reference]) -> list[Cell]:
-    """The law's own CL, the same for every dose of all pages."""
-    return refine_cells(
-        models, arm=recipe.law.primary_arm, seeds=recipe.sweep.seeds, steps=[recipe.refine.steps]
-    )
-
-
-def ceiling_cells(recipe: Recipe, pretrained: list[Reference], validation: list[Reference]) -> list[Cell]:
-    """Every budget and seed at the learning rate that the validation documents chose for the dose."""
-    cells = []
-    for model in pretrained:
-        found: dict[float, float] = {}
-        for rate in recipe.sweep.learning_rates:
-            arm, _ = learning_rate_arm(recipe, rate)
-            own = [one for one in validation if (one["dose"], one["arm"]) == (model["dose"], arm)]
-            found[rate] = max(_ndcg(one) for one in own)
-        arm, changes = learning_rate_arm(recipe, best_learning_rate(found))
-        cells += refine_cells(
-            [model], arm=arm, seeds=recipe.sweep.seeds, steps=recipe.sweep.budgets, changes=changes
+        for rate in plan.learning_rates
+        for work in refine_work(
+            [model], learning_rate_arm(recipe, rate), seeds=plan.seeds[:1], steps=plan.budgets
         )
-    return cells
-
-
-def compared_cells(recipe: Recipe, pretrained: list[Reference]) -> list[Cell]:
-    """Other ways to refine, at a few doses; ranks and alphas of the adapter, at the highest."""
-    plan, top = recipe.sweep, at_doses(pretrained, [max(recipe.sweep.doses)])
-    models, steps = at_doses(pretrained, plan.compared_doses), [recipe.refine.steps]
-    cells = [
-        cell for arm in plan.arms for cell in refine_cells(models, arm=arm, seeds=plan.seeds, steps=steps)
     ]
-    for rank, alpha in plan.adapters:
-        changes = ARMS[recipe.law.primary_arm] | {"lora_rank": rank, "lora_alpha": alpha}
-        arm = f"rank {rank}, alpha {alpha}"
-        cells += refine_cells(top, arm=arm, seeds=plan.seeds[:1], steps=steps, changes=changes)
-    return cells
 
 
-def equal_compute_cells(recipe: Recipe, pretrained: list[Reference], grid: list[Reference]) -> list[Cell]:
+def primary_work(recipe: Recipe, models: Sequence[Output]) -> list[Work]:
+    """The law's own CL, the same for every dose of all pages."""
+    arm = ARMS[recipe.law.primary_arm]
+    return refine_work(models, arm, seeds=recipe.sweep.seeds, steps=[recipe.refine.steps])
+
+
+def ceiling_work(recipe: Recipe, pretrained: Sequence[Output], validation: Sequence[Output]) -> list[Work]:
+    """Every budget and seed at the learning rate that the validation documents chose for the dose."""
+    plan, work = recipe.sweep, []
+    for model in pretrained:
+        best = {
+            rate: max(
+                _primary_score(one)
+                for one in validation
+                if (one.cell.dose, one.cell.arm) == (model.cell.dose, learning_rate_arm(recipe, rate))
+            )
+            for rate in plan.learning_rates
+        }
+        arm = learning_rate_arm(recipe, best_learning_rate(best))
+        work += refine_work([model], arm, seeds=plan.seeds, steps=plan.budgets)
+    return work
+
+
+def _primary_score(retrieval: Output) -> float:
+    return retrieval.json("retrieval.json")["directions"][DIRECTIONS[0]]["means"][PRIMARY_METRIC]
+
+
+def compared_work(recipe: Recipe, pretrained: Sequence[Output]) -> list[Work]:
+    """Other ways to refine, at a few doses; ranks and alphas of the adapter, at the highest."""
+    plan, steps = recipe.sweep, [recipe.refine.steps]
+    models, top = (at_doses(pretrained, doses) for doses in (plan.compared_doses, [max(plan.doses)]))
+    arms = [
+        work for arm in plan.arms for work in refine_work(models, ARMS[arm], seeds=plan.seeds, steps=steps)
+    ]
+    return arms + [
+        work
+        for arm in adapter_arms(recipe)
+        for work in refine_work(top, arm, seeds=plan.seeds[:1], steps=steps)
+    ]
+
+
+def equal_compute_work(recipe: Recipe, pretrained: Sequence[Output], grid: Sequence[Output]) -> list[Work]:
     """CL of dose 0 that costs as much as CGP of the highest dose and its CL together, in FLOPs."""
     plan = recipe.sweep
     [top] = at_doses(pretrained, [max(plan.doses)])
-    arm, _ = learning_rate_arm(recipe, recipe.refine.learning_rate)
-    measured = next(one for one in grid if one["dose"] == 0)
-    refined = read_json(measured["path"], "training.json")
-    flops_per_step = refined["flops"] / refined["steps"]
-    steps = recipe.refine.steps + round(read_json(top["path"], "training.json")["flops"] / flops_per_step)
-    return refine_cells(
-        at_doses(pretrained, [0]), arm="equal compute", seeds=plan.seeds, steps=[steps], changes=ARMS[arm]
-    )
+    measured = at_doses(grid, [0])[0]
+    flops_per_step = measured.json("training.json")["flops"] / measured.cell.steps
+    steps = recipe.refine.steps + round(top.json("training.json")["flops"] / flops_per_step)
+    arm = _changed(ARMS[recipe.law.primary_arm], "equal compute", "equal compute")
+    return refine_work(at_doses(pretrained, [0]), arm, seeds=plan.seeds, steps=[steps])
 
 
-def soup_cells(recipe: Recipe, pretrained: list[Reference], refined: list[Reference]) -> list[Cell]:
+def soup_work(recipe: Recipe, pretrained: Sequence[Output], refined: Sequence[Output]) -> list[Work]:
     """The mean of the primary arm's adapters over the seeds, at the compared doses."""
-    arm, steps, cells = recipe.law.primary_arm, recipe.refine.steps, []
-    for cell in refine_cells(
-        at_doses(pretrained, recipe.sweep.compared_doses),
-        arm="adapter soup",
-        seeds=[0],
-        steps=[steps],
-        changes=ARMS[arm],
-    ):
-        place = (cell.key["dose"], "target", arm, steps)
-        parts = [one for one in refined if (one["dose"], one["pages"], one["arm"], one["steps"]) == place]
-        paths = [one["path"] for one in parts]
-        digests = {f"adapter of seed {one['seed']}": one["digest"] for one in parts}
-        cells.append(
-            dataclasses.replace(cell, job={**cell.job, "adapters": paths}, inputs={**cell.inputs, **digests})
-        )
-    return cells
-
-
-def adapter_models(recipe: Recipe, refined: list[Reference]) -> list[Reference]:
-    """The models whose generation is measured again after CL: the primary arm and other adapters."""
-    plan = recipe.sweep
-    arms = {recipe.law.primary_arm} | {f"rank {rank}, alpha {alpha}" for rank, alpha in plan.adapters}
-    return [
-        one
-        for one in refined
-        if one["arm"] in arms
-        and one["pages"] == "target"
-        and (one["dose"], one["seed"], one["steps"]) == (max(plan.doses), plan.seeds[0], recipe.refine.steps)
-    ]
-
-
-def linear_map_cells(recipe: Recipe, pretrained: list[Reference], target: Prepared) -> list[Cell]:
-    """Whitening and a trained projection of the vectors before CL, fitted on training pages."""
-    train = target["train"]
+    arm = _changed(ARMS[recipe.law.primary_arm], "adapter soup", "soup")
     models = at_doses(pretrained, recipe.sweep.compared_doses)
-    cells = model_cells(models, seed=0, arm="whitening", steps=None, split="test")
-    for seed in recipe.sweep.seeds:
-        cells += model_cells(models, seed=seed, arm="projection", steps=None, split="test")
+    soups = []
+    for work in refine_work(models, arm, seeds=[0], steps=[recipe.refine.steps]):
+        own = at_doses(primary(recipe, refined), [work.cell.dose])
+        parts = {f"adapter of seed {one.cell.seed}": one for one in own}
+        soups.append(replace(work, inputs={**work.inputs, **parts}))
+    return soups
+
+
+def primary(recipe: Recipe, refined: Iterable[Output]) -> list[Output]:
+    """Those of the law's own CL after CGP on the target's pages."""
+    own = Cell(arm=ARMS[recipe.law.primary_arm], steps=recipe.refine.steps)
+    return [one for one in refined if one.cell == replace(own, dose=one.cell.dose, seed=one.cell.seed)]
+
+
+def drift_work(recipe: Recipe, refined: Iterable[Output]) -> list[Work]:
+    """Generation measured again after CL: the primary arm and other adapters, highest dose, first seed."""
+    arms = [ARMS[recipe.law.primary_arm], *adapter_arms(recipe)]
+    top, seed, steps = max(recipe.sweep.doses), recipe.sweep.seeds[0], recipe.refine.steps
+    wanted = [Cell(dose=top, arm=arm, seed=seed, steps=steps) for arm in arms]
+    return measured_work(one for one in refined if one.cell in wanted)
+
+
+def linear_map_work(recipe: Recipe, pretrained: Sequence[Output], target: Documents) -> list[Work]:
+    """Linear maps of the vectors before CL, fitted on training pages; whitening draws nothing at random."""
+    models = at_doses(pretrained, recipe.sweep.compared_doses)
     return [
-        dataclasses.replace(
-            cell,
-            job={**cell.job, "fit_pages": train["path"]},
-            inputs={**cell.inputs, "fit_pages": train["digest"]},
+        Work(
+            cell=replace(model.cell, arm=ARMS[arm], seed=seed, split="test"),
+            inputs={**model.model_inputs, "fit_pages": target["train"]},
         )
-        for cell in cells
+        for arm in recipe.sweep.linear_maps
+        for seed in ([0] if arm == "whitening" else recipe.sweep.seeds)
+        for model in models
     ]
-
-
-def ends(recipe: Recipe, refined: list[Reference]) -> list[Reference]:
-    """Dose 0 and the highest dose after the primary CL."""
-    arm, steps = recipe.law.primary_arm, recipe.refine.steps
-    doses = (0, max(recipe.sweep.doses))
-    return [
-        one
-        for one in at_doses(refined, doses)
-        if (one["pages"], one["arm"], one["steps"]) == ("target", arm, steps)
-    ]
-
-
-def distinct(references: Iterable[Reference]) -> list[Reference]:
-    """Each output once, in order."""
-    return list({one["path"]: one for one in references}.values())
-
-
-def _ndcg(reference: Reference) -> float:
-    retrieval = read_json(reference["path"], "retrieval.json")
-    return retrieval["directions"]["query_to_image"]["means"]["ndcg@10"]

@@ -4,25 +4,26 @@ All data lies below the output folder in SQLite. When one of the three ends by i
 stopped and its log is shown: half a system would only look alive.
 """
 
-from __future__ import annotations
-
-import json
 import signal
 import threading
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 
-from infra.mlflow_tracker import runs_page
-from infra.settings import LOOPBACK, Settings, without_password
+from infra.mlflow_client import runs_page
+from infra.settings import Settings, without_password
 from pipelines.parameters import BadParameter
-from pipelines.prefect_settings import prefect_environment
-from pipelines.run import prefect_server_definition
-from pipelines.services import Service, ServiceDefinition, command, require_free_port, running
+from pipelines.servers import (
+    Service,
+    command,
+    deployment_definition,
+    mlflow_definition,
+    prefect_server_definition,
+    require_free_port,
+    running,
+)
 
 DEPLOYMENT = "lco/full-pipeline"
-DEPLOYMENTS = ("pipelines.flow:lco=full-pipeline", "pipelines.sweep:sweep=grsl")
+DEPLOYMENTS = ("pipelines.flow:lco=full-pipeline", "pipelines.flow:sweep=grsl")
 POLL_SECONDS = 0.5
 
 
@@ -38,11 +39,8 @@ def up(
     `deployments`: what to serve; see pipelines.serve. Raises BadParameter for a taken port, ServiceFailed
     when a server does not start or ends by itself.
     """
-    settings = replace(
-        settings,
-        prefect_port=settings.prefect_port if prefect_port is None else prefect_port,
-        mlflow_port=settings.mlflow_port if mlflow_port is None else mlflow_port,
-    )
+    given = {"prefect_port": prefect_port, "mlflow_port": mlflow_port}
+    settings = settings.model_copy(update={name: port for name, port in given.items() if port is not None})
     _check(settings)
     settings.output.mkdir(parents=True, exist_ok=True)
     with stop_signals() as stop, ExitStack() as stack:
@@ -79,63 +77,6 @@ def _check(settings: Settings) -> None:
         raise BadParameter(
             f"--prefect-port and --mlflow-port are both {settings.prefect_port}: give two numbers"
         )
-
-
-def mlflow_definition(settings: Settings) -> ServiceDefinition:
-    """The MLflow server on the database that `lco run` writes to as well."""
-    return ServiceDefinition(
-        name="MLflow server",
-        module="mlflow",
-        arguments=(
-            "server",
-            *("--host", LOOPBACK, "--port", str(settings.mlflow_port), "--workers", "1"),
-            *("--backend-store-uri", settings.tracking_uri),
-            # Artifacts at a path, not behind the server: `lco run` writes to the same experiment without one.
-            *("--default-artifact-root", settings.artifact_root.as_uri(), "--no-serve-artifacts"),
-        ),
-        # Job consumers would take 1 GB of memory in eight more processes.
-        environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
-        log_path=settings.output / "logs" / "mlflow-server.log",
-        health_url=f"{settings.mlflow_url}/health",
-    )
-
-
-def deployment_definition(settings: Settings, deployments: Sequence[str]) -> ServiceDefinition:
-    """The process that polls for runs of the deployments and starts each in a process of its own."""
-    environment = {
-        **prefect_environment(settings, {}),
-        "PREFECT_API_URL": f"{settings.prefect_url}/api",
-        # The default of 10 s is for fleets of runners; here a person waits.
-        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
-        "LCO_TRACKING_URI": settings.mlflow_url,
-        "LCO_OUTPUT": str(settings.output),
-    }
-    return ServiceDefinition(
-        name="deployments",
-        module="pipelines.serve",
-        arguments=(str(settings.output), *deployments),
-        environment=environment,
-        log_path=settings.output / "logs" / "deployments.log",
-        ready=lambda: _deployments_are_ready(settings, len(deployments)),
-        # A running flow stops its training (20 s of grace there) and sets the final states in MLflow.
-        grace_seconds=30.0,
-    )
-
-
-def _deployments_are_ready(settings: Settings, count: int) -> bool:
-    """Whether the server knows the deployments and a runner polls for them."""
-    request = urllib.request.Request(
-        f"{settings.prefect_url}/api/deployments/filter",
-        data=json.dumps({}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=10) as response:
-            deployments = json.load(response)
-    except OSError:  # a busy server; one that ended is noticed by its own check
-        return False
-    return sum(deployment["status"] == "READY" for deployment in deployments) >= count
 
 
 @contextmanager

@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from data_prep.shards import Sample, ShardSource
-from stages.cells import Pages
-from stages.pretrain.config import PretrainConfig
+from stages.recipes import PretrainConfig, TrainingPages
 
 
 class ShuffledTexts:
@@ -44,7 +43,7 @@ class ShuffledTexts:
 
 
 def mixture_of(
-    target: ShardSource, base: ShardSource, *, pages: Pages, config: PretrainConfig
+    target: ShardSource, base: ShardSource, *, pages: TrainingPages, config: PretrainConfig
 ) -> tuple[Sequence[ShardSource | ShuffledTexts], list[float]]:
     """Return the sources of CGP and the share of each; replay of the base language stays as it is.
 

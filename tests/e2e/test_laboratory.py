@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from stages.cells import Cell
 from stages.recipes import get_recipe
 from tests.e2e.lco_environment import lco_environment
 
@@ -30,10 +32,11 @@ def output(tmp_path_factory, few_documents) -> Path:
 
 
 @pytest.fixture(scope="module")
-def refined(output) -> list[dict]:
-    """training.json of every refined model, with the folder it lies in."""
-    files = (output / "store" / "refine").glob("*/training.json")
-    return [json.loads(file.read_text()) | {"folder": file.parent} for file in files]
+def refined(output) -> dict[Cell, Path]:
+    """Every refinement: where it stands in the sweep, and its folder."""
+    files = (output / "store" / "refine").glob("*/manifest.json")
+    cells = {file.parent: json.loads(file.read_text())["configuration"]["cell"] for file in files}
+    return {Cell.from_json(cell): folder for folder, cell in cells.items()}
 
 
 def test_every_control_and_baseline_is_in_the_verdict(output):
@@ -48,16 +51,24 @@ def test_every_control_and_baseline_is_in_the_verdict(output):
 
 
 def test_the_soup_is_the_mean_of_its_seeds(refined):
-    at = {"dose": max(SWEEP.doses), "pages": "target", "steps": get_recipe("smoke").refine.steps}
-    there = [one for one in refined if at.items() <= one.items()]
-    [soup] = [one for one in there if one["arm"] == "adapter soup"]
-    seeds = [one for one in there if one["arm"] == "text-only"]
+    place = {"dose": max(SWEEP.doses), "pages": "target", "steps": get_recipe("smoke").refine.steps}
+    there = {cell: folder for cell, folder in refined.items() if place.items() <= vars(cell).items()}
+    [made] = [changes(folder) for cell, folder in there.items() if cell.arm.kind == "soup"]
+    seeds = [changes(folder) for cell, folder in there.items() if cell.arm.name == "text-only"]
     assert len(seeds) == len(SWEEP.seeds)
-    models = [load_file(one["folder"] / "model" / "model.safetensors") for one in seeds]
-    made = load_file(soup["folder"] / "model" / "model.safetensors")
-    moved = 0.0
-    for name, tensor in made.items():
-        mean = sum(model[name].double() for model in models) / len(models)
-        assert (tensor.double() - mean).abs().max() < 1e-6, name
-        moved += float((models[0][name].double() - models[1][name].double()).abs().max())
-    assert moved > 1e-4
+    for name, change in made.items():
+        mean = sum(one[name] for one in seeds) / len(seeds)
+        assert (change - mean).abs().max() < 1e-6, name
+    assert max(float((seeds[0][name] - seeds[1][name]).abs().max()) for name in made) > 1e-4
+
+
+def changes(folder: Path) -> dict[str, torch.Tensor]:
+    """What a committed adapter adds to each matrix: alpha / rank times B A."""
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    weights = load_file(folder / "adapter_model.safetensors")
+    scale = settings["lora_alpha"] / settings["r"]
+    return {
+        name: scale * weights[name.replace(".lora_A.", ".lora_B.")].double() @ weights[name].double()
+        for name in weights
+        if ".lora_A." in name
+    }

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.services import free_port
+from pipelines.servers import free_port
 from stages.recipes import get_recipe
 from tests.e2e.lco_environment import lco_environment
 
@@ -30,6 +30,10 @@ def request(url: str, body: dict | None = None) -> dict:
         urllib.request.Request(url, data=data, headers=headers), timeout=30
     ) as response:
         return json.load(response)
+
+
+def tags_of(run: dict) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +113,7 @@ def test_a_deployment_run_completes_and_mlflow_holds_its_tree(system: System, fe
     assert (system.output / "report.html").stat().st_size > 0
 
     runs = {run["info"]["run_id"]: run for run in system.runs()}
-    tags = {run: {tag["key"]: tag["value"] for tag in runs[run]["data"]["tags"]} for run in runs}
+    tags = {run: tags_of(runs[run]) for run in runs}
     [parent] = [run for run in runs if "mlflow.parentRunId" not in tags[run]]
     assert {run["info"]["status"] for run in runs.values()} == {"FINISHED"}
     assert tags[parent]["prefect.deployment"] != "none"
@@ -133,10 +137,8 @@ def test_a_deployment_run_completes_and_mlflow_holds_its_tree(system: System, fe
 
 
 def test_the_dose_response_curve_stands_on_the_parent(system: System) -> None:
-    parents = [
-        run for run in system.runs() if all(tag["key"] != "mlflow.parentRunId" for tag in run["data"]["tags"])
-    ]
-    run = parents[0]["info"]["run_id"]
+    [parent] = [run for run in system.runs() if "mlflow.parentRunId" not in tags_of(run)]
+    run = parent["info"]["run_id"]
     for metric in ("dose/target nats per byte", "dose/nDCG_at_10 before CL", "dose/nDCG_at_10 text-only"):
         assert [step for step, _ in system.history(run, metric)] == DOSES, metric
 
@@ -160,6 +162,11 @@ def test_a_second_run_reuses_everything(system: System, few_documents: Path) -> 
     } == before
     newest = max((system.output / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
     assert not list(newest.glob("*/job.json")), "a stage was started again"
+    parents = [run for run in system.runs() if "mlflow.parentRunId" not in tags_of(run)]
+    children = [run for run in system.runs() if "mlflow.parentRunId" in tags_of(run)]
+    assert len(parents) == 2 and {tags_of(run)["mlflow.parentRunId"] for run in children} == {
+        parents[-1]["info"]["run_id"]  # the oldest: the second run computed nothing
+    }
 
 
 def test_a_bad_parameter_fails_the_run_with_its_reason(system: System) -> None:

@@ -1,26 +1,25 @@
-"""The pipeline without Prefect and without torch: the same tasks, called as plain functions, over made-up
-stages."""
+"""The real flows, without Prefect and without torch: their tasks are plain calls, their stages made up."""
 
 import dataclasses
-import importlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import Task
 
-from infra.file_tracker import FileTracker
-from infra.process import MetricsTail
+from infra.journal import JOURNAL, Journal, JournalTail
+from infra.launcher import Launch
 from infra.settings import Settings
-from infra.tracking import ResilientTracker
-from pipelines import flow, sweep, tasks
-from pipelines.parameters import RunParameters
+from pipelines import sweep_cells
+from pipelines.console import Reporter
+from pipelines.flow import lco_stages, sweep_stages
+from pipelines.parameters import RunParameters, sweep_recipe
 from pipelines.record import RunRecord
-from pipelines.stage_definition import Reference, model_cells
-from pipelines.stage_runner import PipelineRun
+from pipelines.runner import PipelineRun
+from pipelines.stage_table import Output
+from stages.program import Task, read_job
 from stages.recipes import Recipe, get_recipe
+from tests.unit.pipelines import fake_stages
 from tests.unit.pipelines.fake_documents import prepare_documents
 from tests.unit.pipelines.fake_stages import FAKE_STAGES
 
@@ -28,49 +27,24 @@ from tests.unit.pipelines.fake_stages import FAKE_STAGES
 class InProcessLauncher:
     """Runs a made-up stage here: half a second less per stage than a process."""
 
-    def run(
-        self,
-        module: str,
-        job_path: Path,
-        *,
-        processes: int,
-        sharing_cores: int | None = None,
-        log_path: Path,
-        metrics_path: Path,
-        on_event,
-    ) -> None:
-        tail = MetricsTail(metrics_path)
-        importlib.import_module(module).main(str(job_path))
-        tail.deliver(on_event, final=True)
-
-
-class SilentReporter:
-    """Shows nothing."""
-
-    def stage_started(self, title: str, *, cells: int, reused: int) -> None:
-        pass
-
-    def progress(self, *, label: str, step: int, total: int, cells_done: int = 0) -> None:
-        pass
-
-    def stage_finished(self, summary: str) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-
-def replaced_documents(recipe: Recipe, root: Path) -> Recipe:
-    return dataclasses.replace(
-        recipe, target_documents=str(root / "target"), base_documents=str(root / "base")
-    )
+    def run(self, launch: Launch, on_event: Callable[[dict], None]) -> None:
+        tail = JournalTail(launch.journal_path)
+        try:
+            fake_stages.main(launch.job_path)
+        finally:
+            for event in tail:
+                on_event(event)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """Folders of one test, and a run of the whole pipeline in them."""
+    """Folders of one test, and runs of the whole pipeline in them."""
 
     root: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "output" / "runs"
 
     def write(self, which: str, name: str, text: str) -> None:
         folder = self.root / which
@@ -78,70 +52,66 @@ class Workplace:
         (folder / name).write_text(text, encoding="utf-8")
 
     def recipe(self, *, doses: tuple[int, ...] = (0, 32), seeds: tuple[int, ...] = (0,)) -> Recipe:
-        tiny = replaced_documents(get_recipe("tiny"), self.root)
+        tiny = self.with_documents(get_recipe("tiny"))
         return dataclasses.replace(
             tiny,
             pretrain=dataclasses.replace(tiny.pretrain, doses=doses),
             refine=dataclasses.replace(tiny.refine, seeds=seeds),
         )
 
-    def new_run(self, recipe: Recipe, *, stages: Mapping = FAKE_STAGES) -> PipelineRun:
-        settings = Settings(output=self.root / "output")
-        number = len(list(settings.runs.glob("*")))
-        tracker = ResilientTracker(
-            lambda: FileTracker(self.root / f"tracking-{number}"), self.root / "pending"
-        )
+    def with_documents(self, recipe: Recipe) -> Recipe:
+        target, base = str(self.root / "target"), str(self.root / "base")
+        return dataclasses.replace(recipe, target_documents=target, base_documents=base)
+
+    def new_run(self, recipe: Recipe | None = None, **parts: Any) -> PipelineRun:
+        recipe, settings = recipe or self.recipe(), Settings(output=self.root / "output")
+        logs = settings.runs / str(len(list(settings.runs.glob("*"))))
+        logs.mkdir(parents=True)
+        usual = {"stages": FAKE_STAGES, "launcher": InProcessLauncher(), "reporter": Reporter(write=str)}
         return PipelineRun(
             recipe=recipe,
             settings=settings,
-            logs=settings.runs / str(number),
-            stages=stages,
-            launcher=InProcessLauncher(),
-            reporter=SilentReporter(),
-            record=RunRecord(tracker, recipe=recipe, name="test", tags={}),
+            logs=logs,
+            record=RunRecord(Journal(logs / JOURNAL), recipe=recipe, name="test", tags={}),
+            **{**usual, "prepare": prepare_documents, **parts},
         )
 
-    def sweep(self, parameters: RunParameters, *, stages: Mapping = FAKE_STAGES) -> dict[str, list[dict]]:
+    def run(self, recipe: Recipe | None = None, **parts: Any) -> dict[str, list[Output]]:
+        """Every stage of `lco`; the outputs by stage."""
+        made: dict[str, list[Output]] = {}
+
+        def as_task(name: str, function: Callable[[], Any]) -> Any:
+            result = function()
+            if isinstance(result, list):
+                made.setdefault(result[0].stage, []).extend(result)
+            return result
+
+        run = self.new_run(recipe, as_task=as_task, **parts)
+        run.record.report(lco_stages(run))
+        run.record.close("FINISHED")
+        return made
+
+    def sweep(self, parameters: RunParameters) -> dict[str, list[Task]]:
         """Every stage of a sweep; see `jobs`."""
-        run = self.new_run(replaced_documents(sweep.sweep_recipe(parameters), self.root), stages=stages)
-        run.logs.mkdir(parents=True)
-        sweep.sweep_stages(run, parameters.others, prepare_documents)
+        run = self.new_run(self.with_documents(sweep_recipe(parameters)))
+        sweep_stages(run, parameters.others)
         run.record.close("FINISHED")
         return self.jobs(int(run.logs.name))
 
-    def jobs(self, run: int) -> dict[str, list[dict]]:
+    def jobs(self, run: int = 0) -> dict[str, list[Task]]:
         """The cells of every job that a run started, by stage and in their order."""
-        folder = Settings(output=self.root / "output").runs / str(run)
-        started: dict[str, list[dict]] = {}
-        for path in sorted(folder.glob("*/job.json"), key=lambda path: path.stat().st_mtime_ns):
-            job = json.loads(path.read_text(encoding="utf-8"))
-            started.setdefault(job["stage"], []).extend(job["cells"])
+        started: dict[str, list[Task]] = {}
+        for path in sorted(
+            (self.runs / str(run)).glob("*/job.json"), key=lambda path: path.stat().st_mtime_ns
+        ):
+            job = read_job(path, fake_stages.AnySettings)
+            started.setdefault(job.stage, []).extend(job.tasks)
         return started
 
-    def run(
-        self, recipe: Recipe | None = None, *, stages: Mapping = FAKE_STAGES
-    ) -> dict[str, list[Reference]]:
-        """Every stage, as the flow calls them; the outputs by stage."""
-        recipe = recipe or self.recipe()
-        run = self.new_run(recipe, stages=stages)
-        run.logs.mkdir(parents=True)
-        target = tasks.prepare_target_documents.fn(run, prepare_documents)
-        base = tasks.prepare_base_documents.fn(run, prepare_documents)
-        pretrained = tasks.pretrain.fn(run, target, base)
-        generation = tasks.generation_quality.fn(run, pretrained, target, base)
-        negatives = tasks.hard_negatives.fn(run, target) if run.recipe.refine.hard_negatives else None
-        refined = tasks.refine.fn(run, flow.arms_of_the_recipe(recipe, pretrained), target, negatives)
-        found = tasks.before_refinement(pretrained) + model_cells(refined, split="test")
-        measured = {
-            "pretrain": pretrained,
-            "generation": generation,
-            "refine": refined,
-            "retrieval": tasks.page_retrieval.fn(run, found, target["test"]),
-        }
-        law = tasks.scaling_law.fn(run, measured, target, base)
-        run.record.report(Path(law["path"]))
-        run.record.close("FINISHED")
-        return measured | {"law": [law]}
+    def events(self, kind: str, run: int = 0) -> list[dict]:
+        """Those of a run's journal."""
+        journal = self.runs / str(run) / JOURNAL
+        return [event for event in JournalTail(journal, 0) if event["event"] == kind]
 
 
 @pytest.fixture
@@ -150,23 +120,15 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
 
 
 def new_workplace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
-    """Two folders of documents; the tasks are plain functions as long as the patch lives."""
-    monkeypatch.setattr(tasks, "base_model_digest", lambda recipe: "made up")
-    for name, member in list(vars(sweep).items()):
-        if isinstance(member, Task):
-            monkeypatch.setattr(sweep, name, member.fn)
+    """Two folders of documents; made-up stages start from no model."""
+    monkeypatch.setattr(sweep_cells, "base_model_digest", lambda recipe: "made up")
     place = Workplace(root=root)
     place.write("target", "a.txt", "trang")
     place.write("base", "a.txt", "page")
     return place
 
 
-@pytest.fixture
-def changed() -> Callable[[Any, Any], set[str]]:
+def changed(before: Mapping[str, list[Output]], after: Mapping[str, list[Output]]) -> set[str]:
     """Names of the stages of which some output lies elsewhere than before."""
-
-    def compare(before: dict[str, list[Reference]], after: dict[str, list[Reference]]) -> set[str]:
-        paths = {stage: {one["path"] for one in before[stage]} for stage in before}
-        return {stage for stage in after if not {one["path"] for one in after[stage]} <= paths[stage]}
-
-    return compare
+    known = {one.path for outputs in before.values() for one in outputs}
+    return {stage for stage, outputs in after.items() if not {one.path for one in outputs} <= known}

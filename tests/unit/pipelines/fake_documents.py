@@ -28,9 +28,7 @@ def prepare_documents(
     for done, name in enumerate(("train", "validation", "test", "inventory"), start=1):
         progress(done, 4, "reading documents")
         stage = f"documents-{name}"
-        named = fingerprint(
-            stage=stage, schema_version=1, configuration={}, inputs={"texts": digest}, packages=()
-        )
+        named = fingerprint(stage=stage, program=__name__, configuration={}, inputs={"texts": digest})
         outputs[name] = store.find(stage, named)
         if outputs[name] is None:
             with store.attempt(stage, named) as attempt:

@@ -11,7 +11,7 @@ from prefect import flow
 
 from infra.settings import Settings
 from pipelines import flow as real
-from pipelines import tasks
+from pipelines import sweep_cells
 from pipelines.parameters import RecipeName, check_parameters
 from pipelines.run import exit_status
 from tests.unit.pipelines.fake_documents import prepare_documents
@@ -27,9 +27,9 @@ def lco(
     output: str | None = None,
 ) -> dict:
     """Made up."""
-    tasks.base_model_digest = lambda recipe: "made up"  # made-up stages start from no model
+    sweep_cells.base_model_digest = lambda recipe: "made up"  # made-up stages start from no model
     parameters = check_parameters(recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output)
-    return real.run_pipeline(parameters, stages=FAKE_STAGES, prepare=prepare_documents)
+    return real.run_pipeline("lco", parameters, stages=FAKE_STAGES, prepare=prepare_documents)
 
 
 if __name__ == "__main__":

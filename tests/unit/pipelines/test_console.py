@@ -1,15 +1,19 @@
 """Progress as a person sees it."""
 
+import dataclasses
 import io
 import json
+import re
 import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from pipelines.console import BarReporter, LineReporter, StageView, clock_time, terminal_reporter
-from pipelines.results import inventory_summary
+from pipelines.console import Reporter, StageView, clock_time, terminal_reporter
+from pipelines.documents import inventory_summary
+from pipelines.stage_table import Output
+from stages.cells import Cell
 
 
 def test_clock_time() -> None:
@@ -18,29 +22,28 @@ def test_clock_time() -> None:
 
 def test_a_line_shows_count_rate_and_time_left() -> None:
     now = [100.0]
-    view = StageView(title="refine", cells=3, clock=lambda: now[0])
+    view = StageView("refine", cells=3, clock=lambda: now[0])
     assert view.line() == "refine: starting (0:00)"
-    now[0] = 110.0
-    view.update(label="seed 0", step=10, total=100, cells_done=0)
-    now[0] = 120.0
-    view.update(label="seed 1", step=30, total=100, cells_done=1)
+    for now[0], step in ((110.0, 10), (120.0, 30)):
+        view.tell(label=f"seed {step // 30}", step=step, total=100, cells_done=step // 30)
     assert view.line() == "refine [1 of 3 done]: seed 1 30/100, 2.0/s, 0:35 left (0:20)"
-    now[0] = 130.0  # nothing new: the time left goes on falling, it does not grow
-    assert "0:25 left" in view.line()
+    now[0] = 130.0  # nothing new: the time left does not grow
+    assert "2.0/s, 0:35 left (0:30)" in view.line()
+    view.tell(label="seed 2", step=0, total=60, cells_done=2)  # new work: another rate
+    assert view.line() == "refine [2 of 3 done]: seed 2 0/60 (0:30)"
 
 
 def test_slow_steps_are_shown_in_seconds() -> None:
     now = [0.0]
-    view = StageView(title="generation", cells=1, clock=lambda: now[0])
-    view.update(label="dose 0", step=1, total=4, cells_done=0)
-    now[0] = 30.0
-    view.update(label="dose 0", step=2, total=4, cells_done=0)
-    assert "30 s each, 1:00 left" in view.line()
+    view = StageView("generation", cells=1, clock=lambda: now[0])
+    for now[0], step in ((0.0, 1), (30.0, 2)):
+        view.tell(label="dose 0", step=step, total=4, cells_done=0)
+    assert view.line() == "generation: dose 0 2/4, 30 s each, 1:00 left (0:30)"
 
 
 def test_lines_go_on_when_a_stage_says_nothing() -> None:
     lines: list[str] = []
-    reporter = LineReporter(lines.append, interval=0.02)
+    reporter = Reporter(write=lines.append, interval=0.02)
     reporter.stage_started("pretrain", cells=2, reused=1)
     deadline = time.monotonic() + 10
     while len([line for line in lines if "starting" in line]) < 3:
@@ -57,7 +60,6 @@ def test_bars_show_label_count_and_rate_and_leave_a_line() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
     reporter = terminal_reporter(console)
-    assert isinstance(reporter, BarReporter)
     reporter.stage_started("refine", cells=2, reused=0)
     for step in range(1, 6):
         reporter.progress(label="seed 0", step=step, total=10)
@@ -69,13 +71,28 @@ def test_bars_show_label_count_and_rate_and_leave_a_line() -> None:
     assert screen.getvalue().rstrip().endswith("refine: done")
 
 
-def test_a_pipe_gets_plain_lines() -> None:
-    assert isinstance(terminal_reporter(Console(file=io.StringIO())), LineReporter)
+def test_a_pipe_gets_plain_lines_with_the_time_of_day(capsys: pytest.CaptureFixture) -> None:
+    reporter = terminal_reporter(Console(file=io.StringIO()))
+    reporter.stage_started("refine", cells=1, reused=0)
+    reporter.stage_finished("refine: done")
+    first, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d refine: 1 to do", first) and last.endswith(" refine: done")
+
+
+def test_stages_log_their_summaries_beside_the_terminal() -> None:
+    shown, logged = [], []
+    reporter = dataclasses.replace(Reporter(write=shown.append, interval=60), log=logged.append)
+    reporter.stage_started("refine", cells=1, reused=0)
+    reporter.progress(label="seed 0", step=1, total=2)
+    reporter.stage_finished("refine: done")
+    reporter.note("a.pdf: empty")
+    assert shown == ["refine: 1 to do", "refine: done", "a.pdf: empty"]
+    assert logged == ["refine: done", "a.pdf: empty"]
 
 
 def test_a_stage_that_has_said_nothing_yet_shows_its_title_and_a_running_clock() -> None:
     screen = io.StringIO()
-    reporter = BarReporter(Console(file=screen, force_terminal=True, width=100))
+    reporter = terminal_reporter(Console(file=screen, force_terminal=True, width=100))
     reporter.stage_started("refine", cells=2, reused=0)
     deadline = time.monotonic() + 10
     while "(0:01)" not in screen.getvalue():
@@ -93,10 +110,11 @@ def test_a_stage_that_has_said_nothing_yet_shows_its_title_and_a_running_clock()
 def test_a_file_name_is_neither_markup_nor_a_terminal_command(tmp_path: Path, name: str, shown: str) -> None:
     document = {"path": name, "status": "quarantined", "reason": "empty"}
     (tmp_path / "inventory.json").write_text(json.dumps({"documents": [document], "warnings": [name]}))
-    used, quarantined, lines = inventory_summary(tmp_path)
+    inventory = Output(stage="documents-inventory", cell=Cell(), path=tmp_path, digest="d")
+    used, quarantined, lines = inventory_summary(inventory)
     assert (used, quarantined, lines) == (0, 1, [f"{shown}: empty", shown])
     screen = io.StringIO()
-    reporter = BarReporter(Console(file=screen, force_terminal=True, width=100))
+    reporter = terminal_reporter(Console(file=screen, force_terminal=True, width=100))
     reporter.stage_started(lines[1], cells=1, reused=0)
     reporter.progress(label=lines[1], step=1, total=2)
     reporter.stage_finished(lines[1])

@@ -1,76 +1,74 @@
 """What a person sees when something is wrong, and the exit status."""
 
-import dataclasses
-import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data_prep.errors import NoUsableDocuments
 from infra.launcher import LocalLauncher
-from infra.process import ProcessFailed
 from infra.settings import Settings
 from infra.store import CorruptOutput
 from pipelines.parameters import BadParameter, check_parameters
 from pipelines.run import exit_status
-from pipelines.stage_definition import Cell
-from pipelines.stage_runner import OutputMissing, run_stage
+from pipelines.runner import OutputMissing, PipelineRun, run_stage
+from pipelines.stage_table import Output
+from pipelines.sweep_cells import pretrain_work
 from tests.unit.pipelines.conftest import Workplace
 
 ROOT = Path(__file__).parents[3]
 
 
-def pretrain(workplace: Workplace, dose: int) -> list:
-    run = dataclasses.replace(workplace.new_run(workplace.recipe()), launcher=LocalLauncher())
-    return run_stage(run, "pretrain", inputs={}, cells=[Cell(key={"dose": dose})])
+@pytest.fixture
+def real(workplace: Workplace) -> Iterator[PipelineRun]:
+    """A run whose stages are processes."""
+    with LocalLauncher() as launcher:
+        yield workplace.new_run(launcher=launcher)
 
 
-def test_a_failed_stage_says_how_it_ended_and_where_its_log_is(
-    workplace: Workplace, capsys: pytest.CaptureFixture
+def pretrain(run: PipelineRun, *doses: int) -> list[Output]:
+    return run_stage(run, "pretrain", inputs={}, work=pretrain_work(run.recipe, doses))
+
+
+def test_a_failed_stage_says_how_it_ended_where_its_log_is_and_keeps_what_it_finished(
+    real: PipelineRun, capsys: pytest.CaptureFixture
 ) -> None:
     with exit_status() as status:
-        pretrain(workplace, 666)
-    message = capsys.readouterr().err
-    log = workplace.root / "output" / "runs" / "0" / "pretrain" / "output.log"
+        pretrain(real, 0, 666)
+    message, log = capsys.readouterr().err, real.logs / "pretrain" / "output.log"
     assert status.code == 1
     assert "fake_stages failed with exit code 1" in message
     assert "the made-up loss became NaN" in message
     assert str(log) in message and log.is_file()
+    [kept] = pretrain(real, 0)
+    assert kept.path.name in (real.logs / "pretrain" / "job.json").read_text()
+    assert not (real.logs / "pretrain-2").exists(), "it was computed again"
 
 
-def test_a_failed_stage_keeps_the_cells_that_it_finished(workplace: Workplace) -> None:
-    run = dataclasses.replace(workplace.new_run(workplace.recipe()), launcher=LocalLauncher())
-    with pytest.raises(ProcessFailed):
-        run_stage(run, "pretrain", inputs={}, cells=[Cell(key={"dose": dose}) for dose in (0, 666)])
-    [kept] = run_stage(run, "pretrain", inputs={}, cells=[Cell(key={"dose": 0})])
-    assert kept["dose"] == 0
-    [job] = json.loads((run.logs / "pretrain" / "job.json").read_text())["cells"][:1]
-    assert Path(kept["path"]).name == job["fingerprint"]
-
-
-def test_a_stage_that_commits_too_little_is_an_error(workplace: Workplace) -> None:
-    with pytest.raises(OutputMissing, match="did not commit dose 777"):
-        pretrain(workplace, 777)
-
-
-def test_the_log_of_a_repeated_stage_is_its_own(workplace: Workplace) -> None:
-    run = dataclasses.replace(workplace.new_run(workplace.recipe()), launcher=LocalLauncher())
-    run_stage(run, "pretrain", inputs={}, cells=[Cell(key={"dose": 0})])
-    with pytest.raises(OutputMissing) as missing:
-        run_stage(run, "pretrain", inputs={}, cells=[Cell(key={"dose": 777})])
-    log = run.logs / "pretrain-2" / "output.log"
+def test_a_stage_that_commits_too_little_is_an_error_and_its_log_its_own(real: PipelineRun) -> None:
+    pretrain(real, 0)
+    with pytest.raises(OutputMissing, match="did not commit dose 777") as missing:
+        pretrain(real, 777)
+    log = real.logs / "pretrain-2" / "output.log"
     assert str(missing.value).endswith(f"see {log}") and log.is_file()
 
 
-def test_a_damaged_output_is_an_error_not_a_silent_recomputation(workplace: Workplace) -> None:
+def test_damaged_outputs_and_leftovers_are_errors_not_silent_recomputations(workplace: Workplace) -> None:
     outputs = workplace.run()
-    weights = Path(outputs["pretrain"][0]["path"]) / "model" / "weights.json"
+    weights = outputs["pretrain"][0].path / "model" / "weights.json"
+    content = weights.read_text()
     weights.write_text("damaged")
     with pytest.raises(CorruptOutput, match=r"weights\.json"):
+        workplace.run()
+    weights.write_text(content)
+    folder = outputs["retrieval"][0].path
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with pytest.raises(CorruptOutput):
         workplace.run()
 
 
@@ -181,12 +179,3 @@ def test_importing_the_flow_loads_no_torch(tmp_path: Path) -> None:
         timeout=120,
     )
     assert result.stdout.strip() == "False"
-
-
-def test_leftovers_of_a_commit_are_loud(workplace: Workplace) -> None:
-    outputs = workplace.run()
-    folder = Path(outputs["retrieval"][0]["path"])
-    shutil.rmtree(folder)
-    folder.mkdir()
-    with pytest.raises(CorruptOutput):
-        workplace.run()

@@ -8,17 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.launcher import LocalLauncher
 from pipelines.flow import pipeline_run
-from pipelines.one_run import only_run
-from pipelines.parameters import BadParameter, check_parameters
+from pipelines.parameters import BadParameter, check_parameters, only_run
 from pipelines.run import run
 from stages.recipes import get_recipe
-from tests.unit.pipelines.fake_stages import FAKE_STAGES
 
 ROOT = Path(__file__).parents[3]
 HOLD = (
-    "import sys, time; from pathlib import Path; from pipelines.one_run import only_run\n"
+    "import sys, time; from pathlib import Path; from pipelines.parameters import only_run\n"
     "with only_run(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 )
 
@@ -28,7 +25,7 @@ def test_a_second_run_on_the_same_folder_is_refused_before_it_touches_anything(
     tmp_path: Path, flow_name: str
 ) -> None:
     parameters = check_parameters(recipe="tiny", documents=None, doses=None, seeds=None, output=tmp_path)
-    second = pipeline_run(flow_name, get_recipe("tiny"), parameters, FAKE_STAGES, LocalLauncher())
+    second = pipeline_run(flow_name, get_recipe("tiny"), parameters)
     with (
         only_run(tmp_path),
         pytest.raises(BadParameter, match=f"another run uses {tmp_path}: wait for it") as refused,

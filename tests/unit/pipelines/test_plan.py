@@ -97,7 +97,7 @@ def test_help_shows_examples():
     ],
 )
 def test_what_cannot_be_planned_is_named_before_torch_is_loaded(changes, message, monkeypatch):
-    monkeypatch.setattr("pipelines.plan._model", lambda recipe: pytest.fail("torch would be loaded"))
+    monkeypatch.setattr("pipelines.plan.model_of", lambda recipe: pytest.fail("torch would be loaded"))
     with pytest.raises(BadParameter, match=message) as error:
         plan(Plan(**changes))
     assert "\n" not in str(error.value)

@@ -1,52 +1,52 @@
 """What is computed again, and what is not, when one thing changes."""
 
-import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from infra.launcher import local_environment
-from pipelines import tasks
-from pipelines.stage_definition import Cell
-from pipelines.stage_runner import run_stage
-from tests.unit.pipelines.conftest import InProcessLauncher, Workplace
+from infra.launcher import Launch
+from pipelines import sweep_cells
+from pipelines.runner import run_stage
+from pipelines.stage_table import Output, Work
+from stages.cells import Arm, Cell
+from stages.recipes import ARMS, Recipe
+from tests.unit.pipelines.conftest import InProcessLauncher, Workplace, changed
 from tests.unit.pipelines.fake_documents import prepare_documents
 from tests.unit.pipelines.fake_stages import FAKE_STAGES
 
 EVERYTHING = {"pretrain", "generation", "refine", "retrieval", "law"}
 
 
-def jobs(workplace: Workplace) -> dict[str, set[str]]:
-    """Stages that the runs really started: run folder -> stages."""
-    runs = workplace.root / "output" / "runs"
-    return {folder.name: {job.parent.name for job in folder.glob("*/job.json")} for folder in runs.iterdir()}
+def with_refine(recipe: Recipe, **changes: object) -> Recipe:
+    return replace(recipe, refine=replace(recipe.refine, **changes))
 
 
-def test_a_second_run_starts_nothing(workplace: Workplace, changed: Callable) -> None:
+def test_a_second_run_starts_nothing_also_where_the_output_folder_has_moved(workplace: Workplace) -> None:
     first = workplace.run()
-    second = workplace.run()
-    assert first == second
-    assert jobs(workplace) == {"0": EVERYTHING, "1": set()}
+    assert workplace.run() == first
+    moved = replace(workplace, root=workplace.root.rename(workplace.root.with_name("moved")))
+    moved.run()
+    assert [set(moved.jobs(run)) for run in range(3)] == [EVERYTHING, set(), set()]
 
 
-def test_documents_are_read_by_as_many_processes_as_the_settings_allow(workplace: Workplace) -> None:
+def test_documents_are_read_by_as_many_processes_as_the_settings_allow(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     def prepare(*arguments, workers: int):
         asked.append(workers)
         return prepare_documents(*arguments, workers=workers)
 
-    run = workplace.new_run(workplace.recipe())
-    run = dataclasses.replace(run, settings=dataclasses.replace(run.settings, processes=5))
-    tasks.prepare_target_documents.fn(run, prepare)
-    assert asked == [5]
+    monkeypatch.setenv("LCO_PROCESSES", "5")
+    workplace.run(prepare=prepare)
+    assert asked == [5, 5]
 
 
-def test_a_changed_target_document_changes_everything_after_it(
-    workplace: Workplace, changed: Callable
-) -> None:
+def test_a_changed_target_document_changes_everything_after_it(workplace: Workplace) -> None:
     first = workplace.run()
     workplace.write("target", "b.txt", "trang khác")
     assert changed(first, workplace.run()) == EVERYTHING
@@ -55,85 +55,81 @@ def test_a_changed_target_document_changes_everything_after_it(
 def test_one_more_dose_computes_that_dose_only(workplace: Workplace) -> None:
     first = workplace.run(workplace.recipe(doses=(0, 32)))
     second = workplace.run(workplace.recipe(doses=(0, 32, 64)))
-    for stage in ("pretrain", "generation", "refine", "retrieval"):
+    for stage in EVERYTHING - {"law"}:
         new = [one for one in second[stage] if one not in first[stage]]
-        assert {one["dose"] for one in new} == {64}, stage
+        assert {one.cell.dose for one in new} == {64}, stage
         assert all(one in second[stage] for one in first[stage]), stage
 
 
-def test_one_more_seed_retrains_nothing(workplace: Workplace, changed: Callable) -> None:
+def test_one_more_seed_retrains_nothing(workplace: Workplace) -> None:
     first = workplace.run(workplace.recipe(seeds=(0,)))
     second = workplace.run(workplace.recipe(seeds=(0, 1)))
     assert changed(first, second) == {"refine", "retrieval", "law"}
-    assert {one["seed"] for one in second["refine"] if one not in first["refine"]} == {1}
+    assert {one.cell.seed for one in second["refine"] if one not in first["refine"]} == {1}
 
 
-def test_with_a_falling_learning_rate_every_dose_depends_on_the_last(
-    workplace: Workplace, changed: Callable
-) -> None:
-    def recipe(doses: tuple[int, ...]):
-        chosen = workplace.recipe(doses=doses)
-        return dataclasses.replace(chosen, pretrain=dataclasses.replace(chosen.pretrain, decay_steps=10))
+def test_with_a_falling_learning_rate_every_dose_depends_on_the_last(workplace: Workplace) -> None:
+    def models(doses: tuple[int, ...]) -> set[Path]:
+        recipe = workplace.recipe(doses=doses)
+        made = workplace.run(replace(recipe, pretrain=replace(recipe.pretrain, decay_steps=10)))
+        return {one.path for one in made["pretrain"]}
 
-    first, second = workplace.run(recipe((0, 32))), workplace.run(recipe((0, 32, 64)))
-    paths = [{one["path"] for one in outputs["pretrain"]} for outputs in (first, second)]
-    assert not paths[0] & paths[1]
+    assert not models((0, 32)) & models((0, 32, 64))
 
 
-def test_a_recipe_part_changes_only_the_stages_that_use_it(workplace: Workplace, changed: Callable) -> None:
+def test_a_recipe_part_changes_only_the_stages_that_use_it(workplace: Workplace) -> None:
     recipe = workplace.recipe()
     first = workplace.run(recipe)
-    refine = dataclasses.replace(recipe, refine=dataclasses.replace(recipe.refine, symmetric=True))
-    # The fake models do not depend on it: equal content, so what follows is reused.
-    assert changed(first, workplace.run(refine)) == {"refine", "law"}
-    warmer = dataclasses.replace(recipe, refine=dataclasses.replace(recipe.refine, temperature=0.5))
+    # The made-up models do not depend on it: equal content, so what follows is reused.
+    symmetric = with_refine(recipe, loss=replace(recipe.refine.loss, symmetric=True))
+    assert changed(first, workplace.run(symmetric)) == {"refine", "law"}
+    warmer = with_refine(recipe, loss=replace(recipe.refine.loss, temperature=0.5))
     assert changed(first, workplace.run(warmer)) == {"refine", "retrieval", "law"}  # L_cl is at that one
-    evaluate = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, max_queries=7))
+    evaluate = replace(recipe, evaluate=replace(recipe.evaluate, max_queries=7))
     assert changed(first, workplace.run(evaluate)) == {"generation", "retrieval", "law"}
-    law = dataclasses.replace(recipe, law=dataclasses.replace(recipe.law, minimum_effect=0.5))
+    law = replace(recipe, law=replace(recipe.law, minimum_effect=0.5))
     assert changed(first, workplace.run(law)) == {"law"}
 
 
-def test_hard_negatives_are_mined_once_and_refinement_depends_on_them(
-    workplace: Workplace, changed: Callable
-) -> None:
+def test_hard_negatives_are_mined_once_and_refinement_depends_on_them(workplace: Workplace) -> None:
     recipe = workplace.recipe()
     first = workplace.run(recipe)
-    mining = dataclasses.replace(recipe, refine=dataclasses.replace(recipe.refine, hard_negatives=2))
-    # The fake models do not depend on the negatives: equal content, so what follows is reused.
-    assert changed(first, workplace.run(mining)) == {"refine", "law"}
-    assert jobs(workplace) == {"0": EVERYTHING, "1": {"mine", "refine", "law"}}
-    job = json.loads((workplace.root / "output" / "runs" / "1" / "refine" / "job.json").read_text())
+    # The made-up models do not depend on the negatives either.
+    assert changed(first, workplace.run(with_refine(recipe, hard_negatives=2))) == {"mine", "refine", "law"}
+    assert set(workplace.jobs(1)) == {"mine", "refine", "law"}
+    job = json.loads((workplace.runs / "1" / "refine" / "job.json").read_text())
     assert set(job["inputs"]) == {"target_train", "negatives"}
 
 
-def test_where_the_base_model_lies_changes_nothing(workplace: Workplace, changed: Callable) -> None:
+def test_the_content_of_the_base_model_counts_not_its_place(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = workplace.recipe()
     first = workplace.run(recipe)
-    moved = dataclasses.replace(recipe, backbone=dataclasses.replace(recipe.backbone, location="/elsewhere"))
+    moved = replace(recipe, backbone=replace(recipe.backbone, location="/elsewhere"))
     assert changed(first, workplace.run(moved)) == set()
+    monkeypatch.setattr(sweep_cells, "base_model_digest", lambda recipe: "another")
+    assert "pretrain" in changed(first, workplace.run())
 
 
-def test_another_base_model_changes_everything(workplace: Workplace, changed: Callable, monkeypatch) -> None:
+def test_changed_source_of_a_stage_changes_that_stage(workplace: Workplace) -> None:
     first = workplace.run()
-    monkeypatch.setattr("pipelines.tasks.base_model_digest", lambda recipe: "another")
-    assert changed(first, workplace.run()) >= {"pretrain"}
-
-
-def test_changed_source_of_a_stage_changes_that_stage(workplace: Workplace, changed: Callable) -> None:
-    first = workplace.run()
-    stages = dict(FAKE_STAGES)
-    stages["generation"] = dataclasses.replace(stages["generation"], packages=("infra.store",))
+    rewritten = replace(FAKE_STAGES["generation"], program="tests.unit.pipelines.fake_documents")
     # Its outputs have the same content as before, and the law depends on content: it is reused.
-    assert changed(first, workplace.run(stages=stages)) == {"generation"}
+    assert changed(first, workplace.run(stages={**FAKE_STAGES, "generation": rewritten})) == {"generation"}
 
 
-def test_a_moved_output_folder_stays_valid(workplace: Workplace) -> None:
-    workplace.run()
-    before = jobs(workplace)
-    moved = dataclasses.replace(workplace, root=workplace.root.rename(workplace.root.with_name("moved")))
-    moved.run()
-    assert jobs(moved) == {**before, "1": set()}
+def test_equal_cells_are_computed_once_and_each_has_its_output(workplace: Workplace) -> None:
+    model = Output(stage="pretrain", cell=Cell(), path=Path("/model"), digest="d")
+    same = Arm(name="another name", kind="learning rate")
+    work = [
+        Work(cell=Cell(arm=arm, seed=0, steps=3), inputs={"model": model})
+        for arm in (ARMS["text-only"], same)
+    ]
+    one, other = run_stage(workplace.new_run(), "refine", inputs={}, work=work)
+    assert one.path == other.path and (one.cell, other.cell) == tuple(each.cell for each in work)
+    assert other.model_inputs == {"model": model, "adapter": other} and model.model_inputs == {"model": model}
+    assert len(workplace.jobs()["refine"]) == 1
 
 
 def test_a_run_that_goes_on_trains_with_the_threads_of_one_in_one_go(
@@ -142,37 +138,35 @@ def test_a_run_that_goes_on_trains_with_the_threads_of_one_in_one_go(
     started = []
 
     class Remembering(InProcessLauncher):
-        def run(self, *arguments, processes: int, sharing_cores: int, **options) -> None:
-            started.append((processes, local_environment(processes=sharing_cores)["OMP_NUM_THREADS"]))
-            super().run(*arguments, processes=processes, **options)
+        def run(self, launch: Launch, on_event) -> None:
+            started.append((launch.processes, launch.threads))
+            super().run(launch, on_event)
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("infra.launcher.usable_cores", lambda: 12)
-    run = workplace.new_run(workplace.recipe())
-    run = dataclasses.replace(
-        run, launcher=Remembering(), settings=dataclasses.replace(run.settings, processes=4)
-    )
-    model = {"path": "/model", "digest": "d"}
-    cells = [
-        Cell(key={"dose": 0, "pages": "target", "seed": seed, "arm": "text-only", "steps": 3})
-        for seed in range(3)
-    ]
+    monkeypatch.setattr("pipelines.runner.usable_cores", lambda: 12)
+    monkeypatch.setenv("LCO_PROCESSES", "4")
+    run = workplace.new_run(launcher=Remembering())
+    cells = [Cell(seed=seed, arm=ARMS["text-only"], steps=3) for seed in range(3)]
     for _ in range(2):  # three cells are missing, then one
-        outputs = run_stage(run, "refine", inputs={"target_train": model}, cells=cells)
-        shutil.rmtree(outputs[0]["path"])
-    assert started == [(3, "4"), (1, "4")]
+        outputs = run_stage(run, "refine", inputs={}, work=[Work(cell=cell) for cell in cells])
+        shutil.rmtree(outputs[0].path)
+    assert started == [(3, 4), (1, 4)]
 
 
-def test_the_job_names_inputs_cells_and_the_recipe(workplace: Workplace) -> None:
+def test_the_job_names_settings_inputs_and_cells(workplace: Workplace) -> None:
     outputs = workplace.run()
-    job = json.loads((workplace.root / "output" / "runs" / "0" / "refine" / "job.json").read_text())
-    assert job["recipe"]["name"] == "tiny"
+    job = json.loads((workplace.runs / "0" / "refine" / "job.json").read_text())
+    assert set(job["settings"]) == {"backbone", "refine"} and job["provenance"]["recipe"] == "tiny"
     assert set(job["inputs"]) == {"target_train"}
-    assert {(cell["dose"], cell["seed"], cell["arm"]) for cell in job["cells"]} == {
-        (dose, 0, arm) for dose in (0, 32) for arm in ("text-only", "multimodal-20")
-    }
-    assert len({cell["training"] for cell in job["cells"]}) == 4, "each cell is a training of its own"
-    pretrain = json.loads((workplace.root / "output" / "runs" / "0" / "pretrain" / "job.json").read_text())
-    assert len({cell["training"] for cell in pretrain["cells"]}) == 1, "all doses are one training"
-    models = {one["dose"]: one["path"] for one in outputs["pretrain"]}
-    assert all(cell["model"] == f"{models[cell['dose']]}/model" for cell in job["cells"])
+    tasks = workplace.jobs()
+    cells = {(task.cell.dose, task.cell.seed, task.cell.arm.name) for task in tasks["refine"]}
+    assert cells == {(dose, 0, arm) for dose in (0, 32) for arm in ("text-only", "multimodal-20")}
+    assert len({task.training for task in tasks["refine"]}) == 4, "each cell is a training of its own"
+    assert len({task.training for task in tasks["pretrain"]}) == 1, "all doses are one training"
+    models = {one.cell.dose: one.path for one in outputs["pretrain"]}
+    assert all(task.inputs["model"].path == models[task.cell.dose] for task in tasks["refine"])
+    searched = [task for task in tasks["retrieval"] if task.cell.arm.kind != "none"]
+    assert all(set(task.inputs) == {"model", "adapter"} for task in searched)
+    [law] = tasks["law"]
+    assert len(law.inputs) == 2 + 2 + 4 + 6
+    assert law.inputs["retrieval: dose 32, seed 0, text-only, 30 steps"].cell.arm == ARMS["text-only"]

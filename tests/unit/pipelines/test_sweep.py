@@ -1,33 +1,42 @@
 """Which cells a sweep computes, and which it reuses."""
 
-import dataclasses
+from collections.abc import Iterable
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 from data_prep.errors import NoUsableDocuments
-from pipelines.parameters import BadParameter, check_parameters
-from pipelines.sweep import sweep_recipe
+from pipelines.parameters import BadParameter, check_parameters, sweep_recipe
+from stages.program import Task
 from stages.recipes import get_recipe
 from tests.unit.pipelines.conftest import Workplace, new_workplace
 
 DOSES = (0, 32, 64)
 SEEDS = (3, 4)
+PLAN = get_recipe("tiny").sweep
 
 
 def parameters(workplace: Workplace, *, doses=DOSES, seeds=SEEDS, others=()):
+    output = workplace.root / "output"
     return check_parameters(
-        recipe="tiny",
-        documents=None,
-        doses=doses,
-        seeds=seeds,
-        output=workplace.root / "output",
-        others=others,
+        recipe="tiny", documents=None, doses=doses, seeds=seeds, output=output, others=others
     )
 
 
-def places(cells: list[dict], *names: str) -> set[tuple]:
-    return {tuple(cell[name] for name in names) for cell in cells}
+def places(tasks: Iterable[Task], *names: str) -> set[tuple]:
+    return {tuple(attrgetter(name)(task.cell) for name in names) for task in tasks}
+
+
+def of(tasks: Iterable[Task], **place: object) -> list[Task]:
+    """Those at a place; `arm` and `kind` are the arm's."""
+    names = {"arm": "arm.name", "kind": "arm.kind"}
+    return [
+        task
+        for task in tasks
+        if all(attrgetter(names.get(name, name))(task.cell) == value for name, value in place.items())
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -40,65 +49,66 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 
 @pytest.fixture(scope="module")
-def started(swept: Workplace) -> dict[str, list[dict]]:
+def started(swept: Workplace) -> dict[str, list[Task]]:
     """The cells of every job of that sweep, by stage."""
-    return swept.jobs(0)
+    return swept.jobs()
 
 
 def test_controls_are_trained_on_their_own_pages(started: dict) -> None:
-    assert places(started["pretrain"], "pages", "dose") == {
-        ("target", 0), ("target", 32), ("target", 64), ("shuffled", 64), ("unrelated", 64)
-    }  # fmt: skip
-    assert len({cell["training"] for cell in started["pretrain"]}) == 3
+    own = {("target", dose) for dose in DOSES}
+    assert places(started["pretrain"], "pages", "dose") == own | {("shuffled", 64), ("unrelated", 64)}
+    assert len({task.training for task in started["pretrain"]}) == 3
     assert places(started["critic"], "pages", "dose") == places(started["pretrain"], "pages", "dose")
-    controls = [cell for cell in started["refine"] if cell["pages"] != "target"]
-    assert places(controls, "pages", "seed", "arm", "steps") == {
+    controls = [task for task in started["refine"] if task.cell.pages != "target"]
+    assert places(controls, "pages", "seed", "arm.name", "steps") == {
         (pages, seed, "text-only", 30) for pages in ("shuffled", "unrelated") for seed in SEEDS
     }
 
 
 def test_all_budgets_of_a_learning_rate_are_one_training(started: dict) -> None:
-    plan = get_recipe("tiny").sweep
-    grid = [cell for cell in started["refine"] if cell["arm"] == "lr 0.0003"]
-    assert places(grid, "dose", "steps") == {(dose, steps) for dose in DOSES for steps in plan.budgets}
-    assert len({cell["training"] for cell in grid}) == len(DOSES)
-    assert all(cell["changes"] == {"learning_rate": 3e-4} for cell in grid)
+    grid = of(started["refine"], arm="lr 0.0003", kind="learning rate")
+    assert places(grid, "dose", "steps") == {(dose, steps) for dose in DOSES for steps in PLAN.budgets}
+    assert len({task.training for task in grid}) == len(DOSES)
+    assert all(task.cell.arm.changes == {"learning_rate": 3e-4} for task in grid)
 
 
 def test_validation_documents_choose_the_learning_rate_of_a_dose(started: dict) -> None:
-    plan = get_recipe("tiny").sweep
-    tested = [cell for cell in started["retrieval"] if cell["split"] == "test"]
-    high = {(dose, steps, seed) for dose in (32, 64) for steps in plan.budgets for seed in SEEDS}
-    assert places([c for c in tested if c["arm"] == "lr 0.003"], "dose", "steps", "seed") == high
-    assert not [cell for cell in tested if cell["arm"] == "lr 0.0003"]
-    own = [cell for cell in tested if cell["arm"] == "text-only" and cell["pages"] == "target"]
+    tested = of(started["retrieval"], split="test")
+    high = {(dose, steps, seed) for dose in (32, 64) for steps in PLAN.budgets for seed in SEEDS}
+    assert places(of(tested, arm="lr 0.003"), "dose", "steps", "seed") == high
+    assert not of(tested, arm="lr 0.0003")
+    own = of(tested, arm="text-only", pages="target")
     # At dose 0 the recipe's rate is the best; elsewhere only the law's own number of steps is searched.
-    expected = {(0, steps) for steps in plan.budgets} | {(32, 30), (64, 30)}
+    expected = {(0, steps) for steps in PLAN.budgets} | {(32, 30), (64, 30)}
     assert places(own, "dose", "steps") == expected
 
 
 def test_equal_compute_is_equal_in_flops(started: dict) -> None:
-    cells = [cell for cell in started["refine"] if cell["arm"] == "equal compute"]
     # CGP of dose 64 costs 640 FLOPs, a step of CL 100: 6.4 more steps than the law's own 30.
-    assert places(cells, "dose", "seed", "steps") == {(0, seed, 36) for seed in SEEDS}
+    expected = {(0, seed, 36) for seed in SEEDS}
+    assert places(of(started["refine"], kind="equal compute"), "dose", "seed", "steps") == expected
 
 
 def test_arms_maps_and_soups_stand_at_the_compared_doses(started: dict) -> None:
-    tested = [cell for cell in started["retrieval"] if cell["split"] == "test"]
+    tested = of(started["retrieval"], split="test")
     for arm in ("multimodal-20", "full fine-tuning", "CLIP-style", "projection"):
-        assert places([cell for cell in tested if cell["arm"] == arm], "dose", "seed") == {
-            (dose, seed) for dose in (0, 64) for seed in SEEDS
-        }, arm
+        expected = {(dose, seed) for dose in (0, 64) for seed in SEEDS}
+        assert places(of(tested, arm=arm), "dose", "seed") == expected, arm
     for arm in ("whitening", "adapter soup"):
-        assert places([c for c in tested if c["arm"] == arm], "dose", "seed") == {(0, 0), (64, 0)}, arm
-    soups = [cell for cell in started["refine"] if cell["arm"] == "adapter soup"]
-    assert all(len(cell["adapters"]) == len(SEEDS) for cell in soups)
-    ranks = [cell for cell in started["refine"] if cell["arm"].startswith("rank")]
-    assert {(c["changes"]["lora_rank"], c["changes"]["lora_alpha"]) for c in ranks} == set(
-        get_recipe("tiny").sweep.adapters
+        assert places(of(tested, arm=arm), "dose", "seed") == {(0, 0), (64, 0)}, arm
+    maps = of(tested, kind="linear map")
+    assert all(set(task.inputs) == {"model", "fit_pages"} for task in maps) and len(maps) == 6
+    soups = of(started["refine"], kind="soup")
+    assert all(
+        set(task.inputs) == {"model", *(f"adapter of seed {seed}" for seed in SEEDS)} for task in soups
     )
-    drift = [cell for cell in started["generation"] if cell.get("arm")]
-    assert {cell["arm"] for cell in drift} == {"text-only", *(cell["arm"] for cell in ranks)}
+    ranks = of(started["refine"], kind="adapter")
+    changes = {(task.cell.arm.changes["lora_rank"], task.cell.arm.changes["lora_alpha"]) for task in ranks}
+    assert changes == set(PLAN.adapters)
+    drift = [task for task in started["generation"] if task.cell.arm.kind != "none"]
+    assert places(drift, "arm.name") == {("text-only",), *places(ranks, "arm.name")}
+    [law] = started["law"]
+    assert {one.stage for one in law.inputs.values()} == set(started) - {"law"}
 
 
 def test_a_second_sweep_starts_nothing_and_a_larger_one_only_what_is_new(
@@ -107,43 +117,39 @@ def test_a_second_sweep_starts_nothing_and_a_larger_one_only_what_is_new(
     assert swept.sweep(parameters(swept)) == {}
     larger = swept.sweep(parameters(swept, seeds=(3, 4, 5)))
     assert set(larger) == {"refine", "retrieval", "law"}
-    assert places(larger["refine"], "seed") == {(5,), (0,)}  # 0: the soups, now of three
-    assert {cell["arm"] for cell in larger["refine"] if cell["seed"] == 0} == {"adapter soup"}
+    new = [task for task in larger["refine"] if task.cell.seed != 5]
+    assert new == of(larger["refine"], kind="soup") != []  # now of three
 
 
 def test_a_sweep_reuses_a_run(workplace: Workplace) -> None:
     recipe = workplace.recipe(doses=DOSES, seeds=SEEDS)
-    workplace.run(dataclasses.replace(recipe, refine=dataclasses.replace(recipe.refine, arms=("text-only",))))
+    workplace.run(replace(recipe, refine=replace(recipe.refine, arms=("text-only",))))
     started = workplace.sweep(parameters(workplace))
-    assert {cell["pages"] for cell in started["pretrain"]} == {"shuffled", "unrelated"}
-    assert not [
-        c for c in started["refine"] if (c["arm"], c["pages"], c["steps"]) == ("text-only", "target", 30)
-    ]
+    assert places(started["pretrain"], "pages") == {("shuffled",), ("unrelated",)}
+    assert not of(started["refine"], arm="text-only", pages="target", steps=30)
 
 
 def test_other_documents_are_searched_by_both_ends(workplace: Workplace) -> None:
     workplace.write("km", "a.txt", "page")
     started = workplace.sweep(parameters(workplace, others=[workplace.root / "km"]))
-    other = [cell for cell in started["retrieval"] if cell["split"] == "km"]
-    assert places(other, "dose", "seed", "arm", "steps") == {
-        (dose, seed, "text-only", 30) for dose in (0, 64) for seed in SEEDS
-    }
+    other = of(started["retrieval"], split="km", arm="text-only", steps=30)
+    assert len(other) == len(of(started["retrieval"], split="km"))
+    assert places(other, "dose", "seed") == {(dose, seed) for dose in (0, 64) for seed in SEEDS}
 
 
 def test_two_other_folders_of_one_name_are_refused(workplace: Workplace, tmp_path: Path) -> None:
-    for parent in ("one", "two"):
-        (tmp_path / parent / "km").mkdir(parents=True)
+    folders = [tmp_path / parent / "km" for parent in ("one", "two")]
+    for folder in folders:
+        folder.mkdir(parents=True)
     with pytest.raises(BadParameter, match="'km' is taken"):
-        parameters(workplace, others=[tmp_path / "one" / "km", tmp_path / "two" / "km"])
+        parameters(workplace, others=folders)
 
 
 def test_chosen_doses_replace_those_of_the_sweep(workplace: Workplace) -> None:
     plan = sweep_recipe(parameters(workplace, doses=(0, 32, 4_800))).sweep
     assert (plan.doses, plan.seeds) == ((0, 32, 4_800), SEEDS)
     assert (plan.compared_doses, plan.control_doses) == ((0, 4_800), (4_800,))
-    own = get_recipe("tiny").sweep
-    chosen = sweep_recipe(parameters(workplace, doses=None, seeds=None)).sweep
-    assert chosen == own
+    assert sweep_recipe(parameters(workplace, doses=None, seeds=None)).sweep == PLAN
 
 
 def test_no_validation_queries_is_said_before_anything_is_trained(workplace: Workplace) -> None:

@@ -5,9 +5,8 @@ is started, used, and stopped. The guarantees are the same: own session, no stdi
 life line that ends it when this process dies (even by SIGKILL), and TERM, grace, KILL when it is stopped.
 """
 
-from __future__ import annotations
-
 import contextlib
+import json
 import os
 import runpy
 import shlex
@@ -25,7 +24,7 @@ from pathlib import Path
 
 from infra.launcher import local_environment
 from infra.process import LIFE_LINE, SUPERVISION, kill_marked, last_lines, watch_parent
-from infra.settings import LOOPBACK
+from infra.settings import LOOPBACK, Settings
 from pipelines.parameters import BadParameter
 
 
@@ -66,7 +65,7 @@ class Service:
         supervised = {LIFE_LINE: f"/dev/fd/{read_end}", SUPERVISION: self._marker, "PYTHONUNBUFFERED": "1"}
         with definition.log_path.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.services", definition.module, *definition.arguments],
+                [sys.executable, "-m", "pipelines.servers", definition.module, *definition.arguments],
                 env={**os.environ, **_source_path(), **definition.environment, **supervised},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -186,8 +185,102 @@ def require_free_port(port: int, *, server: str, option: str) -> None:
         )
 
 
+def prefect_environment(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What Prefect reads when it is imported; a value that the user has set wins.
+
+    Without PREFECT_API_URL everything, profiles and database included, lies in the output folder and
+    ~/.prefect is not touched. With it, the user's server and their own Prefect folder are used.
+    """
+    wanted = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_CLI_PROMPT": "false",
+    }
+    if "PREFECT_API_URL" not in environment:
+        wanted["PREFECT_HOME"] = str(settings.prefect_home)
+    return {name: environment.get(name, value) for name, value in wanted.items()}
+
+
+def prefect_server_definition(settings: Settings, *, port: int, ui: bool) -> ServiceDefinition:
+    """A Prefect server on loopback with its SQLite database in the output folder."""
+    api = f"http://{LOOPBACK}:{port}/api"
+    return ServiceDefinition(
+        name="Prefect server",
+        module="prefect",
+        arguments=("server", "start", "--host", LOOPBACK, "--port", str(port), "--ui" if ui else "--no-ui"),
+        environment={
+            **prefect_environment(settings, {}),
+            "PREFECT_API_URL": api,
+            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            # The newer page asks a tracking service on the internet at every load, whatever is switched off.
+            "PREFECT_SERVER_UI_V2_ENABLED": "false",
+            # The page does not follow --port: it would ask port 4200.
+            "PREFECT_SERVER_UI_API_URL": api,
+        },
+        log_path=settings.output / "logs" / "prefect-server.log",
+        health_url=f"{api}/health",
+    )
+
+
+def mlflow_definition(settings: Settings) -> ServiceDefinition:
+    """The MLflow server on the database that `lco run` writes to as well."""
+    return ServiceDefinition(
+        name="MLflow server",
+        module="mlflow",
+        arguments=(
+            "server",
+            *("--host", LOOPBACK, "--port", str(settings.mlflow_port), "--workers", "1"),
+            *("--backend-store-uri", settings.tracking_uri),
+            # Artifacts at a path, not behind the server: `lco run` writes to the same experiment without one.
+            *("--default-artifact-root", settings.artifact_root.as_uri(), "--no-serve-artifacts"),
+        ),
+        # Job consumers would take 1 GB of memory in eight more processes.
+        environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        log_path=settings.output / "logs" / "mlflow-server.log",
+        health_url=f"{settings.mlflow_url}/health",
+    )
+
+
+def deployment_definition(settings: Settings, deployments: Sequence[str]) -> ServiceDefinition:
+    """The process that polls for runs of the deployments and starts each in a process of its own."""
+    environment = {
+        **prefect_environment(settings, {}),
+        "PREFECT_API_URL": f"{settings.prefect_url}/api",
+        # The default of 10 s is for fleets of runners; here a person waits.
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        "LCO_TRACKING_URI": settings.mlflow_url,
+        "LCO_OUTPUT": str(settings.output),
+    }
+    return ServiceDefinition(
+        name="deployments",
+        module="pipelines.serve",
+        arguments=(str(settings.output), *deployments),
+        environment=environment,
+        log_path=settings.output / "logs" / "deployments.log",
+        ready=lambda: _deployments_are_ready(settings, len(deployments)),
+        # A running flow stops its training (20 s of grace there) and sets the final states in MLflow.
+        grace_seconds=30.0,
+    )
+
+
+def _deployments_are_ready(settings: Settings, count: int) -> bool:
+    """Whether the server knows the deployments and a runner polls for them."""
+    request = urllib.request.Request(
+        f"{settings.prefect_url}/api/deployments/filter",
+        data=json.dumps({}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=10) as response:
+            deployments = json.load(response)
+    except OSError:  # a busy server; one that ended is noticed by its own check
+        return False
+    return sum(deployment["status"] == "READY" for deployment in deployments) >= count
+
+
 def _run_server() -> None:
-    """`python -m pipelines.services MODULE ARGUMENTS...`: run a module that cannot outlive its parent."""
+    """`python -m pipelines.servers MODULE ARGUMENTS...`: run a module that cannot outlive its parent."""
     watch_parent()
     module, *arguments = sys.argv[1:]
     sys.argv = [module, *arguments]

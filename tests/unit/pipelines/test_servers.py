@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pipelines.parameters import BadParameter
-from pipelines.services import ServiceDefinition, ServiceFailed, free_port, require_free_port, running
+from pipelines.servers import ServiceDefinition, ServiceFailed, free_port, require_free_port, running
 
 ROOT = Path(__file__).parents[3]
 
@@ -50,7 +50,7 @@ def test_a_server_that_ends_by_itself_shows_its_log(tmp_path: Path) -> None:
 def test_a_server_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, '.');"
-        "from tests.unit.pipelines.test_services import web_server; from pipelines.services import Service;"
+        "from tests.unit.pipelines.test_servers import web_server; from pipelines.servers import Service;"
         f"service = Service(web_server(Path({str(tmp_path)!r}), {free_port()}));"
         "service.wait_healthy(); print(service._process.pid, flush=True); time.sleep(60)"
     )

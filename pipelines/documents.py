@@ -1,0 +1,66 @@
+"""A folder of documents as committed shards: one task a folder."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pipelines.console import clock_time, printable
+from pipelines.runner import PipelineRun
+from pipelines.stage_table import Output
+from stages.cells import Cell
+
+Documents = dict[str, Output]
+"""{"train", "validation", "test", "inventory"} of one folder."""
+SPLITS = ("train", "validation", "test")
+QUARANTINED_SHOWN = 10
+
+
+def prepare_documents(run: PipelineRun, which: str, folder: str) -> Documents:
+    """Shards of one folder, as a task. Raises data_prep.errors.NoUsableDocuments."""
+    return run.as_task(f"prepare {which} documents", lambda: _prepare(run, which, folder))
+
+
+def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
+    prepare = run.prepare
+    if prepare is None:
+        from data_prep.prepare import prepare_documents as prepare  # slow to import: codecs, shard readers
+
+    title, began, started_at = f"{which} documents", time.monotonic(), time.time()
+    run.reporter.stage_started(title, cells=1, reused=0)
+    try:
+        prepared = prepare(
+            Path(folder),
+            run.recipe.documents,
+            run.store,
+            lambda done, total, label: run.reporter.progress(label=label, step=done, total=total),
+            workers=run.settings.processes,
+        )
+    except BaseException:
+        run.reporter.stage_finished(f"{title}: stopped")
+        raise
+    outputs = {name: _output(getattr(prepared, name)) for name in (*SPLITS, "inventory")}
+    used, quarantined, problems = inventory_summary(outputs["inventory"])
+    made = [one for one in outputs.values() if (one.path / "manifest.json").stat().st_mtime >= started_at]
+    verb = f"done ({clock_time(time.monotonic() - began)})" if made else "reused"
+    run.reporter.stage_finished(f"{title}: {verb}, {used} used, {quarantined} could not be used")
+    for problem in problems[:QUARANTINED_SHOWN]:
+        run.reporter.note(f"  {problem}")
+    if len(problems) > QUARANTINED_SHOWN:
+        run.reporter.note(f"  ... and {len(problems) - QUARANTINED_SHOWN} more, all in the report")
+    measured = {"documents/used": used, "documents/quarantined": quarantined}
+    splits = {f"{which} {name}": outputs[name] for name in SPLITS}
+    run.record.documents(which, folder, splits, measured, seconds=time.monotonic() - began if made else None)
+    return outputs
+
+
+def _output(committed: Any) -> Output:
+    digest, stage = committed.manifest.content_digest, committed.manifest.stage
+    return Output(stage=stage, cell=Cell(), path=committed.path, digest=digest)
+
+
+def inventory_summary(inventory: Output) -> tuple[int, int, list[str]]:
+    """(documents used, documents quarantined, one line per quarantined document or warning)."""
+    content = inventory.json("inventory.json")
+    quarantined = [one for one in content["documents"] if one["status"] == "quarantined"]
+    lines = [f"{one['path']}: {one['reason']}" for one in quarantined] + content.get("warnings", [])
+    return len(content["documents"]) - len(quarantined), len(quarantined), [printable(one) for one in lines]

@@ -1,0 +1,210 @@
+"""Run one stage: reuse what is committed, compute the rest in one launch, hand on typed references."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from infra.launcher import Launch, Launcher, usable_cores
+from infra.settings import Settings
+from infra.store import Committed, Store, open_store
+from pipelines.console import Reporter, clock_time
+from pipelines.record import RunRecord
+from pipelines.stage_table import STAGES, Output, Stage, Work
+from stages.recipes import Recipe
+
+Result = TypeVar("Result")
+
+
+class OutputMissing(Exception):
+    """A stage ended well but did not commit what it was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineRun:
+    """What the stages of one run share. `logs` is this run's own folder.
+
+    `as_task`: calls a function as a task of that name; the flow gives Prefect's. `prepare`: data_prep's
+    function (None), or a stand-in.
+    """
+
+    recipe: Recipe
+    settings: Settings
+    logs: Path
+    launcher: Launcher
+    reporter: Reporter
+    record: RunRecord
+    stages: Mapping[str, Stage] = field(default_factory=lambda: STAGES)
+    as_task: Callable[[str, Callable[[], Result]], Result] = lambda name, function: function()
+    prepare: Callable[..., Any] | None = None
+
+    @property
+    def store(self) -> Store:
+        return open_store(str(self.settings.store_root))
+
+    def stage(self, name: str, *, inputs: Mapping[str, Output], work: Sequence[Work]) -> list[Output]:
+        """`run_stage` as a task."""
+        return self.as_task(self.stages[name].title, lambda: run_stage(self, name, inputs=inputs, work=work))
+
+
+def run_stage(
+    run: PipelineRun, name: str, *, inputs: Mapping[str, Output], work: Sequence[Work]
+) -> list[Output]:
+    """The outputs of all `work`, in its order; only cells without a committed output are computed, each once.
+
+    Raises infra.process.ProcessFailed when a process fails, OutputMissing when it left something out,
+    infra.store.CorruptOutput when a committed output is damaged.
+    """
+    stage = run.stages[name]
+    names = [stage.fingerprint(run.recipe, one.cell, _digests(inputs, one)) for one in work]
+    named = dict(zip(reversed(names), reversed(work), strict=True))  # of equal ones the first
+    found = {one: run.store.find(name, one) for one in dict.fromkeys(names)}
+    missing = {one: named[one] for one, committed in found.items() if committed is None}
+    execution = _Execution(run=run, stage=stage, inputs=inputs, cells=len(found), missing=missing)
+    if missing:
+        found |= execution.run_program()
+    outputs = [
+        Output(
+            stage=name,
+            cell=one.cell,
+            path=found[digest].path,
+            digest=found[digest].manifest.content_digest,
+            inputs=one.inputs,
+        )
+        for digest, one in zip(names, work, strict=True)
+    ]
+    again = {digest: one for digest, one in zip(names, outputs, strict=True) if digest not in missing}
+    if again:
+        run.record.reused(stage, again, found)
+    run.reporter.stage_finished(execution.summary())
+    return outputs
+
+
+def _digests(inputs: Mapping[str, Output], work: Work) -> dict[str, str]:
+    return {name: one.digest for name, one in {**inputs, **work.inputs}.items()}
+
+
+@dataclass(kw_only=True)
+class _Execution:
+    """One execution of a stage's program, for the cells that are missing."""
+
+    run: PipelineRun
+    stage: Stage
+    inputs: Mapping[str, Output]
+    cells: int
+    missing: Mapping[str, Work]
+    began: float = field(default_factory=time.monotonic)
+    committed: dict[str, Committed] = field(default_factory=dict)
+    progress: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """{worker: (done, total)}, as each one told last."""
+
+    def run_program(self) -> dict[str, Committed]:
+        """Run it to its end; the outputs by fingerprint."""
+        run, stage = self.run, self.stage
+        folder = _new_folder(run.logs, stage.name)
+        job = folder / "job.json"
+        job.write_text(json.dumps(self._job(), ensure_ascii=False, indent=1), encoding="utf-8")
+        run.reporter.stage_started(
+            stage.title, cells=len(self.missing), reused=self.cells - len(self.missing)
+        )
+        for digest, work in self.missing.items():
+            run.record.begin(stage, work, digest, self.inputs)
+        launch = Launch(
+            module=stage.program,
+            job_path=job,
+            processes=self._processes(len(self.missing)),
+            threads=self._threads(),
+            log_path=folder / "output.log",
+            journal_path=run.record.journal.path,
+        )
+        try:
+            run.launcher.run(launch, self._on_event)
+        except BaseException:
+            self._close_committed()
+            # The bar must not stay on the screen below the error's message.
+            took = clock_time(time.monotonic() - self.began)
+            run.reporter.stage_finished(f"{stage.title}: stopped after {took}")
+            raise
+        self._close_committed()
+        for digest, work in self.missing.items():
+            if digest not in self.committed:
+                label = work.cell.words if stage.has_places else "its only output"
+                raise OutputMissing(
+                    f"{stage.program} ended well but did not commit {label} "
+                    f"as {stage.name}/{digest}: see {folder / 'output.log'}"
+                )
+        return self.committed
+
+    def _job(self) -> dict[str, Any]:
+        """What `stages.program.read_job` reads."""
+        run, stage = self.run, self.stage
+        return {
+            "stage": stage.name,
+            "settings": asdict(stage.settings(run.recipe)),
+            "store": str(run.settings.store_root),
+            "journal": str(run.record.journal.path),
+            # The day only: it enters a committed file, which is to be the same when it is made again.
+            "provenance": {"date": time.strftime("%Y-%m-%d", time.gmtime()), "recipe": run.recipe.name},
+            "inputs": {name: one.to_json() for name, one in self.inputs.items()},
+            "processes_per_cell": stage.processes(run.recipe),
+            "tasks": [
+                {
+                    "cell": work.cell.to_json(),
+                    "fingerprint": digest,
+                    "training": stage.training(run.recipe, work.cell, _digests(self.inputs, work)),
+                    "inputs": {name: one.to_json() for name, one in work.inputs.items()},
+                }
+                for digest, work in self.missing.items()
+            ],
+        }
+
+    def _processes(self, cells: int) -> int:
+        """Ranks that so many cells would take, side by side where they may."""
+        of_one = self.stage.processes(self.run.recipe)
+        most = max(1, self.run.settings.processes // of_one) if self.stage.independent else 1
+        return of_one * min(cells, most)
+
+    def _threads(self) -> int:
+        """Of one process. They decide the last digits of a sum: all cells share the cores, not those that are
+        left to do, or a run that goes on would train otherwise than one in one go."""
+        given = os.environ.get("OMP_NUM_THREADS")
+        return int(given) if given else max(1, usable_cores() // self._processes(self.cells))
+
+    def _on_event(self, event: Mapping[str, Any]) -> None:
+        """A line of the journal: show it."""
+        if event["event"] != "progress":
+            return
+        self._close_committed()
+        self.run.record.seen(self.stage.name, event)
+        self.progress[event["worker"]] = (event["done"], event["total"])
+        done, total = (sum(numbers) for numbers in zip(*self.progress.values(), strict=True))
+        self.run.reporter.progress(
+            label=event["label"], step=done, total=total, cells_done=len(self.committed)
+        )
+
+    def _close_committed(self) -> None:
+        """Give a cell its end in MLflow when it is committed, not when the whole stage ends."""
+        for digest in self.missing.keys() - self.committed.keys():
+            committed = self.run.store.find(self.stage.name, digest)
+            if committed is not None:
+                self.committed[digest] = committed
+                self.run.record.finish(self.stage, digest, committed)
+
+    def summary(self) -> str:
+        computed, reused = len(self.missing), self.cells - len(self.missing)
+        if not computed:
+            return f"{self.stage.title}: reused ({reused} of {reused})"
+        again = f", {reused} reused" if reused else ""
+        took = clock_time(time.monotonic() - self.began)
+        return f"{self.stage.title}: done, {computed} computed{again} ({took})"
+
+
+def _new_folder(logs: Path, stage: str) -> Path:
+    """A folder for one execution of a stage: `refine`, and `refine-2` when a run executes it again."""
+    earlier = len(list(logs.glob(f"{stage}*")))
+    folder = logs / (f"{stage}-{earlier + 1}" if earlier else stage)
+    folder.mkdir(parents=True)
+    return folder
