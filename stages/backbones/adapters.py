@@ -107,7 +107,7 @@ def trained_weights(model: torch.nn.Module) -> Refinement:
     lora = None
     if isinstance(model, peft.PeftModel):
         lora = model.peft_config[model.active_adapter]
-        named = peft.get_peft_model_state_dict(model)
+        named = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     else:
         named = {name: value for name, value in model.named_parameters() if value.requires_grad}
     copied = {name: tensor.detach().float().cpu().clone() for name, tensor in named.items()}

@@ -11,7 +11,8 @@ from torch import distributed
 from data_prep.queries import Query
 from data_prep.samples import Sample, sample_key
 from data_prep.write_shards import write_split
-from stages.recipes import TinyShape, get_recipe
+from stages.backbones.config import TinyShape
+from stages.recipes import get_recipe
 from stages.train.engine import start_process_group
 
 TEXTS = (
@@ -76,7 +77,7 @@ def split_folder(samples, tmp_path_factory) -> Path:
 @pytest.fixture
 def backbone():
     """A fresh random backbone; always the same weights."""
-    from stages.backbone import build_tiny_backbone
+    from stages.backbones.tiny import build_tiny_backbone
 
     made = build_tiny_backbone(SHAPE, get_recipe("tiny").backbone, seed=0)
     made.model.eval()

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.pretrain.objectives import GenerativeBucket, GenerativeLoss, build_sequence, summary_targets
-from stages.recipes import EngineConfig
 from stages.train import forward
 from stages.train.batches import MOST_PADDING, add_fillers, bucket_batch, oversized, plan_micro_batches
+from stages.train.config import EngineConfig
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from stages.train.words import SalientWords
 from tests.unit.stages.conftest import TEXTS

@@ -1,5 +1,7 @@
 """Model FLOPs by formula, against torch's own count of the matrix products that really ran."""
 
+import dataclasses
+
 import peft
 import pytest
 import torch
@@ -9,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.vision_utils import get_vision_window_index
 
+from stages.backbones.qwen2_5_vl import shape
 from stages.train.flops import (
     TrainedParts,
     forward_flops,
     model_flops_utilization,
     training_flops,
-    window_side,
     workload,
 )
 
@@ -54,6 +56,9 @@ def small_config() -> Qwen2_5_VLConfig:
     )
 
 
+SHAPE = shape(small_config())
+
+
 def counted(trained: TrainedParts, grid: tuple[int, int, int] | None, *, rows=2, length=70, labels=9):
     """FLOPs that torch counts, of the forward pass alone and with the backward pass; and our workload."""
     config = small_config()
@@ -78,7 +83,7 @@ def counted(trained: TrainedParts, grid: tuple[int, int, int] | None, *, rows=2,
     with FlopCounterMode(display=False) as backward:
         logits.sum().backward()
     work = workload(
-        config, lengths=[length] * rows, label_positions=labels, grids=[grid] * rows if grid else []
+        shape(config), lengths=[length] * rows, label_positions=labels, grids=[grid] * rows if grid else []
     )
     return forward.get_total_flops(), backward.get_total_flops() + forward.get_total_flops(), work
 
@@ -92,33 +97,32 @@ GRIDS = [(1, 16, 8), (1, 10, 14)]
 def test_full_training_costs_what_torch_counts(grid, vision):
     trained = TrainedParts(vision=vision)
     forward, both, work = counted(trained, grid)
-    assert forward_flops(small_config(), work).total == pytest.approx(forward, rel=1e-4)
-    assert training_flops(small_config(), work, trained) == pytest.approx(both, rel=1e-3)
+    assert forward_flops(SHAPE, work).total == pytest.approx(forward, rel=1e-4)
+    assert training_flops(SHAPE, work, trained) == pytest.approx(both, rel=1e-3)
 
 
 @pytest.mark.parametrize("grid", [None, *GRIDS])
 def test_adapters_cost_what_torch_counts(grid):
     trained = TrainedParts(vision=False, lora_rank=8, lora_targets=ALL_PROJECTIONS)
     _, both, work = counted(trained, grid)
-    assert training_flops(small_config(), work, trained) == pytest.approx(both, rel=1e-3)
+    assert training_flops(SHAPE, work, trained) == pytest.approx(both, rel=1e-3)
 
 
 def test_some_adapters_cost_what_torch_counts_but_for_the_first_layers_keys():
     trained = TrainedParts(vision=False, lora_rank=8, lora_targets=("q_proj", "v_proj", "o_proj"))
     _, both, work = counted(trained, None)
-    assert training_flops(small_config(), work, trained) == pytest.approx(both, rel=0.02)
+    assert training_flops(SHAPE, work, trained) == pytest.approx(both, rel=0.02)
 
 
 @given(rows=st.integers(1, 20), columns=st.integers(1, 20))
 def test_windows_are_those_of_transformers(rows, columns):
-    config = small_config()
     grid = (1, 2 * rows, 2 * columns)
     _, boundaries = get_vision_window_index(
         torch.tensor([grid]), spatial_merge_size=2, window_size=64, patch_size=8
     )
     sizes = boundaries.unique_consecutive().diff()
-    assert window_side(config) == 8
-    assert workload(config, lengths=[], grids=[grid]).squared_windows == int((sizes**2).sum())
+    assert SHAPE.window_side == 8
+    assert workload(SHAPE, lengths=[], grids=[grid]).squared_windows == int((sizes**2).sum())
 
 
 @given(
@@ -127,23 +131,22 @@ def test_windows_are_those_of_transformers(rows, columns):
     vision=st.booleans(),
 )
 def test_two_batches_cost_as_much_as_one_with_both(first, second, vision):
-    config, trained = small_config(), TrainedParts(vision=vision)
-    parts = [workload(config, lengths=lengths, grids=[(1, 8, 4)]) for lengths in (first, second)]
-    whole = workload(config, lengths=first + second, grids=[(1, 8, 4)] * 2)
+    trained = TrainedParts(vision=vision)
+    parts = [workload(SHAPE, lengths=lengths, grids=[(1, 8, 4)]) for lengths in (first, second)]
+    whole = workload(SHAPE, lengths=first + second, grids=[(1, 8, 4)] * 2)
     assert parts[0] + parts[1] == whole
-    separate = sum(training_flops(config, part, trained) for part in parts)
-    assert training_flops(config, whole, trained) == pytest.approx(separate)
-    assert training_flops(config, whole * 0.5, trained) == pytest.approx(separate / 2)
+    separate = sum(training_flops(SHAPE, part, trained) for part in parts)
+    assert training_flops(SHAPE, whole, trained) == pytest.approx(separate)
+    assert training_flops(SHAPE, whole * 0.5, trained) == pytest.approx(separate / 2)
 
 
 def test_a_language_model_alone_costs_palms_formula():
     """6 N + 12 L H Q T a token, N without the embeddings (arXiv 2204.02311, appendix B)."""
-    config, length = small_config(), 50
-    config.text_config.num_key_value_heads = config.text_config.num_attention_heads
+    length, decoder = 50, dataclasses.replace(SHAPE, key_value_heads=SHAPE.heads)
     matrices = 3 * (4 * 64**2 + 3 * 64 * 176) + 300 * 64
     palm = 6 * matrices + 12 * 3 * 64 * length
-    work = workload(config, lengths=[length], label_positions=length)
-    assert training_flops(config, work, TrainedParts()) == pytest.approx(palm * length)
+    work = workload(decoder, lengths=[length], label_positions=length)
+    assert training_flops(decoder, work, TrainedParts()) == pytest.approx(palm * length)
 
 
 def test_utilization_is_a_share_of_the_peak():

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from stages.recipes import EngineConfig
 from stages.train.batches import collate
+from stages.train.config import EngineConfig
 from stages.train.flops import TrainedParts, training_flops, workload
 from stages.train.ledger import Step, counts_of, losses, measured, padding_share
 from stages.train.sequences import SequenceBuilder
@@ -41,12 +41,12 @@ def test_counts_of_a_batch_by_hand(backbone, samples):
     width, height = samples[0].width // 16, samples[0].height // 16
     assert counts.visual_tokens == width * height
     work = workload(
-        backbone.model.config,
+        backbone.shape,
         lengths=map(len, sequences),
         label_positions=labels,
         grids=batch.image_grid_thw.tolist(),
     )
-    assert counts.flops == pytest.approx(training_flops(backbone.model.config, work, TrainedParts()))
+    assert counts.flops == pytest.approx(training_flops(backbone.shape, work, TrainedParts()))
 
 
 def test_means_rates_and_shares_by_hand():
@@ -58,10 +58,12 @@ def test_means_rates_and_shares_by_hand():
     assert losses(steps) == {"loss_a": 2.5, "loss_b": 4.0}
     assert padding_share(steps) == pytest.approx(1 - 240 / 300)
     rates = measured(steps, EngineConfig())
-    assert rates["tokens_per_second"] == pytest.approx(240 / 4)
-    assert rates["data_wait_share"] == pytest.approx(1.0 / 4)
-    assert rates["model_tflop_per_second"] == pytest.approx(9 / 4)
-    assert rates["memory_gib"] == 3.0
+    assert (rates["loss/a"], rates["loss/b"]) == (2.5, 4.0)
+    assert rates["resources/padding_share"] == padding_share(steps)
+    assert rates["resources/tokens_per_second"] == pytest.approx(240 / 4)
+    assert rates["resources/data_wait_share"] == pytest.approx(1.0 / 4)
+    assert rates["resources/model_tflop_per_second"] == pytest.approx(9 / 4)
+    assert rates["resources/memory_gib"] == 3.0
     assert measured([], EngineConfig()) == {}
 
 

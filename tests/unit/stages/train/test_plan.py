@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from stages.model_config import model_config, parameter_counts
+from infra.devices import DEVICES, GIB
 from stages.recipes import Recipe, get_recipe
-from stages.train.devices import DEVICES, GIB, device_called
 from stages.train.flops import TrainedParts, Workload, forward_flops, training_flops, workload
-from stages.train.plan import Model, misfit, plan_pretrain, plan_refine
-from stages.train.workloads import PageSizes, largest_page, pretrain_workload, refine_workload
+from stages.train.plan import (
+    Model,
+    PageSizes,
+    largest_page,
+    misfit,
+    model_of,
+    plan_pretrain,
+    plan_refine,
+    pretrain_workload,
+    refine_workload,
+)
 
 H100 = DEVICES["h100"]
-
-
-def model_of(recipe: Recipe) -> Model:
-    config = model_config(recipe)
-    decoder, vision = parameter_counts(config)
-    return Model(config=config, decoder_parameters=decoder, vision_parameters=vision)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +50,12 @@ def test_the_whole_time_is_flops_over_rate(paper):
     page = PageSizes(visual_tokens=1_000, text_tokens=500)
     pretrain, refine = both(recipe, model, page=page)
     rate = 8 * 989e12 * 0.5
-    work = pretrain_workload(recipe, model.config, page) * 262_144
-    assert pretrain.seconds == pytest.approx(training_flops(model.config, work, TrainedParts()) / rate)
+    work = pretrain_workload(recipe, model.shape, page) * 262_144
+    assert pretrain.seconds == pytest.approx(training_flops(model.shape, work, TrainedParts()) / rate)
     # 8 doses x 3 seeds; every row is embedded twice, the second time with a graph.
     adapters = TrainedParts(vision=False, lora_rank=64, lora_targets=recipe.refine.lora_targets)
-    work = refine_workload(recipe, model.config, page, "text-only") * (24 * 700 * 1_056)
-    flops = training_flops(model.config, work, adapters) + forward_flops(model.config, work).total
+    work = refine_workload(recipe, model.shape, page, "text-only") * (24 * 700 * 1_056)
+    flops = training_flops(model.shape, work, adapters) + forward_flops(model.shape, work).total
     assert refine.cells == 24
     assert refine.seconds == pytest.approx(flops / rate)
 
@@ -79,21 +81,21 @@ def test_a_mixture_is_the_mean_of_its_objectives(paper):
     def alone(name: str) -> Workload:
         shares = dict.fromkeys(vars(mixture), 0.0) | {name: 1.0}
         changed = dataclasses.replace(recipe.pretrain, mixture=dataclasses.replace(mixture, **shares))
-        return pretrain_workload(dataclasses.replace(recipe, pretrain=changed), model.config, page)
+        return pretrain_workload(dataclasses.replace(recipe, pretrain=changed), model.shape, page)
 
     assert (alone("transcribe_image").tokens, alone("transcribe_image").label_positions) == (182, 50)
     assert (alone("summarize_image").tokens, alone("summarize_image").patches) == (132, 400)
     assert (alone("summarize_text").tokens, alone("summarize_text").label_positions) == (82, 1)
     assert (alone("repeat_text").tokens, alone("repeat_text").patches) == (132, 0)
-    mean = pretrain_workload(recipe, model.config, page)
+    mean = pretrain_workload(recipe, model.shape, page)
     assert mean.tokens == pytest.approx(0.6 * 182 + 0.2 * 132 + 0.15 * 82 + 0.05 * 132)
 
 
 def test_images_stand_in_for_a_share_of_the_texts(paper):
     recipe, model = paper
     page = PageSizes(visual_tokens=100, text_tokens=50)
-    text_only = refine_workload(recipe, model.config, page, "text-only")
-    multimodal = refine_workload(recipe, model.config, page, "multimodal-20")
+    text_only = refine_workload(recipe, model.shape, page, "text-only")
+    multimodal = refine_workload(recipe, model.shape, page, "multimodal-20")
     assert (text_only.tokens, text_only.patches) == (64 + 2 * 82, 0)
     assert multimodal.tokens == pytest.approx(64 + 2 * (0.8 * 82 + 0.2 * 132))
     assert multimodal.patches == pytest.approx(2 * 0.2 * 400)
@@ -104,9 +106,9 @@ def test_a_page_image_is_the_workload_of_its_grid(paper):
     only_images = dict.fromkeys(vars(recipe.pretrain.mixture), 0.0) | {"summarize_image": 1.0}
     mixture = dataclasses.replace(recipe.pretrain.mixture, **only_images)
     recipe = dataclasses.replace(recipe, pretrain=dataclasses.replace(recipe.pretrain, mixture=mixture))
-    work = pretrain_workload(recipe, model.config, PageSizes(visual_tokens=32 * 24, text_tokens=0))
+    work = pretrain_workload(recipe, model.shape, PageSizes(visual_tokens=32 * 24, text_tokens=0))
     grid = (1, 64, 48)  # whole windows of 8 x 8 patches
-    assert work == workload(model.config, lengths=[32 + 32 * 24], label_positions=1, grids=[grid])
+    assert work == workload(model.shape, lengths=[32 + 32 * 24], label_positions=1, grids=[grid])
 
 
 def test_the_largest_page_is_what_the_documents_and_the_contract_allow():
@@ -197,28 +199,6 @@ def test_recipes_fit_the_gpus_that_they_are_made_for(name, device):
 def test_an_unknown_peak_is_an_error(paper):
     with pytest.raises(ValueError, match="cpu"):
         both(*paper, device=DEVICES["cpu"])
-
-
-@pytest.mark.parametrize(
-    ("torch_name", "expected"),
-    [
-        ("NVIDIA H100 80GB HBM3", "h100"),
-        ("NVIDIA H100 PCIe", "h100-pcie"),
-        ("NVIDIA H200", "h200"),
-        ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
-        ("NVIDIA A100 80GB PCIe", "a100-80gb"),
-        ("NVIDIA L40S", "l40s"),
-        ("NVIDIA GeForce RTX 4090", "rtx-4090"),
-        ("AMD Instinct MI300X", "mi300x"),
-    ],
-)
-def test_devices_are_known_by_the_names_that_torch_gives(torch_name, expected):
-    assert device_called(torch_name).name == expected
-
-
-def test_an_unknown_device_is_not_guessed():
-    assert device_called("NVIDIA L40") is None
-    assert device_called("Tesla T4") is None
 
 
 def test_planning_needs_no_torch():

@@ -5,22 +5,56 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from stages.backbone import (
-    IMAGE_TOKEN,
+from stages.backbones.backbone import (
     ContractMismatch,
     EmbeddingContract,
-    build_tiny_backbone,
     load_backbone,
+    model_config,
+    parameter_counts,
 )
-from stages.recipes import TinyShape, get_recipe
+from stages.backbones.qwen2_5_vl import IMAGE_TOKEN, PUBLISHED
+from stages.recipes import RECIPES, get_recipe
 from stages.train.batches import collate
 from stages.train.forward import embed
+from stages.train.plan import model_of
 from stages.train.sequences import SequenceBuilder
 
 
-def test_the_tiny_recipe_has_one_to_six_million_parameters():
-    backbone = build_tiny_backbone(TinyShape(), get_recipe("tiny").backbone, seed=0)
-    assert 1e6 <= sum(parameter.numel() for parameter in backbone.model.parameters()) <= 6e6
+@pytest.mark.parametrize(("name", "least", "most"), [("tiny", 1e6, 6e6), ("small", 20e6, 150e6)])
+def test_the_small_recipes_have_millions_of_parameters(name, least, most):
+    model = model_of(get_recipe(name))
+    assert least <= model.decoder_parameters + model.vision_parameters <= most
+
+
+# As the hub shows them, and as model cards and reports on the two models repeat them.
+@pytest.mark.parametrize(
+    ("hub_id", "all_parameters", "vision"),
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", 3_754_622_976, 668_684_288),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", 8_292_166_656, 676_550_144),
+    ],
+)
+def test_published_models_have_their_published_size_and_a_recipe(hub_id, all_parameters, vision, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    counts = parameter_counts(model_config(hub_id))
+    assert (sum(counts), counts[1]) == (all_parameters, vision)
+    assert hub_id in PUBLISHED and hub_id in {make().backbone.location for make in RECIPES.values()}
+
+
+def test_a_folder_is_asked_for_its_own_configuration(backbone, tmp_path):
+    backbone.save(tmp_path)
+    counts = parameter_counts(model_config(str(tmp_path)))
+    assert sum(counts) == sum(parameter.numel() for parameter in backbone.model.parameters())
+
+
+def test_an_unknown_model_is_named(backbone, tmp_path):
+    with pytest.raises(ValueError, match="someone/model"):
+        model_config("someone/model")
+    backbone.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "unheard_of"}))
+    with pytest.raises(ContractMismatch, match=r"unheard_of.*qwen2_5_vl"):
+        load_backbone(tmp_path, get_recipe("tiny").backbone)
 
 
 def test_from_pretrained_loads_all_three_parts(backbone, samples, tmp_path):
@@ -99,7 +133,7 @@ def test_the_vector_is_the_last_token_after_the_final_norm(backbone, samples):
     builder = SequenceBuilder(backbone)
     sequence = builder.summarize_text(samples[0].text)
     batch = collate([sequence], pad_token=builder.pad_token)
-    output = backbone.model(**batch.model_inputs(), output_hidden_states=True)
+    output = backbone.model(**backbone.family.model_inputs(batch))
     before_norm = {}
     handle = backbone.model.model.language_model.norm.register_forward_pre_hook(
         lambda module, inputs: before_norm.update(x=inputs[0])

@@ -8,19 +8,21 @@ import torch
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from stages.backbone import build_tiny_backbone
-from stages.recipes import EngineConfig, TinyShape, get_recipe
+from stages.backbones.config import TinyShape
+from stages.backbones.qwen2_5_vl import shape
+from stages.backbones.tiny import build_tiny_backbone
+from stages.recipes import get_recipe
 from stages.refine.gradcache import chunks_of, frozen_image_features
-from stages.train import forward, memory
-from stages.train.flops import TrainedParts
-from stages.train.memory import (
-    LABELS_AT_ONCE,
+from stages.train.config import BUCKET_ELEMENTS, LABELS_AT_ONCE, EngineConfig
+from stages.train.cost import (
+    LIVE_ELEMENTS,
     activation_bytes,
     adapter_parameters,
     feature_bytes,
     logit_bytes,
     state_bytes,
 )
+from stages.train.flops import TrainedParts
 from stages.train.sequences import SequenceBuilder
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -92,7 +94,7 @@ def test_adapters_are_counted_as_peft_makes_them(backbone):
     targets = rf".*language_model.*({'|'.join(trained.lora_targets)})"
     model = peft.get_peft_model(backbone.model, peft.LoraConfig(r=4, target_modules=targets))
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    assert adapter_parameters(backbone.model.config, trained) == count
+    assert adapter_parameters(backbone.shape, trained) == count
 
 
 def deep_config() -> Qwen2_5_VLConfig:
@@ -125,6 +127,9 @@ def deep_config() -> Qwen2_5_VLConfig:
         image_token_id=2,
         tie_word_embeddings=True,
     )
+
+
+DEEP = shape(deep_config())
 
 
 def saved_bytes(trained: TrainedParts, engine: EngineConfig, *, grid: tuple[int, int, int] | None) -> int:
@@ -178,7 +183,7 @@ def test_a_decoder_saves_what_is_predicted(precision, packing, trained):
     engine = EngineConfig(precision=precision, packing=packing)
     positions = 117 if packing else 120
     predicted = activation_bytes(
-        deep_config(), trained, engine, positions=positions, visual_tokens=0, longest=60
+        DEEP, trained, engine, positions=positions, visual_tokens=0, longest=60
     )
     assert predicted == pytest.approx(saved_bytes(trained, engine, grid=None), rel=0.03)
 
@@ -187,7 +192,7 @@ def test_a_decoder_saves_what_is_predicted(precision, packing, trained):
 def test_a_trained_vision_tower_saves_what_is_predicted(precision):
     engine = EngineConfig(precision=precision)
     sizes = {"positions": 120, "visual_tokens": 64, "longest": 60}
-    predicted = activation_bytes(deep_config(), FULL, engine, **sizes)
+    predicted = activation_bytes(DEEP, FULL, engine, **sizes)
     assert predicted == pytest.approx(saved_bytes(FULL, engine, grid=(1, 16, 8)), rel=0.05)
 
 
@@ -197,13 +202,13 @@ def test_a_frozen_vision_tower_saves_nothing():
         saved_bytes(FROZEN_VISION, engine, grid=None), rel=0.01
     )
     sizes = {"positions": 120, "visual_tokens": 64, "longest": 60}
-    block = activation_bytes(deep_config(), FROZEN_VISION, engine, **sizes) - activation_bytes(
-        deep_config(), FROZEN_VISION, engine, **sizes | {"visual_tokens": 0}
+    block = activation_bytes(DEEP, FROZEN_VISION, engine, **sizes) - activation_bytes(
+        DEEP, FROZEN_VISION, engine, **sizes | {"visual_tokens": 0}
     )
-    tower = activation_bytes(deep_config(), FULL, engine, **sizes) - activation_bytes(
-        deep_config(), FULL, engine, **sizes | {"visual_tokens": 0}
+    tower = activation_bytes(DEEP, FULL, engine, **sizes) - activation_bytes(
+        DEEP, FULL, engine, **sizes | {"visual_tokens": 0}
     )
-    assert block * deep_config().vision_config.depth == tower
+    assert block * DEEP.vision_layers == tower
 
 
 def test_a_frozen_towers_outputs_are_what_gradcache_keeps(process_group, backbone, samples):
@@ -215,11 +220,11 @@ def test_a_frozen_towers_outputs_are_what_gradcache_keeps(process_group, backbon
     kept = [one for chunk in chunks for one in frozen_image_features(backbone.model, chunk)]
     held = sum(image.nbytes for one in kept for images in one.values() for image in images)
     visual_tokens = sum(sequence.visual_tokens for sequence in sequences)
-    assert feature_bytes(backbone.model.config, engine, visual_tokens) == held
+    assert feature_bytes(backbone.shape, engine, visual_tokens) == held
 
 
 def test_a_loss_saves_one_float32_number_for_each_logit():
-    config, labels = deep_config(), 50
+    labels = 50
     head = torch.nn.Linear(64, 300, bias=False, dtype=torch.bfloat16)
     hidden = torch.randn(labels, 64, dtype=torch.bfloat16, requires_grad=True)
     saved = {}
@@ -231,24 +236,22 @@ def test_a_loss_saves_one_float32_number_for_each_logit():
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         torch.nn.functional.cross_entropy(head(hidden).float(), torch.zeros(labels, dtype=torch.long))
     one = sizes(tensor for tensor in saved.values() if tensor.shape == (labels, 300))
-    assert logit_bytes(config, labels) == 3 * one
+    assert logit_bytes(DEEP, labels) == 3 * one
     many = 10 * LABELS_AT_ONCE
-    assert logit_bytes(config, many) == (many + 2 * LABELS_AT_ONCE) * one / labels
+    assert logit_bytes(DEEP, many) == (many + 2 * LABELS_AT_ONCE) * one / labels
 
 
 def test_the_sizes_are_those_that_the_engine_uses():
-    """Planning loads neither torch nor DeepSpeed, so it repeats three numbers of theirs."""
+    """Planning does not load DeepSpeed, so it repeats two numbers of its."""
     zero = DeepSpeedZeroConfig()
-    assert memory.LABELS_AT_ONCE == forward.LABELS_AT_ONCE
-    assert zero.reduce_bucket_size == memory.BUCKET_ELEMENTS
-    assert zero.max_live_parameters == memory.LIVE_ELEMENTS
+    assert zero.reduce_bucket_size == BUCKET_ELEMENTS
+    assert zero.max_live_parameters == LIVE_ELEMENTS
 
 
 def test_a_larger_micro_batch_takes_more(backbone):
     recipe = get_recipe("paper-3b").pretrain.engine
-    config = backbone.model.config
     small = {"positions": 100, "visual_tokens": 10, "longest": 50}
     for name in small:
         engine = dataclasses.replace(recipe, packing=False)
-        larger = activation_bytes(config, FULL, engine, **small | {name: 2 * small[name]})
-        assert larger > activation_bytes(config, FULL, engine, **small)
+        larger = activation_bytes(backbone.shape, FULL, engine, **small | {name: 2 * small[name]})
+        assert larger > activation_bytes(backbone.shape, FULL, engine, **small)
