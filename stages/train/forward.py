@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from data_prep.shards import Sample
+from data_prep.samples import Sample
 from stages.backbones.backbone import Backbone, family_of
 from stages.train.batches import IGNORED_LABEL, Batch, collate, plan_micro_batches
 from stages.train.config import LABELS_AT_ONCE, EngineConfig
