@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +14,8 @@ from stages.evaluate.search_task import SearchTask
 from stages.train.batches import collate
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
+Kind = Literal["images", "texts", "queries"]
+"""What is encoded of a search task: the corpus, the samples of it that have a text, the queries."""
 KEPT_IMAGE_BYTES = 2**30
 """Patches kept for the next model, for one set of images: thousands of blocks, or some forty whole pages."""
 
@@ -117,42 +118,30 @@ def encode(
     return Encoded(vectors=vectors, layers=layers)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EncodedTask:
-    """One model's vectors of a search task; layers of the first samples that have a text."""
-
-    images: Encoded
-    """Rows: the corpus."""
-    texts: Encoded
-    """Rows: the samples that have a text."""
-    queries: Encoded
-
-    def mapped(self, mapped_vectors: Callable[[np.ndarray], np.ndarray]) -> "EncodedTask":
-        """The task's vectors after a map of the embedding [rows, hidden] to [rows, hidden]."""
-        return EncodedTask(**{kind: one.mapped(mapped_vectors) for kind, one in vars(self).items()})
-
-
 class TaskEncoder:
     """Encodes one search task with model after model, from sequences that are made once for all that take
     the same inputs."""
 
     def __init__(self, task: SearchTask, config: EvaluateConfig) -> None:
-        self._task = task
-        self._config = config
-        self._prepared_for: EmbeddingContract | None = None
+        compared = task.with_text[: config.geometry_samples]
+        self.task = task
+        self._batch_size = config.batch_size
+        self._layer_rows = {"images": compared, "texts": range(len(compared)), "queries": ()}
+        self._contract: EmbeddingContract | None = None
+        self._sequences: dict[Kind, PreparedSequences] = {}
 
-    def encode(self, backbone: Backbone, on_batch: Callable[[], None] = lambda: None) -> EncodedTask:
-        """Encode the task; `on_batch` is called after every batch."""
-        task, contract = self._task, replace(backbone.contract, adapter_keys=())
-        if contract != self._prepared_for:
-            builder, self._prepared_for = SequenceBuilder(backbone), contract
-            self._images = prepared_images(builder, task.corpus)
-            self._texts = prepared_texts(builder, [task.corpus[row].text for row in task.with_text])
-            self._queries = prepared_texts(builder, [query.text for query in task.queries])
-        compared = task.with_text[: self._config.geometry_samples]
-        embed = partial(encode, backbone, batch_size=self._config.batch_size, on_batch=on_batch)
-        return EncodedTask(
-            images=embed(self._images, layer_rows=compared),
-            texts=embed(self._texts, layer_rows=range(len(compared))),
-            queries=embed(self._queries),
-        )
+    def encode(self, backbone: Backbone, kind: Kind, on_batch: Callable[[], None] = lambda: None) -> Encoded:
+        """Embed one kind of inputs; layers are of the first samples that have a text. See `encode`."""
+        contract = replace(backbone.contract, adapter_keys=())
+        if contract != self._contract:
+            self._contract, self._sequences = contract, _prepared(self.task, SequenceBuilder(backbone))
+        rows = self._layer_rows[kind]
+        return encode(backbone, self._sequences[kind], self._batch_size, layer_rows=rows, on_batch=on_batch)
+
+
+def _prepared(task: SearchTask, builder: SequenceBuilder) -> dict[Kind, PreparedSequences]:
+    return {
+        "images": prepared_images(builder, task.corpus),
+        "texts": prepared_texts(builder, [task.corpus[row].text for row in task.with_text]),
+        "queries": prepared_texts(builder, [query.text for query in task.queries]),
+    }

@@ -8,23 +8,19 @@
 A further one is a function like `whitening` in `LINEAR_MAPS`, and an arm of that name in stages/recipes.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.covariance import ledoit_wolf
 from torch.nn.functional import normalize
 
-from data_prep.queries import Query
-from data_prep.shards import Sample, ShardSource, read_queries
 from stages.backbones.backbone import Backbone
-from stages.evaluate.config import EvaluateConfig, RetrievalSettings
-from stages.evaluate.encoding import encode, prepared_images, prepared_texts
-from stages.evaluate.search_task import choose
+from stages.evaluate.config import RetrievalSettings
+from stages.evaluate.encoding import TaskEncoder
+from stages.evaluate.search_task import SearchTask
 from stages.losses import info_nce
-from stages.train.sequences import SequenceBuilder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,34 +38,11 @@ class LinearMap:
         return (mapped / np.linalg.norm(mapped, axis=1, keepdims=True)).astype(np.float32)
 
 
-class TrainingPages:
-    """Pages of the training split that linear maps are fitted on, the same ones for every model.
-
-    Methods return vectors by the model [rows, hidden], float32, L2-normalised.
-    """
-
-    def __init__(self, folder: Path, backbone: Backbone, config: EvaluateConfig) -> None:
-        self.samples = choose(ShardSource(folder, trainable_only=True), config.fit_samples)
-        keys = {sample.key for sample in self.samples}
-        self.queries = [query for query in read_queries(folder) if keys & set(query.relevant)]
-        if not self.queries:
-            raise ValueError(f"{folder}: no query for any of {len(keys)} samples; raise fit_samples")
-        self._builder = SequenceBuilder(backbone)
-        self._vectors = lambda sequences: encode(backbone, sequences, config.batch_size).vectors
-
-    def of_images(self) -> np.ndarray:
-        return self._vectors(prepared_images(self._builder, self.samples))
-
-    def of_texts(self) -> np.ndarray:
-        return self._vectors(prepared_texts(self._builder, [sample.text for sample in self.samples]))
-
-    def of_queries(self) -> np.ndarray:
-        return self._vectors(prepared_texts(self._builder, [query.text for query in self.queries]))
-
-
-def whitening(pages: TrainingPages, settings: RetrievalSettings, seed: int) -> LinearMap:
-    """Whitening by images and texts; it draws nothing."""
-    return fit_whitening(np.concatenate([pages.of_images(), pages.of_texts()]))
+def whitening(pages: TaskEncoder, backbone: Backbone, settings: RetrievalSettings, seed: int) -> LinearMap:
+    """Whitening by the vectors of images and texts; it draws nothing."""
+    return fit_whitening(
+        np.concatenate([pages.encode(backbone, kind).vectors for kind in ("images", "texts")])
+    )
 
 
 def fit_whitening(vectors: np.ndarray) -> LinearMap:
@@ -90,27 +63,24 @@ def inverse_root(covariance: np.ndarray) -> np.ndarray:
     return directions / np.sqrt(eigenvalues) @ directions.T
 
 
-def projection(pages: TrainingPages, settings: RetrievalSettings, seed: int) -> LinearMap:
+def projection(pages: TaskEncoder, backbone: Backbone, settings: RetrievalSettings, seed: int) -> LinearMap:
     """A matrix trained from queries to texts."""
-    own, same = positives_of(
-        pages.queries, pages.samples, same_document_negatives=settings.same_document_negatives
-    )
-    return fit_projection(pages.of_queries(), pages.of_texts(), own, same, settings, seed)
+    queries, texts = (pages.encode(backbone, kind).vectors for kind in ("queries", "texts"))
+    own, same = positives_of(pages.task, same_document_negatives=settings.same_document_negatives)
+    return fit_projection(queries, texts, own, same, settings, seed)
 
 
-def positives_of(
-    queries: Sequence[Query], samples: Sequence[Sample], *, same_document_negatives: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def positives_of(task: SearchTask, *, same_document_negatives: bool) -> tuple[np.ndarray, np.ndarray]:
     """The first sample, by key, that answers each query [queries], and which samples must not count against
     it [queries, samples]: as in refinement, what answers the query, has its answer's text or, unless
     `same_document_negatives`, its answer's document."""
-    number_of = {sample.key: number for number, sample in enumerate(samples)}
-    answers = [sorted(number_of.keys() & set(query.relevant)) for query in queries]
+    number_of = {key: number for number, key in enumerate(task.corpus_ids)}
+    answers = [sorted(keys) for keys in task.relevant]
     own = np.array([number_of[keys[0]] for keys in answers])
-    facts = [[sample.text for sample in samples]]
+    facts = [[sample.text for sample in task.corpus]]
     if not same_document_negatives:
-        facts.append([sample.document for sample in samples])
-    same = np.zeros((len(queries), len(samples)), dtype=bool)
+        facts.append([sample.document for sample in task.corpus])
+    same = np.zeros((len(answers), len(number_of)), dtype=bool)
     for fact in facts:
         _, number = np.unique(fact, return_inverse=True)
         same |= number[own][:, None] == number[None, :]
@@ -153,7 +123,7 @@ def fit_projection(
     return LinearMap(mean=np.zeros(len(matrix)), matrix=matrix.detach().double().numpy())
 
 
-LINEAR_MAPS: dict[str, Callable[[TrainingPages, RetrievalSettings, int], LinearMap]] = {
+LINEAR_MAPS: dict[str, Callable[[TaskEncoder, Backbone, RetrievalSettings, int], LinearMap]] = {
     "whitening": whitening,
     "projection": projection,
 }

@@ -8,8 +8,9 @@ for the law, the geometry by layer and the contrastive loss over the candidates 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -17,11 +18,11 @@ from stages.backbones.adapters import open_model
 from stages.cells import DIRECTIONS, PRIMARY_METRIC
 from stages.evaluate.bound import candidate_sizes, image_losses
 from stages.evaluate.config import EvaluateConfig, RetrievalSettings
-from stages.evaluate.encoding import EncodedTask, TaskEncoder
+from stages.evaluate.encoding import Encoded, Kind, TaskEncoder
 from stages.evaluate.geometry import chance_mutual_knn, geometry_by_layer
-from stages.evaluate.linear_maps import LINEAR_MAPS, TrainingPages
+from stages.evaluate.linear_maps import LINEAR_MAPS
 from stages.evaluate.score import random_scores, score_retrieval
-from stages.evaluate.search_task import SearchTask, build_task, candidates_of
+from stages.evaluate.search_task import SearchTask, build_task, candidates_of, training_task
 from stages.program import read_job
 from stages.train.lexical import Bm25
 
@@ -38,10 +39,12 @@ def main(job_path: Path) -> None:
     baselines, encoder = score_baselines(search), TaskEncoder(search, config)
     for task, progress in job.cells("searching"):
         backbone = open_model(task.inputs, job.settings.backbone)
-        encoded, arm = encoder.encode(backbone, progress.alive), task.cell.arm
+        encoded = {kind: encoder.encode(backbone, kind, progress.alive) for kind in get_args(Kind)}
+        arm = task.cell.arm
         if arm.kind == "linear map":
-            pages = TrainingPages(task.inputs["fit_pages"].path, backbone, config)
-            encoded = encoded.mapped(LINEAR_MAPS[arm.name](pages, job.settings, task.cell.seed).vectors)
+            pages = TaskEncoder(training_task(task.inputs["fit_pages"].path, config), config)
+            fitted = LINEAR_MAPS[arm.name](pages, backbone, job.settings, task.cell.seed)
+            encoded = {kind: one.mapped(fitted.vectors) for kind, one in encoded.items()}
         result = measure_retrieval(encoded, search, config, temperature=job.settings.temperature)
         job.commit(task, {"retrieval.json": result | {"baselines": baselines}}, counts=counts)
 
@@ -57,13 +60,13 @@ def score_baselines(task: SearchTask) -> dict[str, dict]:
 
 
 def measure_retrieval(
-    encoded: EncodedTask, task: SearchTask, config: EvaluateConfig, *, temperature: float
+    encoded: Mapping[Kind, Encoded], task: SearchTask, config: EvaluateConfig, *, temperature: float
 ) -> dict:
     """Return one model's entry of retrieval.json, without the baselines.
 
     `temperature`: of the contrastive loss; the recipe's, also where refinement learns its own.
     """
-    images, texts, queries = (one.vectors for one in (encoded.images, encoded.texts, encoded.queries))
+    images, texts, queries = (encoded[kind].vectors for kind in get_args(Kind))
     to_images = queries @ images.T
     to_texts = np.full(to_images.shape, BELOW_EVERY_COSINE, dtype=np.float32)  # no text: found last
     to_texts[:, task.with_text] = queries @ texts.T
@@ -80,7 +83,7 @@ def measure_retrieval(
     }
     directions["text_to_image"]["ids"] = text_ids
     document_of = {sample.key: sample.document for sample in task.corpus}
-    layers = (encoded.images.layers, encoded.texts.layers)
+    layers = (encoded["images"].layers, encoded["texts"].layers)
     compared = layers[0].shape[1]
     enough = compared > config.neighbours + 1
     return {
@@ -98,22 +101,21 @@ def measure_retrieval(
 
 
 def measure_contrastive(
-    encoded: EncodedTask, task: SearchTask, config: EvaluateConfig, temperature: float
+    encoded: Mapping[Kind, Encoded], task: SearchTask, config: EvaluateConfig, temperature: float
 ) -> dict | None:
     """L_cl of texts and of queries over the candidates of the bound; None where no query has a text."""
     candidates = candidates_of(task, config.critic_candidates)
     if not candidates:
         return None
     keys = [candidate.sample.key for candidate in candidates]
-    row_of = {key: row for row, key in enumerate(task.corpus_ids)}
-    text_row = {row: number for number, row in enumerate(task.with_text)}
-    query_row = {query.identity: row for row, query in enumerate(task.queries)}
-    image_rows = [row_of[key] for key in keys]
+    image_rows = [task.corpus_ids.index(key) for key in keys]
+    text_rows = [task.with_text.index(row) for row in image_rows]
+    query_rows = [task.queries.index(candidate.query) for candidate in candidates]
     anchors = {
-        "text": encoded.texts.vectors[[text_row[row] for row in image_rows]],
-        "query": encoded.queries.vectors[[query_row[candidate.query.identity] for candidate in candidates]],
+        "text": encoded["texts"].vectors[text_rows],
+        "query": encoded["queries"].vectors[query_rows],
     }
-    images = encoded.images.vectors[image_rows]
+    images = encoded["images"].vectors[image_rows]
     return {"keys": keys, "temperature": temperature} | {
         kind: _contrastive(rows @ images.T, keys, temperature) for kind, rows in anchors.items()
     }

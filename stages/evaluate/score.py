@@ -102,11 +102,12 @@ def random_scores(*, relevant_counts: Sequence[int], corpus_size: int) -> dict[s
         raise ValueError(
             f"random baseline: every query needs 1 to {corpus_size} relevant pages; check the queries."
         )
-    of_count = {
-        name: {count: metric.by_chance(count, corpus_size) for count in set(relevant_counts)}
-        for name, metric in METRICS.items()
-    }
-    return _with_means({name: [of[count] for count in relevant_counts] for name, of in of_count.items()})
+    return _with_means(
+        {
+            name: [metric.by_chance(count, corpus_size) for count in relevant_counts]
+            for name, metric in METRICS.items()
+        }
+    )
 
 
 def _with_means(per_query: Mapping[str, Sequence[float]]) -> dict[str, dict]:

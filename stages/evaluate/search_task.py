@@ -38,20 +38,34 @@ class SearchTask:
 
 
 def build_task(folder: Path, config: EvaluateConfig) -> SearchTask:
-    """Choose corpus and queries from a test split by the digests of their names, one query a sample first."""
-    source = ShardSource(folder)
-    keys = heapq.nsmallest(config.max_corpus, source.keys(), key=_digest)
-    chosen = source.positions_of(keys)
-    queries = [query for query in read_queries(folder) if chosen.keys() & set(query.relevant)]
+    """Choose corpus and queries from a split by the digests of their names, one query a sample first."""
+    task = _task_of(choose(ShardSource(folder), config.max_corpus), folder)
     turn: dict[str, int] = {}
     ranked = []
-    for query in sorted(queries, key=lambda query: _digest(query.identity)):
+    for query in sorted(task.queries, key=lambda query: _digest(query.identity)):
         turn[query.relevant[0]] = turn.get(query.relevant[0], -1) + 1
-        ranked.append((turn[query.relevant[0]], _digest(query.identity), query))
-    queries = [query for _, _, query in sorted(ranked, key=lambda entry: entry[:2])[: config.max_queries]]
+        ranked.append((turn[query.relevant[0]], query))
+    ranked.sort(key=lambda entry: entry[0])
+    return SearchTask(corpus=task.corpus, queries=[query for _, query in ranked[: config.max_queries]])
+
+
+def training_task(folder: Path, config: EvaluateConfig) -> SearchTask:
+    """What linear maps are fitted on: pages of the training split, chosen alike, with all their queries."""
+    return _task_of(choose(ShardSource(folder, trainable_only=True), config.fit_samples), folder)
+
+
+def choose(source: ShardSource, count: int) -> list[Sample]:
+    """Return `count` samples, chosen by the digest of their keys."""
+    chosen = heapq.nsmallest(count, enumerate(source.keys()), key=lambda entry: _digest(entry[1]))
+    return [source[position] for position, _ in chosen]
+
+
+def _task_of(corpus: list[Sample], folder: Path) -> SearchTask:
+    keys = {sample.key for sample in corpus}
+    queries = [query for query in read_queries(folder) if keys & set(query.relevant)]
     if not queries:
-        raise ValueError(f"{folder}: no test queries; add documents with text")
-    return SearchTask(corpus=[source[chosen[key]] for key in keys], queries=queries)
+        raise ValueError(f"{folder}: no query for any of {len(keys)} samples; add documents with text")
+    return SearchTask(corpus=corpus, queries=queries)
 
 
 def _digest(name: str) -> str:
@@ -81,9 +95,3 @@ def candidates_of(task: SearchTask, count: int) -> list[Candidate]:
             chosen.append(Candidate(sample=samples[keys[0]], query=query))
             answering |= relevant
     return chosen
-
-
-def choose(source: ShardSource, count: int) -> list[Sample]:
-    """Return `count` samples, chosen by the digest of their keys: the same for every checkpoint."""
-    chosen = heapq.nsmallest(count, enumerate(source.keys()), key=lambda entry: _digest(entry[1]))
-    return [source[position] for position, _ in chosen]

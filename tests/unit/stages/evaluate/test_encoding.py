@@ -1,13 +1,14 @@
 """Inputs that are made once and kept within bounds give every model the vectors it gives alone."""
 
 import dataclasses
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from stages.evaluate import encoding
-from stages.evaluate.encoding import TaskEncoder, encode, prepared_images
+from stages.evaluate.encoding import Kind, TaskEncoder, encode, prepared_images
 from stages.evaluate.search_task import build_task
 from stages.recipes import get_recipe
 from stages.train.batches import collate
@@ -15,6 +16,10 @@ from stages.train.forward import embed
 from stages.train.sequences import SequenceBuilder
 
 CONFIG = dataclasses.replace(get_recipe("tiny").evaluate, geometry_samples=5, batch_size=3)
+
+
+def every_kind(encoder, backbone):
+    return {kind: encoder.encode(backbone, kind) for kind in get_args(Kind)}
 
 
 @pytest.mark.parametrize("kept", [0, 20_000, 2**30])
@@ -48,22 +53,22 @@ def test_layers_are_the_last_positions_hidden_states_of_the_rows_asked_for(backb
 def test_a_second_model_is_encoded_as_if_it_were_alone(backbone, split_folder):
     task = build_task(split_folder, CONFIG)
     encoder = TaskEncoder(task, CONFIG)
-    first = encoder.encode(backbone)
+    first = every_kind(encoder, backbone)
     with torch.no_grad():
         for parameter in backbone.model.parameters():
             parameter.mul_(1.1)
-    second, alone = encoder.encode(backbone), TaskEncoder(task, CONFIG).encode(backbone)
-    for kind in ("images", "texts", "queries"):
-        one, other = getattr(second, kind), getattr(alone, kind)
-        assert (one.vectors == other.vectors).all() and (one.layers == other.layers).all()
-        assert (one.vectors != getattr(first, kind).vectors).any()
+    second, alone = every_kind(encoder, backbone), every_kind(TaskEncoder(task, CONFIG), backbone)
+    for kind, one in second.items():
+        assert (one.vectors == alone[kind].vectors).all() and (one.layers == alone[kind].layers).all()
+        assert (one.vectors != first[kind].vectors).any()
 
 
 def test_compared_layers_are_of_the_same_pages_on_both_sides(backbone, split_folder):
     task = build_task(split_folder, CONFIG)
-    encoded = TaskEncoder(task, CONFIG).encode(backbone)
-    assert encoded.images.layers.shape == encoded.texts.layers.shape and encoded.images.layers.shape[1] == 5
-    for side, rows in ((encoded.images, task.with_text[:5]), (encoded.texts, range(5))):
+    encoded = every_kind(TaskEncoder(task, CONFIG), backbone)
+    images, texts = encoded["images"], encoded["texts"]
+    assert images.layers.shape == texts.layers.shape and images.layers.shape[1] == 5
+    for side, rows in ((images, task.with_text[:5]), (texts, range(5))):
         last = side.layers[-1] / np.linalg.norm(side.layers[-1], axis=1, keepdims=True)
         assert last == pytest.approx(side.vectors[list(rows)], abs=1e-6)
 
@@ -71,12 +76,11 @@ def test_compared_layers_are_of_the_same_pages_on_both_sides(backbone, split_fol
 def test_a_model_that_takes_other_inputs_is_encoded_as_if_it_were_alone(backbone, split_folder):
     task = build_task(split_folder, CONFIG)
     encoder = TaskEncoder(task, CONFIG)
-    first = encoder.encode(backbone)
+    first = encoder.encode(backbone, "texts")
     other = dataclasses.replace(backbone.contract, text_prompt="\nIn one word:", adapter_keys=("a",))
     prompted = dataclasses.replace(backbone, contract=other)
-    second, alone = encoder.encode(prompted), TaskEncoder(task, CONFIG).encode(prompted)
-    assert (second.texts.vectors == alone.texts.vectors).all()
-    assert (second.texts.vectors != first.texts.vectors).any()
+    second, alone = (one.encode(prompted, "texts") for one in (encoder, TaskEncoder(task, CONFIG)))
+    assert (second.vectors == alone.vectors).all() and (second.vectors != first.vectors).any()
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from data_prep.queries import Query
 from stages.evaluate.config import RetrievalSettings
 from stages.evaluate.linear_maps import LinearMap, fit_projection, fit_whitening, inverse_root, positives_of
+from stages.evaluate.search_task import SearchTask
 from stages.recipes import get_recipe
 from tests.unit.stages.conftest import make_sample
 
@@ -135,8 +136,9 @@ def test_positives_by_hand():
         Query(identity="a", text="?", relevant=(keys[0],)),
         Query(identity="b", text="?", relevant=("elsewhere", keys[3], keys[1])),
     ]
-    own, same = positives_of(queries, samples, same_document_negatives=True)
+    task = SearchTask(corpus=samples, queries=queries)
+    own, same = positives_of(task, same_document_negatives=True)
     assert own.tolist() == [0, 1]
     assert same.tolist() == [[True, False, True, False], [False, True, False, True]]
-    _, one_document = positives_of(queries, samples, same_document_negatives=False)
+    _, one_document = positives_of(task, same_document_negatives=False)
     assert one_document.all()

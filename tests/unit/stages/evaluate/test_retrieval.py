@@ -13,7 +13,7 @@ from stages.evaluate import retrieval
 from stages.evaluate.config import RetrievalSettings
 from stages.evaluate.encoding import TaskEncoder
 from stages.evaluate.retrieval import measure_contrastive
-from stages.evaluate.search_task import build_task, candidates_of
+from stages.evaluate.search_task import build_task, candidates_of, training_task
 from stages.recipes import ARMS, get_recipe
 from stages.train.batches import collate
 from stages.train.forward import embed
@@ -68,8 +68,7 @@ def test_a_file_says_nothing_of_its_cell(committed):
 
 
 def test_whitening_of_a_cell_is_that_of_scikit_learn_on_its_training_pages(committed, backbone, split_folder):
-    training = retrieval.TrainingPages(split_folder, backbone, CONFIG)
-    chosen = training.samples
+    chosen = training_task(split_folder, CONFIG).corpus
     assert len(chosen) == CONFIG.fit_samples
     fitted = vectors(backbone, [s.image() for s in chosen] + [s.text for s in chosen])
     estimate = LedoitWolf().fit(fitted.astype(np.float64))
@@ -124,7 +123,8 @@ def test_contrastive_loss_by_hand(committed, backbone, split_folder):
 
 def test_smaller_sizes_are_the_first_candidates(backbone, split_folder):
     task = build_task(split_folder, CONFIG)
-    encoded = TaskEncoder(task, CONFIG).encode(backbone)
+    encoder = TaskEncoder(task, CONFIG)
+    encoded = {kind: encoder.encode(backbone, kind) for kind in ("images", "texts", "queries")}
     everything = measure_contrastive(encoded, task, CONFIG, 0.05)
     first = replace(CONFIG, critic_candidates=3)
     few = measure_contrastive(encoded, task, first, 0.05)
