@@ -34,6 +34,7 @@ class Candidate:
     position: int
     key: str
     document: str
+    content_digest: str  # of what was read from the document
     page: int
     text: str
     trainable: bool
@@ -55,11 +56,14 @@ class Candidate:
 
 def list_candidates(usable: list[Reading]) -> list[Candidate]:
     fields = ("key", "document", "page", "text", "trainable")
-    return [
-        Candidate(source=source, position=position, **{name: record[name] for name in fields})
-        for source in (ShardSource(reading.samples.path) for reading in usable)
-        for position, record in enumerate(source.records())
-    ]
+    candidates = []
+    for reading in usable:
+        source, digest = ShardSource(reading.samples.path), reading.samples.manifest.content_digest
+        candidates += [
+            Candidate(source=source, position=n, content_digest=digest, **{f: record[f] for f in fields})
+            for n, record in enumerate(source.records())
+        ]
+    return candidates
 
 
 def assign_pages(

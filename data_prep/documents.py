@@ -7,15 +7,13 @@ header promises pixels that the file need not hold. Everything that is wrong wit
 
 import bisect
 import io
-import itertools
 import math
 import resource
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pypdfium2
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
@@ -33,10 +31,14 @@ TEXT_BESIDE_BYTES = 2**20  # of one page; a longer text is no page's
 MAX_ASPECT_RATIO = 190  # the backbone's image processor refuses 200
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadDocument:
-    pages: int
-    samples: tuple[Sample, ...]
+class _Part(NamedTuple):
+    """A page or block as the document shows it."""
+
+    image: Image.Image
+    text: str
+    page: int  # from 1
+    block: int | None = None
+    is_heading: bool = False
 
 
 def limit_this_process(memory_bytes: int) -> None:
@@ -48,8 +50,8 @@ def limit_this_process(memory_bytes: int) -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def read_document(path: Path, name: str, config: ReadingConfig) -> ReadDocument:
-    """Read one file. `name`: what its samples call it.
+def read_document(path: Path, name: str, config: ReadingConfig) -> tuple[Sample, ...]:
+    """Read one file; every page gives at least one sample. `name`: what the samples call the document.
 
     Raises:
         UnreadableDocument: the file is empty, too large, truncated, encrypted, not what its name says,
@@ -60,56 +62,46 @@ def read_document(path: Path, name: str, config: ReadingConfig) -> ReadDocument:
         raise UnreadableDocument("empty file (0 bytes)")
     if size > config.max_document_bytes:
         raise UnreadableDocument(f"too large: {size:,} bytes, the limit is {config.max_document_bytes:,}")
-    read = _read_pdf if path.suffix.lower() in PDF_SUFFIXES else _read_image
+    parts = _pdf_parts if path.suffix.lower() in PDF_SUFFIXES else _image_parts
     try:
-        return read(path, config, partial(_sample, config, name))
+        return tuple(_sample(name, part, config) for part in parts(path, config))
     except MemoryError as error:
         raise UnreadableDocument("needs more memory than one document may use") from error
 
 
-def _sample(
-    config: ReadingConfig,
-    document: str,
-    image: Image.Image,
-    text: str,
-    *,
-    page: int,
-    block: int | None = None,
-    is_heading: bool = False,
-) -> Sample:
-    fitted = fit_to_grid(image, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
+def _sample(document: str, part: _Part, config: ReadingConfig) -> Sample:
+    fitted = fit_to_grid(part.image, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
     fitted.save(buffer := io.BytesIO(), format="PNG")
     # Longer text than one block may have comes with an image whose text could not be cut (no boxes).
     longest = math.inf if config.unit == "page" else 2 * config.max_block_characters
     return Sample(
-        key=sample_key(document, page, block),
+        key=sample_key(document, part.page, part.block),
         document=document,
-        page=page,
-        block=block,
-        text=text,
-        is_heading=is_heading,
+        page=part.page,
+        block=part.block,
+        text=part.text,
+        is_heading=part.is_heading,
         width=fitted.width,
         height=fitted.height,
-        trainable=config.min_characters <= len(text) <= longest,
+        trainable=config.min_characters <= len(part.text) <= longest,
         png=buffer.getvalue(),
     )
 
 
-def _read_pdf(path: Path, config: ReadingConfig, make: partial[Sample]) -> ReadDocument:
+def _pdf_parts(path: Path, config: ReadingConfig) -> Iterator[_Part]:
     _check_pdf_envelope(path)
     try:
         with closing(pypdfium2.PdfDocument(path)) as document:
-            pages = len(document)
-            if pages == 0:
+            if len(document) == 0:
                 raise UnreadableDocument("PDF without pages")
-            _check_pages(pages, config)
-            read = (_pdf_page_samples(document, number, config, make) for number in range(pages))
-            samples = tuple(itertools.chain.from_iterable(read))
+            _check_pages(len(document), config)
+            for number in range(len(document)):
+                with closing(document[number]) as page:
+                    yield from _page_parts(page, number + 1, config)
     except pypdfium2.PdfiumError as error:
         encrypted = "password" in str(error).lower()
         reason = "encrypted: needs a password" if encrypted else f"broken PDF: {error}"
         raise UnreadableDocument(reason) from error
-    return ReadDocument(pages=pages, samples=samples)
 
 
 def _check_pdf_envelope(path: Path) -> None:
@@ -124,27 +116,23 @@ def _check_pdf_envelope(path: Path) -> None:
         raise UnreadableDocument("truncated PDF: the end-of-file marker is missing")
 
 
-def _pdf_page_samples(
-    document: pypdfium2.PdfDocument, number: int, config: ReadingConfig, make: partial[Sample]
-) -> Iterator[Sample]:
-    with closing(document[number]) as page:
-        scale = config.dots_per_inch / 72
-        width, height = (round(points * scale) for points in page.get_size())
-        _check_pixels(width, height, config, where=f"page {number + 1}")
-        image = page.render(scale=scale, grayscale=True).to_pil().convert("L")
-        lines = text_layer.read_lines(page)
-        if config.unit == "page" or not lines:
-            yield make(image, " ".join(line.text for line in lines), page=number + 1)
-            return
-        blocks = [
-            (block, paragraph[0].is_bold and len(paragraph) <= 2)
-            for paragraph in text_layer.paragraphs(lines)
-            for block in text_layer.blocks(paragraph, config.max_block_characters)
-        ]
-        for index, (block, is_heading) in enumerate(blocks):
-            crop = image.crop(_pixel_box(block, image.size, page.get_height(), scale))
-            text = " ".join(line.text for line in block)
-            yield make(crop, text, page=number + 1, block=index, is_heading=is_heading)
+def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> Iterator[_Part]:
+    scale = config.dots_per_inch / 72
+    width, height = (round(points * scale) for points in page.get_size())
+    _check_pixels(width, height, config, where=f"page {number}")
+    image = page.render(scale=scale, grayscale=True).to_pil().convert("L")
+    lines = text_layer.read_lines(page)
+    if config.unit == "page" or not lines:
+        yield _Part(image, " ".join(line.text for line in lines), number)
+        return
+    blocks = [
+        (block, paragraph[0].is_bold and len(paragraph) <= 2)
+        for paragraph in text_layer.paragraphs(lines)
+        for block in text_layer.blocks(paragraph, config.max_block_characters)
+    ]
+    for index, (block, is_heading) in enumerate(blocks):
+        crop = image.crop(_pixel_box(block, image.size, page.get_height(), scale))
+        yield _Part(crop, " ".join(line.text for line in block), number, index, is_heading)
 
 
 def _pixel_box(
@@ -160,24 +148,21 @@ def _pixel_box(
     return min(max(left, 0), right - 1), min(max(top, 0), bottom - 1), right, bottom
 
 
-def _read_image(path: Path, config: ReadingConfig, make: partial[Sample]) -> ReadDocument:
+def _image_parts(path: Path, config: ReadingConfig) -> Iterator[_Part]:
     text = _text_beside(path)
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as source:
             _check_pixels(*source.size, config, where="image")
             frames = getattr(source, "n_frames", 1)
             _check_pages(frames, config)
-            samples = []
             for number, frame in enumerate(ImageSequence.Iterator(source), start=1):
                 _check_pixels(*frame.size, config, where=f"page {number}")
-                image = _grey(ImageOps.exif_transpose(frame))
                 # A text file beside a many-page TIFF cannot say which page its words are on.
-                samples.append(make(image, text if frames == 1 else "", page=number))
+                yield _Part(_grey(ImageOps.exif_transpose(frame)), text if frames == 1 else "", number)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableDocument(f"oversized image: {error}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise UnreadableDocument(f"broken image: {error}".replace(str(path), path.name)) from error
-    return ReadDocument(pages=len(samples), samples=tuple(samples))
 
 
 def _grey(image: Image.Image) -> Image.Image:

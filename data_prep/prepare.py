@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from data_prep.choosing import Candidate, Place, assign_pages, choose_samples, list_candidates
@@ -59,7 +60,7 @@ def prepare_documents(
         samples, dropped[name] = choose_samples(name, candidates, splits, texts, images)
         queries, warning = _queries_of(name, samples, user_queries, config)
         warnings += warning
-        outputs[name] = _commit_split(name, samples, queries, usable, config, store)
+        outputs[name] = _commit_split(name, samples, queries, config, store)
         progress(done, len(SPLITS), "splitting")
     for name, purpose, least in (("test", "test with", 1), ("train", "train on", 2)):
         left = outputs[name].manifest.counts
@@ -176,25 +177,12 @@ def _what_became_of_each(readings: list[Reading], splits: dict[Place, str]) -> l
 
 
 def _commit_split(
-    name: str,
-    samples: list[Candidate],
-    queries: list[Query],
-    usable: list[Reading],
-    config: DocumentsConfig,
-    store: Store,
+    name: str, samples: list[Candidate], queries: list[Query], config: DocumentsConfig, store: Store
 ) -> Committed:
-    documents = {sample.document for sample in samples}
-    inputs = {
-        reading.source.name: reading.samples.manifest.content_digest
-        for reading in usable
-        if reading.source.name in documents
-    }
+    inputs = {sample.document: sample.content_digest for sample in samples}
     plan = json.dumps([[sample.key for sample in samples], [query.to_json() for query in queries]])
-
-    def write(folder: Path) -> dict:
-        contents = (sample.source[sample.position] for sample in samples)
-        return write_split(folder, contents, queries, config.samples_per_shard)
-
+    contents = (sample.source[sample.position] for sample in samples)
+    write = partial(write_split, samples=contents, queries=queries, per_shard=config.samples_per_shard)
     return _commit(f"documents-{name}", inputs, plan, write, config, store)
 
 

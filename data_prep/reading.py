@@ -16,15 +16,16 @@ from pathlib import Path
 from pebble import ProcessExpired, ProcessPool
 
 from data_prep.config import ReadingConfig
-from data_prep.documents import IMAGE_SUFFIXES, PDF_SUFFIXES, ReadDocument, limit_this_process, read_document
+from data_prep.documents import IMAGE_SUFFIXES, PDF_SUFFIXES, limit_this_process, read_document
 from data_prep.errors import NoUsableDocuments, ReaderFailure, UnreadableDocument
 from data_prep.queries import USER_QUERIES
+from data_prep.samples import Sample
 from data_prep.write_shards import write_split
 from infra.fingerprint import fingerprint
 from infra.store import Committed, Store
 
 Progress = Callable[[int, int, str], None]
-Outcome = ReadDocument | UnreadableDocument
+Outcome = tuple[Sample, ...] | UnreadableDocument
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +177,8 @@ def _commit(
         if isinstance(outcome, UnreadableDocument):
             summary = {"pages": 0, "reason": " ".join(str(outcome).split())}
         else:
-            summary = {"pages": outcome.pages, "reason": None}
-            write_split(attempt.path, outcome.samples, (), per_shard=1_000_000)
+            summary = {"pages": outcome[-1].page, "reason": None}
+            write_split(attempt.path, outcome, (), per_shard=1_000_000)
         (attempt.path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
         return attempt.commit(
             inputs={"file": file.digest}, configuration=asdict(config), counts={"pages": summary["pages"]}

@@ -21,12 +21,8 @@ TWO_PARAGRAPHS = column(*FIRST) + column(*SECOND, top=60)
 TWO_COLUMNS = TWO_PARAGRAPHS + column(*BESIDE, left=110)
 
 
-def read(path, **settings):
-    return read_document(path, "name.pdf", ReadingConfig(**settings))
-
-
 def units_of(path, **settings):
-    return read(path, **settings).samples
+    return read_document(path, "name.pdf", ReadingConfig(**settings))
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -121,10 +117,9 @@ def test_a_bold_short_paragraph_is_a_heading(tmp_path):
 
 def test_the_unit_page_is_one_sample_a_page(tmp_path):
     path = write_pdf(tmp_path / "a.pdf", [TWO_PARAGRAPHS, TWO_COLUMNS])
-    document = read(path, unit="page")
-    assert document.pages == 2
-    assert [(unit.page, unit.block) for unit in document.samples] == [(1, None), (2, None)]
-    assert document.samples[0].text == " ".join(FIRST + SECOND)
+    units = units_of(path, unit="page")
+    assert [(unit.page, unit.block) for unit in units] == [(1, None), (2, None)]
+    assert units[0].text == " ".join(FIRST + SECOND)
 
 
 def test_a_page_without_text_is_one_sample_without_text(tmp_path):
@@ -196,10 +191,9 @@ def test_an_image_without_text_beside_it_has_none(tmp_path, scan):
 
 def test_every_frame_of_a_tiff_is_a_page(tmp_path, scan):
     scan.save(tmp_path / "pages.tiff", save_all=True, append_images=[scan.rotate(180), scan])
-    document = read(tmp_path / "pages.tiff")
-    assert document.pages == 3
-    assert [unit.page for unit in document.samples] == [1, 2, 3]
-    assert document.samples[0].png == document.samples[2].png != document.samples[1].png
+    units = units_of(tmp_path / "pages.tiff")
+    assert [unit.page for unit in units] == [1, 2, 3]
+    assert units[0].png == units[2].png != units[1].png
 
 
 def test_transparent_paper_is_white(tmp_path, scan):

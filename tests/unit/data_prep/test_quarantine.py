@@ -154,7 +154,7 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path, scan):
     documents, unsupported = find_documents(tmp_path)
     assert [file.name for file in documents] == ["a.pdf", "scan.png"]
     assert unsupported == ["pipe-link.pdf", "pipe.pdf", "scan.txt", "zero.png"]
-    assert [one.text for one in read_document(documents[1].path, "scan.png", ReadingConfig()).samples] == [""]
+    assert [one.text for one in read_document(documents[1].path, "scan.png", ReadingConfig())] == [""]
 
 
 def refused(folder: Path, tmp_path: Path, **settings) -> str:
