@@ -1,28 +1,38 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from stages.backbone import build_tiny_backbone
+from infra.launcher import LocalLauncher
+from stages.backbones.tiny import build_tiny_backbone
 from stages.recipes import get_recipe
 from tests.integration.restarting import Bench
 from tests.unit.stages.conftest import SHAPE, backbone, samples, split_folder  # noqa: F401
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[LocalLauncher]:
+    """One preloaded parent for all launches of the session: imports take longer than most tests."""
+    with LocalLauncher(preload=["tests.integration.interrupted", "stages.refine.program"]) as launcher:
+        yield launcher
+
+
+@pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    build_tiny_backbone(SHAPE, get_recipe("tiny").backbone, seed=0).save(folder)
+    """A random backbone, committed as CGP commits one: the weights are in MODEL/model."""
+    folder = tmp_path_factory.mktemp("cgp")
+    build_tiny_backbone(SHAPE, get_recipe("tiny").backbone, seed=0).save(folder / "model")
     return folder
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, model, split_folder):  # noqa: F811
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory, launcher, model, split_folder):  # noqa: F811
     """{stage: bench} after a run in one go."""
     benches = {}
 
     def bench(stage: str) -> Bench:
         if stage not in benches:
-            benches[stage] = Bench(tmp_path_factory.mktemp(stage), model, split_folder, stage)
+            benches[stage] = Bench(tmp_path_factory.mktemp(stage), launcher, model, split_folder, stage)
             benches[stage].run()
         return benches[stage]
 
@@ -30,5 +40,5 @@ def uninterrupted(tmp_path_factory, model, split_folder):  # noqa: F811
 
 
 @pytest.fixture
-def bench(tmp_path, model, split_folder):  # noqa: F811
-    return lambda stage: Bench(tmp_path, model, split_folder, stage)
+def bench(tmp_path, launcher, model, split_folder):  # noqa: F811
+    return lambda stage: Bench(tmp_path, launcher, model, split_folder, stage)

@@ -1,14 +1,10 @@
 """Saves the gradients of one contrastive and one generative step under every setting; started by
-test_gradients.py with one and two processes.
-
-python -m tests.integration.gradients JOB.json
-"""
+test_gradients.py with one and two processes."""
 
 import copy
 import dataclasses
 import itertools
 import json
-import sys
 from pathlib import Path
 from unittest import mock
 
@@ -16,14 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from data_prep.shards import ShardSource
-from infra.process import watch_parent
-from stages.backbone import Backbone, load_backbone
+from stages.backbones.adapters import add_adapter
+from stages.backbones.backbone import Backbone, load_backbone
+from stages.losses import InfoNCE
 from stages.pretrain.objectives import GenerativeBucket, GenerativeLoss
-from stages.recipes import EngineConfig, get_recipe
-from stages.refine.adapter import add_adapter
-from stages.refine.contrastive import Rows
-from stages.refine.gradcache import Embedder, chunks_of, contrastive_step
+from stages.recipes import get_recipe
+from stages.refine.gradcache import Embedder, Rows, chunks_of, contrastive_step
 from stages.train.batches import bucket_batch
+from stages.train.config import EngineConfig
 from stages.train.engine import (
     Optimization,
     build_engine,
@@ -38,11 +34,12 @@ from stages.train.lean_deepspeed import deepspeed
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
 CHUNKS = {"one": 90, "three": 200, "all": 16_384}  # token budgets: about one, three, all rows at a time
+EVERYTHING = {"symmetric": True, "matryoshka_dimensions": (8, 4), "learn_temperature": True}
 LOSSES = {
-    "plain": {"symmetric": False, "dimensions": (), "learn_temperature": False, "negatives": 0},
-    "everything": {"symmetric": True, "dimensions": (8, 4), "learn_temperature": True, "negatives": 2},
+    "plain": (InfoNCE(temperature=0.05), 0),
+    "everything": (InfoNCE(temperature=0.05, **EVERYTHING), 2),
 }
-TEMPERATURE = 0.05
+"""Each with its number of mined negatives."""
 OPTIMIZATION = Optimization(
     learning_rate=1e-3, schedule=lambda step: 1.0, weight_decay=0.0, max_gradient_norm=0.0
 )
@@ -80,15 +77,14 @@ def answers_of(anchors: int, ranks: int, negatives: int) -> torch.Tensor:
 
 
 def main(job_path: Path) -> None:
-    watch_parent()
     job = json.loads(job_path.read_text())
     start_process_group(job["processes"])
     backbone = load_backbone(job["model"], get_recipe("tiny").backbone)
     samples = list(map(ShardSource(job["split"]).__getitem__, range(job["samples"])))
     for zero_stage in job["zero_stages"]:
-        for (chunk, budget), (name, loss) in itertools.product(CHUNKS.items(), LOSSES.items()):
+        for (chunk, budget), (name, (loss, negatives)) in itertools.product(CHUNKS.items(), LOSSES.items()):
             config = EngineConfig(zero_stage=zero_stage, text_tokens=budget)
-            gradient = contrastive_gradient(copy.deepcopy(backbone), samples, config, **loss)
+            gradient = contrastive_gradient(copy.deepcopy(backbone), samples, config, loss, negatives)
             _save(job, f"contrastive-{name}-zero{zero_stage}-{chunk}", gradient)
         for chunk, packing in (("one", False), ("three", False), ("all", False), ("three", True)):
             config = EngineConfig(zero_stage=zero_stage, text_tokens=CHUNKS[chunk], packing=packing)
@@ -97,7 +93,7 @@ def main(job_path: Path) -> None:
 
 
 def contrastive_gradient(
-    backbone: Backbone, samples: list, config: EngineConfig, **loss
+    backbone: Backbone, samples: list, config: EngineConfig, loss: InfoNCE, negatives: int
 ) -> dict[str, torch.Tensor]:
     builder = SequenceBuilder(backbone)
     model = add_adapter(backbone, dataclasses.replace(get_recipe("tiny").refine, lora_rank=4))
@@ -105,9 +101,9 @@ def contrastive_gradient(
     for name, parameter in sorted(model.named_parameters()):
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.2)
-    root = Embedder(model, temperature=TEMPERATURE, learn_temperature=loss["learn_temperature"]).train()
+    root = Embedder(backbone, model, loss).train()
     engine = build_engine(root, config, OPTIMIZATION)
-    ranks, negatives = world_size(), loss["negatives"]
+    ranks = world_size()
     counts = [len(range(number, len(samples), ranks)) for number in range(ranks)]
     rows = Rows(
         anchors=counts,
@@ -116,7 +112,7 @@ def contrastive_gradient(
     )
     chunks = chunks_of(rows_of(builder, samples, ranks, negatives)[rank()], builder, config)
     with recorded(engine) as gradient:
-        contrastive_step(engine, chunks, rows, symmetric=loss["symmetric"], dimensions=loss["dimensions"])
+        contrastive_step(engine, chunks, rows)
     engine.destroy()
     return gradient
 
@@ -171,7 +167,3 @@ class recorded:
 def _save(job: dict, name: str, gradient: dict[str, torch.Tensor]) -> None:
     if rank() == 0:
         save_file(gradient, Path(job["output"]) / f"{name}.safetensors")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

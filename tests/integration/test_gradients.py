@@ -9,14 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infra.launcher import LocalLauncher
-from stages.backbone import build_tiny_backbone, load_backbone
+from infra.launcher import Launch
+from stages.backbones.adapters import add_adapter
+from stages.backbones.backbone import load_backbone
+from stages.backbones.qwen2_5_vl import model_inputs
+from stages.losses import InfoNCE
 from stages.recipes import get_recipe
-from stages.refine.adapter import add_adapter
 from stages.train.batches import collate
 from stages.train.sequences import SequenceBuilder
-from tests.integration.gradients import CHUNKS, LOSSES, TEMPERATURE, answers_of, rows_of
-from tests.unit.stages.conftest import SHAPE
+from tests.integration.gradients import CHUNKS, LOSSES, answers_of, rows_of
 
 ZERO_STAGES = (0, 1, 2, 3)
 PROCESSES = (1, 2)
@@ -24,42 +25,42 @@ CASES = [(processes, zero, chunk) for processes in PROCESSES for zero in ZERO_ST
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, split_folder, samples) -> Path:
+def root(tmp_path_factory, launcher, model, split_folder, samples) -> Path:
     """Gradients of every case at PROCESSES/NAME.safetensors."""
     root = tmp_path_factory.mktemp("gradients")
-    build_tiny_backbone(SHAPE, get_recipe("tiny").backbone, seed=0).save(root / "model")
     for processes in PROCESSES:
         (root / str(processes)).mkdir()
         job = {
             "split": str(split_folder),
             "samples": len(samples),
-            "model": str(root / "model"),
+            "model": str(model / "model"),
             "output": str(root / str(processes)),
             "processes": processes,
             "zero_stages": ZERO_STAGES,
         }
         path = root / f"job-{processes}.json"
         path.write_text(json.dumps(job))
-        LocalLauncher().run(
-            "tests.integration.gradients",
-            path,
+        launch = Launch(
+            module="tests.integration.gradients",
+            job_path=path,
             processes=processes,
+            threads=1,
             log_path=root / f"{processes}.log",
-            metrics_path=None,
-            on_event=lambda event: None,
         )
+        launcher.run(launch, print)
     return root
 
 
 @pytest.fixture(scope="module")
-def contrastive(root, samples) -> dict[str, dict[str, torch.Tensor]]:
+def contrastive(model, samples) -> dict[str, dict[str, torch.Tensor]]:
     """Gradient by loss, from one row at a time and a softmax written down."""
     return {
-        name: plain_contrastive_gradient(root / "model", samples, **loss) for name, loss in LOSSES.items()
+        name: plain_contrastive_gradient(model / "model", samples, loss, negatives)
+        for name, (loss, negatives) in LOSSES.items()
     }
 
 
-def plain_contrastive_gradient(model_path, samples, *, symmetric, dimensions, learn_temperature, negatives):
+def plain_contrastive_gradient(model_path: Path, samples: list, loss: InfoNCE, negatives: int):
     backbone = load_backbone(model_path, get_recipe("tiny").backbone)
     builder = SequenceBuilder(backbone)
     model = add_adapter(backbone, dataclasses.replace(get_recipe("tiny").refine, lora_rank=4))
@@ -72,33 +73,33 @@ def plain_contrastive_gradient(model_path, samples, *, symmetric, dimensions, le
     [sequences] = rows_of(builder, samples, 1, negatives)
     states = []
     for sequence in sequences:
-        inputs = collate([sequence], pad_token=builder.pad_token).model_inputs()
+        inputs = model_inputs(collate([sequence], pad_token=builder.pad_token))
         states.append(base(**inputs, use_cache=False).last_hidden_state[0, -1])
     count = len(samples)
     answers = answers_of(count, 1, negatives)
-    temperature = torch.tensor([TEMPERATURE], dtype=torch.float64).log().requires_grad_()
+    temperature = torch.tensor([loss.temperature], dtype=torch.float64).log().requires_grad_()
     total = 0.0
-    for size in (len(states[0]), *dimensions):
+    for size in (len(states[0]), *loss.matryoshka_dimensions):
         # The whole vector is normalised before it is cut, and the cut again.
         vectors = torch.stack([(state / state.norm())[:size] for state in states])
         vectors = vectors / vectors.norm(dim=1, keepdim=True)
         cosines = vectors[:count] @ vectors[count:].T / temperature.exp()
-        loss = torch.zeros((), dtype=torch.float64)
+        of_size = torch.zeros((), dtype=torch.float64)
         for a in range(count):
             kept = [c for c in range(cosines.shape[1]) if c == a or not answers[a, c]]
             forwards = torch.logsumexp(cosines[a, kept], 0) - cosines[a, a]
             kept = [b for b in range(count) if b == a or not answers[b, a]]
             backwards = torch.logsumexp(cosines[kept, a], 0) - cosines[a, a]
-            loss = loss + ((forwards + backwards) / 2 if symmetric else forwards)
-        total = total + loss / (1 + len(dimensions))
+            of_size = of_size + ((forwards + backwards) / 2 if loss.symmetric else forwards)
+        total = total + of_size / (1 + len(loss.matryoshka_dimensions))
     (total / count).backward()
     gradient = {f"model.{n}": p.grad for n, p in model.named_parameters() if p.requires_grad}
-    return gradient | ({"log_temperature": temperature.grad} if learn_temperature else {})
+    return gradient | ({"loss_parameters": temperature.grad} if loss.learn_temperature else {})
 
 
 @pytest.fixture(scope="module")
-def generative(root, samples) -> dict[str, torch.Tensor]:
-    backbone = load_backbone(root / "model", get_recipe("tiny").backbone)
+def generative(model, samples) -> dict[str, torch.Tensor]:
+    backbone = load_backbone(model / "model", get_recipe("tiny").backbone)
     backbone.model.double()
     builder = SequenceBuilder(backbone)
     total, labels = 0.0, 0
@@ -108,7 +109,7 @@ def generative(root, samples) -> dict[str, torch.Tensor]:
             if number % 2 == 0
             else builder.repeat_text(sample.text)
         )
-        inputs = collate([sequence], pad_token=builder.pad_token).model_inputs()
+        inputs = model_inputs(collate([sequence], pad_token=builder.pad_token))
         log_probabilities = backbone.model(**inputs).logits[0].log_softmax(-1)
         for place in range(sequence.label_start, len(sequence)):
             total = total - log_probabilities[place - 1, sequence.ids[place]]

@@ -7,19 +7,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infra.launcher import LocalLauncher
-from stages.backbone import build_tiny_backbone, load_backbone
-from stages.recipes import ARMS, get_recipe
-from tests.unit.stages.conftest import SHAPE
+from infra.launcher import Launch
+from stages.backbones.backbone import load_backbone
+from stages.recipes import get_recipe
+from tests.integration.two_steps import REFINEMENTS
 
 ZERO_STAGES = (0, 1, 2, 3)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, split_folder) -> dict[int, Path]:
+def trained(tmp_path_factory, launcher, model, split_folder) -> dict[int, Path]:
     """{processes: folder of weights}, from the same start."""
     root = tmp_path_factory.mktemp("zero")
-    build_tiny_backbone(SHAPE, get_recipe("tiny").backbone, seed=0).save(root / "model")
     folders = {}
     for processes, stages in ((1, (0,)), (2, ZERO_STAGES)):
         folders[processes] = root / str(processes)
@@ -27,32 +26,30 @@ def trained(tmp_path_factory, split_folder) -> dict[int, Path]:
         job = {
             "split": str(split_folder),
             "output": str(folders[processes]),
-            "model": str(root / "model"),
+            "model": str(model / "model"),
             "zero_stages": stages,
             "processes": processes,
         }
-        job_path = root / f"job-{processes}.json"
-        job_path.write_text(json.dumps(job))
-        LocalLauncher().run(
-            "tests.integration.two_steps",
-            job_path,
+        path = root / f"job-{processes}.json"
+        path.write_text(json.dumps(job))
+        launch = Launch(
+            module="tests.integration.two_steps",
+            job_path=path,
             processes=processes,
+            threads=1,
             log_path=root / f"{processes}.log",
-            metrics_path=root / f"{processes}.jsonl",
-            on_event=lambda event: None,
         )
+        launcher.run(launch, print)
     return folders
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stage", ZERO_STAGES)
-@pytest.mark.parametrize("training", ["pretrain", *ARMS])
-def test_two_processes_end_with_the_weights_of_one(trained, training, stage):
+@pytest.mark.parametrize("training", ["pretrain", *(arm.name for arm in REFINEMENTS)])
+def test_two_processes_end_with_the_weights_of_one(trained, model, training, stage):
     one = load_file(trained[1] / f"{training}-0.safetensors")
     two = load_file(trained[2] / f"{training}-{stage}.safetensors")
-    start = dict(
-        load_backbone(trained[1].parent / "model", get_recipe("tiny").backbone).model.named_parameters()
-    )
+    start = dict(load_backbone(model / "model", get_recipe("tiny").backbone).model.named_parameters())
     assert one.keys() == two.keys() == start.keys()
     difference = sum(_squared_distance(one[name], two[name]) for name in one)
     moved = sum(_squared_distance(one[name], start[name]) for name in one)
