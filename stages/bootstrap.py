@@ -13,7 +13,6 @@ import datetime
 import json
 import platform
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,17 +23,11 @@ from data_prep.errors import NoUsableDocuments
 from data_prep.prepare import prepare_documents
 from data_prep.shards import ShardSource
 from infra.store import LocalStore
-from stages.backbone import build_tiny_backbone
-from stages.pretrain.loop import Step, train
-from stages.recipes import (
-    BOOTSTRAPS,
-    BootstrapConfig,
-    EngineConfig,
-    ObjectiveMixture,
-    PretrainConfig,
-    Recipe,
-    get_recipe,
-)
+from stages.backbones.tiny import build_tiny_backbone
+from stages.pretrain.config import BootstrapConfig, ObjectiveMixture, PretrainConfig
+from stages.pretrain.loop import pretrain_steps
+from stages.recipes import BOOTSTRAPS, Recipe, get_recipe
+from stages.train.config import EngineConfig
 from stages.train.engine import start_process_group
 
 READING = ObjectiveMixture(transcribe_image=0.85, summarize_image=0.0, summarize_text=0.05, repeat_text=0.10)
@@ -48,23 +41,24 @@ def phases(config: BootstrapConfig, engine: EngineConfig) -> list[PretrainConfig
     """The two phases of a bootstrap; the learning rate falls to zero at the end."""
     steps, batch_size = config.steps, config.batch_size
     reading = int(steps * 0.4)
-    common = {
-        "batch_size": batch_size,
-        "learning_rate": config.learning_rate,
-        "replay_share": 0.0,
-        "engine": engine,
-    }
-    return [
-        PretrainConfig(doses=(reading * batch_size,), warmup_steps=100, mixture=READING, seed=0, **common),
-        PretrainConfig(
-            doses=((steps - reading) * batch_size,),
-            warmup_steps=20,
-            decay_steps=(steps - reading) // 2,
-            mixture=SUMMARISING,
-            seed=1,
-            **common,
-        ),
-    ]
+    first = PretrainConfig(
+        doses=(reading * batch_size,),
+        batch_size=batch_size,
+        learning_rate=config.learning_rate,
+        warmup_steps=100,
+        replay_share=0.0,
+        mixture=READING,
+        engine=engine,
+    )
+    second = replace(
+        first,
+        doses=((steps - reading) * batch_size,),
+        warmup_steps=20,
+        decay_steps=(steps - reading) // 2,
+        mixture=SUMMARISING,
+        seed=1,
+    )
+    return [first, second]
 
 
 def bootstrap(
@@ -89,15 +83,12 @@ def bootstrap(
         started = time.monotonic()
         progress.reset(bar, total=config.steps, description="training", loss="")
 
-        def on_step(step: Step) -> None:
-            progress.update(bar, advance=1, loss=f"{step.objective} {step.loss:.2f}")
-
-        def on_dose(dose: int, steps: Sequence[Step]) -> None:
-            backbone.save(work / "unfinished")
-
         for phase, longest in zip(phases(config, engine), (READING_CHARACTERS, None), strict=True):
             source = ShardSource(prepared.train.path, trainable_only=True, max_characters=longest)
-            train(backbone, [source], [1.0], phase, on_step=on_step, on_dose=on_dose)
+            milestones = [dose // phase.batch_size for dose in phase.doses]
+            for step in pretrain_steps(backbone, [source], [1.0], phase, milestones=milestones):
+                progress.update(bar, advance=1, loss=f"{step.objective} {step.loss:.2f}")
+            backbone.save(work / "unfinished")
     backbone.save(output)
     facts = {
         "steps": config.steps,

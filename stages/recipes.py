@@ -19,14 +19,14 @@ TINY_BASE = Path(__file__).parent / "base" / "tiny"
 SMALL_BASE = TINY_BASE.with_name("small")
 
 _FULL = {"trained": "decoder", "learning_rate": 2e-4}
-_CLIP = {"anchors": "texts", "image_share": 1.0, "loss.symmetric": True}
+_CLIP = {"anchors": "texts", "image_share": 1.0, "trained": "model", "learning_rate": 2e-4}
 ARMS = {
     arm.name: arm
     for arm in (
         Arm(name="text-only", kind="refinement"),
         Arm(name="multimodal-20", kind="refinement", changes={"image_share": 0.2}),
         Arm(name="full fine-tuning", kind="refinement", changes=_FULL),
-        Arm(name="CLIP-style", kind="refinement", changes=_CLIP | {"trained": "model", "learning_rate": 2e-4}),
+        Arm(name="CLIP-style", kind="refinement", changes=_CLIP | {"loss.symmetric": True}),
         Arm(name="whitening", kind="linear map"),
         Arm(name="projection", kind="linear map"),
     )

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_prep.shards import Sample, ShardSource
-from stages.recipes import PretrainConfig, TrainingPages
+from data_prep.samples import Sample
+from data_prep.shards import ShardSource
+from stages.cells import Pages
+from stages.pretrain.config import PretrainConfig
 
 
 class ShuffledTexts:
@@ -43,7 +45,7 @@ class ShuffledTexts:
 
 
 def mixture_of(
-    target: ShardSource, base: ShardSource, *, pages: TrainingPages, config: PretrainConfig
+    target: ShardSource, base: ShardSource, *, pages: Pages, config: PretrainConfig
 ) -> tuple[Sequence[ShardSource | ShuffledTexts], list[float]]:
     """Return the sources of CGP and the share of each; replay of the base language stays as it is.
 

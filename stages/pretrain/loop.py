@@ -3,12 +3,15 @@
 `lco bootstrap` runs the same loop from random weights on the base language.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from data_prep.order import BatchOrder, prefetched
 from data_prep.shards import ShardSource
-from stages.backbone import Backbone
+from stages.backbones.backbone import Backbone
+from stages.pretrain.config import PretrainConfig
+from stages.pretrain.controls import ShuffledTexts
 from stages.pretrain.objectives import (
     GenerativeBucket,
     GenerativeLoss,
@@ -16,12 +19,10 @@ from stages.pretrain.objectives import (
     objective_of_step,
     summary_targets,
 )
-from stages.recipes import PretrainConfig
 from stages.train.batches import Bucket, bucket_batch, oversized
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import (
     Optimization,
-    gathered,
     own_rows,
     plan_passes,
     seed_everything,
@@ -32,8 +33,8 @@ from stages.train.engine import (
 )
 from stages.train.flops import TrainedParts
 from stages.train.ledger import Step, counts_of
+from stages.train.loop import Training
 from stages.train.sequences import SequenceBuilder, TokenSequence
-from stages.train.training import Descent, begin, run
 from stages.train.words import SalientWords
 
 WINDOW_STEPS = 16  # steps whose samples are sorted by length together
@@ -58,59 +59,59 @@ class Draw:
         return sum(len(sequence) - sequence.label_start for sequence in self.sequences)
 
 
-def train(
+def pretrain_steps(
     backbone: Backbone,
-    sources: Sequence[ShardSource],
+    sources: Sequence[ShardSource | ShuffledTexts],
     weights: Sequence[float],
     config: PretrainConfig,
     *,
-    wanted: Collection[int] | None = None,
+    milestones: Collection[int],
     checkpoints: Checkpoints | None = None,
-    on_step: Callable[[Step], None],
-    on_dose: Callable[[int, Sequence[Step]], None],
-    on_oversized: Callable[[str, str], None] = lambda key, reason: None,
-) -> None:
-    """Train `backbone` in place up to the highest dose.
+) -> Iterator[Step]:
+    """Train `backbone` in place up to the last milestone; yield every step once it is made, on every rank.
+
+    The steps of an interrupted run come first: who listens sees no gap. Under ZeRO 3 the weights are whole
+    inside `stages.train.engine.gathered` only.
 
     Args:
         sources: training samples; the first is the target language.
         weights: share of each source.
-        wanted: the doses of the configuration that are needed (default: all); training ends at the last.
+        milestones: steps after which the weights are needed; a checkpoint behind the first is not used.
+            Without any there is nothing to do.
         checkpoints: where to continue from and to save to; None trains from the beginning, in one go.
-        on_step: called on every rank after every step.
-        on_dose: called on every rank with each wanted dose as it is reached and the steps up to it, whole
-            parameters gathered.
-        on_oversized: called with the key of a sample over the token budget, and its sizes, on its rank.
 
     Raises:
         ValueError: a global batch has fewer samples than there are ranks, or none within the budget.
-        stages.train.training.Preempted: after a SIGTERM; a checkpoint is saved.
+        stages.train.loop.Preempted: after a SIGTERM; a checkpoint is saved.
     """
     if config.batch_size < world_size():
         raise ValueError(f"batch size {config.batch_size} is below the number of ranks, {world_size()}")
-    wanted = set(config.doses if wanted is None else wanted)
-    if 0 in wanted:
-        on_dose(0, [])
-    if not wanted - {0}:
+    if not milestones:
         return
     seed_everything(config.seed)
     builder = SequenceBuilder(backbone)
     words = SalientWords.fit((text for source in sources for text in source.texts()), backbone.tokenizer)
-    root = GenerativeLoss(backbone.model).train()
-    backbone.model.model.visual.requires_grad_(config.train_vision)
-    first_step, last_step = (dose // config.batch_size for dose in (min(wanted - {0}), max(wanted)))
-    training = begin(root, config.engine, _optimization(config), checkpoints=checkpoints, below=first_step)
-    remaining = range(len(training.steps), last_step)
-
-    def descend(draw: Draw) -> Descent:
-        for sample in draw.oversized:
-            on_oversized(*sample)
+    backbone.family.vision(backbone.model).requires_grad_(config.train_vision)
+    training = Training.begin(
+        GenerativeLoss(backbone.model).train(),
+        config.engine,
+        optimization_of(config),
+        checkpoints=checkpoints,
+        below=min(milestones),
+    )
+    yield from list(training.ledger)
+    last_step = max(milestones)
+    batches = draw_batches(
+        builder, words, sources, weights, config, range(len(training.ledger), last_step)
+    )
+    for draw in training.steps(batches, last_step=last_step):
+        for key, reason in draw.oversized:
+            print(f"sample {key} is left out: {reason}", file=sys.stderr, flush=True)
         passes = [
-            [
-                _bucket(bucket, draw, builder, vocabulary=backbone.vocabulary, packed=config.engine.packing)
-                for bucket in micro_batch
-            ]
-            for micro_batch in plan_passes(draw.sequences, config.engine, always_an_image=config.train_vision)
+            [_bucket(bucket, draw, builder, backbone.vocabulary, config) for bucket in micro_batch]
+            for micro_batch in plan_passes(
+                draw.sequences, config.engine, always_an_image=config.train_vision
+            )
         ]
         counts = counts_of(
             draw.sequences,
@@ -123,20 +124,11 @@ def train(
         ).over_ranks()
         if not counts.label_tokens:
             raise ValueError("no sample of a batch fits the token budget: raise pretrain.engine.text_tokens")
-        loss = step_engine(
-            training.engine, (training.engine(micro_batch) for micro_batch in passes), counts.label_tokens
+        losses = (training.engine(micro_batch) for micro_batch in passes)
+        loss = step_engine(training.engine, losses, counts.label_tokens)
+        yield training.record(
+            objective=draw.objective, loss=loss, examples=config.batch_size, counts=counts
         )
-        return Descent(objective=draw.objective, loss=loss, examples=config.batch_size, counts=counts)
-
-    def on_descent() -> None:
-        dose = len(training.steps) * config.batch_size
-        if dose in wanted:
-            with gathered(root):
-                on_dose(dose, training.steps)
-
-    draws = draw_batches(builder, words, sources, weights, config, remaining)
-    run(training, draws, descend, last_step=last_step, on_step=on_step, on_descent=on_descent)
-    training.engine.destroy()
     backbone.model.eval()
 
 
@@ -180,7 +172,8 @@ def draw_batches(
     return prefetched(draw, steps)
 
 
-def _optimization(config: PretrainConfig) -> Optimization:
+def optimization_of(config: PretrainConfig) -> Optimization:
+    """How the optimiser steps; a learning rate that decays ends at the highest dose of the configuration."""
     last_step = max(config.doses) // config.batch_size
     return Optimization(
         learning_rate=config.learning_rate,
@@ -193,14 +186,11 @@ def _optimization(config: PretrainConfig) -> Optimization:
 
 
 def _bucket(
-    bucket: Bucket, draw: Draw, builder: SequenceBuilder, *, vocabulary: int, packed: bool
+    bucket: Bucket, draw: Draw, builder: SequenceBuilder, vocabulary: int, config: PretrainConfig
 ) -> GenerativeBucket:
-    batch = bucket_batch(bucket, draw.sequences, builder, packed=packed)
-    targets = None
-    if draw.words is not None:
-        targets = summary_targets(
-            [draw.words[number] for number in bucket.numbers],
-            rows=len(batch.ends),
-            vocabulary=vocabulary,
-        )
+    batch = bucket_batch(bucket, draw.sequences, builder, packed=config.engine.packing)
+    if draw.words is None:
+        return GenerativeBucket(batch=batch, targets=None)
+    words = [draw.words[number] for number in bucket.numbers]
+    targets = summary_targets(words, rows=len(batch.ends), vocabulary=vocabulary)
     return GenerativeBucket(batch=batch, targets=targets)

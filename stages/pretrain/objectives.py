@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
 
-from data_prep.shards import Sample
-from stages.recipes import ObjectiveMixture
+from data_prep.samples import Sample
+from stages.backbones.backbone import family_of
+from stages.pretrain.config import ObjectiveMixture
 from stages.train.batches import Batch
 from stages.train.forward import label_losses, last_hidden
 from stages.train.sequences import SequenceBuilder, TokenSequence
@@ -59,7 +59,7 @@ def summary_targets(words: Sequence[dict[int, float]], *, rows: int, vocabulary:
 class GenerativeLoss(torch.nn.Module):
     """The root module that the engine trains: a model and the sum of its label tokens' losses."""
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration) -> None:
+    def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model
 
@@ -73,9 +73,7 @@ class GenerativeLoss(torch.nn.Module):
         return summary_losses(self.model, bucket.batch, bucket.targets)
 
 
-def summary_losses(
-    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, targets: torch.Tensor
-) -> torch.Tensor:
+def summary_losses(model: torch.nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy in nats of every sequence's one-word summary [sequences] against its salient words."""
-    logits = model.lm_head(last_hidden(model.model, batch)).float()
+    logits = family_of(model).head(model)(last_hidden(model, batch)).float()
     return -(targets * torch.log_softmax(logits, dim=-1)).sum(dim=-1)

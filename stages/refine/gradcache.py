@@ -2,24 +2,63 @@
 
 GradCache (Gao et al. 2021, arXiv 2101.06983): embed every chunk without a graph, take the loss's gradient by
 the vectors, then embed again chunk by chunk and pull that gradient through. A batch that fits into one chunk
-needs no second pass. A frozen vision tower runs once.
+needs no second pass. A frozen vision tower runs once. Vectors are gathered over ranks with gradient, so that
+the loss is that of one process.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from torch import distributed
+from torch.distributed.nn.functional import all_gather
 
-from stages.recipes import EngineConfig
-from stages.refine.contrastive import Rows, loss_of_rank
+from stages.backbones.backbone import Backbone, family_of
+from stages.losses import Gathered, Loss
 from stages.train.batches import Batch, bucket_batch
-from stages.train.engine import global_sum, plan_passes, step_engine
+from stages.train.config import EngineConfig
+from stages.train.engine import global_sum, plan_passes, rank, step_engine
 from stages.train.forward import embed_with
 from stages.train.lean_deepspeed import deepspeed
 from stages.train.sequences import SequenceBuilder, TokenSequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """How the rows of a global batch lie on the ranks: on each, anchors, then as many positives, then mined
+    negatives."""
+
+    anchors: list[int]
+    """Anchors of each rank."""
+    candidates: list[int]
+    """Positives and negatives of each rank."""
+    answers: torch.Tensor
+    """[anchors, candidates] bool over all ranks, rank by rank: a candidate that must not count as a
+    negative."""
+
+    def gathered(self, vectors: torch.Tensor) -> Gathered:
+        """Return this rank's vectors [anchors + candidates, hidden] and those of all; a collective."""
+        anchors, candidates = vectors[: self.anchors[rank()]], vectors[self.anchors[rank()] :]
+        return Gathered(
+            anchors=anchors,
+            candidates=candidates,
+            all_candidates=gather_rows(candidates, self.candidates),
+            all_anchors=gather_rows(anchors, self.anchors),
+            first_anchor=sum(self.anchors[: rank()]),
+            first_candidate=sum(self.candidates[: rank()]),
+            answers=self.answers,
+        )
+
+
+def gather_rows(rows: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """Concatenate every rank's rows [counts[rank], hidden] in rank order, with gradient to all of them."""
+    if distributed.get_world_size() == 1:
+        return rows
+    padded = torch.nn.functional.pad(rows, (0, 0, 0, max(counts) - len(rows)))
+    gathered = all_gather(padded.contiguous())
+    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,99 +102,80 @@ def chunks_of(
 
 
 class Embedder(torch.nn.Module):
-    """The root module that the engine trains: sequences to vectors, and the temperature of their cosines."""
+    """The root module that the engine trains: sequences to vectors, and what the loss needs beside them."""
 
-    def __init__(self, model: torch.nn.Module, *, temperature: float, learn_temperature: bool) -> None:
+    def __init__(self, backbone: Backbone, model: torch.nn.Module, loss: Loss) -> None:
+        """`model`: the backbone's own, with an adapter around it or without."""
         super().__init__()
+        self.backbone = backbone
         self.model = model
-        self.log_temperature = torch.nn.Parameter(
-            torch.tensor([math.log(temperature)]), requires_grad=learn_temperature
-        )
+        self.loss = loss
+        self.loss_parameters = torch.nn.Parameter(loss.parameters(), requires_grad=loss.learned)
 
     def forward(
-        self, batches: Sequence[Batch], images: Sequence[BaseModelOutputWithPooling | None]
+        self, batches: Sequence[Batch], images: Sequence[Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the L2-normalised vectors of all sequences [sequences, hidden], and the temperature [1].
+        """Return the L2-normalised vectors of all sequences [sequences, hidden], and the loss's values.
 
-        `images`: for each batch its image features, or None to run the vision tower here. The temperature
-        is made here because under ZeRO 3 a parameter is whole inside its module's forward pass only.
+        `images`: for each batch its image features, or None to run the vision tower here. The loss's values
+        (its temperature) are made here because under ZeRO 3 a parameter is whole inside its module's forward
+        pass only.
         """
-        decoder = decoder_of(self.model)
         vectors = torch.cat(
             [
-                embed_with(decoder, batch)
-                if features is None
-                else embed_with(decoder, batch, pixel_values=None, mm_encoder_outputs={"image": features})
+                embed_with(self.model, batch, images=features)
                 for batch, features in zip(batches, images, strict=True)
             ]
         )
-        return vectors, self.log_temperature.exp()
+        return vectors, self.loss.values(self.loss_parameters)
 
 
-def decoder_of(model: torch.nn.Module) -> torch.nn.Module:
-    """The base model below an optional LoRA wrapper and the generation head: no logits are computed."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.model
-
-
-def contrastive_step(
-    engine: deepspeed.DeepSpeedEngine,
-    chunks: Sequence[Chunk],
-    rows: Rows,
-    *,
-    symmetric: bool,
-    dimensions: Sequence[int],
-) -> float:
+def contrastive_step(engine: deepspeed.DeepSpeedEngine, chunks: Sequence[Chunk], rows: Rows) -> float:
     """Make one optimiser step; return the mean loss over the global batch, in nats per anchor."""
-    images = [frozen_image_features(engine.module.model, chunk) for chunk in chunks]
-    options = {"symmetric": symmetric, "dimensions": dimensions}
+    root = engine.module
+    images = [frozen_image_features(root.backbone.model, chunk) for chunk in chunks]
     anchors = sum(rows.anchors)
     one_pass = len(chunks) == 1
     with nullcontext() if one_pass else torch.no_grad():
         outputs = [engine(chunk.batches, features) for chunk, features in zip(chunks, images, strict=True)]
     vectors = torch.cat([output[chunk.keep] for chunk, (output, _) in zip(chunks, outputs, strict=True)])
     vectors = vectors[torch.cat([chunk.numbers for chunk in chunks]).argsort()]
-    temperature = outputs[0][1]
+    values = outputs[0][1]
     if one_pass:
-        return step_engine(engine, [loss_of_rank(vectors, rows, temperature, **options)], anchors)
+        return step_engine(engine, [root.loss(rows.gathered(vectors), values)], anchors)
     vectors.requires_grad_()
-    temperature = temperature.clone().requires_grad_()
-    loss = loss_of_rank(vectors, rows, temperature, **options)
+    values = values.clone().requires_grad_()
+    loss = root.loss(rows.gathered(vectors), values)
     loss.backward()
-    step_engine(engine, _surrogates(engine, chunks, images, vectors.grad, temperature.grad), anchors)
+    value_gradient = torch.zeros_like(values) if values.grad is None else values.grad
+    step_engine(engine, _surrogates(engine, chunks, images, vectors.grad, value_gradient), anchors)
     return global_sum(float(loss.detach())) / anchors
 
 
 def _surrogates(
     engine: deepspeed.DeepSpeedEngine,
     chunks: Sequence[Chunk],
-    images: list[list[BaseModelOutputWithPooling | None]],
+    images: Sequence[Sequence[Any]],
     vector_gradient: torch.Tensor,
-    temperature_gradient: torch.Tensor,
+    value_gradient: torch.Tensor,
 ) -> Iterator[torch.Tensor]:
     """One scalar a chunk whose gradient by the parameters is the loss's through that chunk's vectors."""
     for number, (chunk, features) in enumerate(zip(chunks, images, strict=True)):
-        vectors, temperature = engine(chunk.batches, features)
+        vectors, values = engine(chunk.batches, features)
         surrogate = (vectors[chunk.keep] * vector_gradient[chunk.numbers]).sum()
-        # The temperature's gradient is of the whole loss: it is added once, the others keep the graph equal.
-        yield surrogate + (temperature * temperature_gradient).sum() * (number == 0)
+        # The values' gradient is of the whole loss: it is added once, the others keep the graph equal.
+        yield surrogate + (values * value_gradient).sum() * (number == 0)
 
 
 @torch.no_grad()
-def frozen_image_features(model: torch.nn.Module, chunk: Chunk) -> list[BaseModelOutputWithPooling | None]:
+def frozen_image_features(model: torch.nn.Module, chunk: Chunk) -> list[Any]:
     """Run a frozen vision tower once, for both passes; None for a batch that must (or need) not.
 
     A tower that is trained runs inside each pass instead, with its graph.
     """
-    decoder = decoder_of(model)
-    if any(parameter.requires_grad for parameter in decoder.visual.parameters()):
+    family = family_of(model)
+    if any(parameter.requires_grad for parameter in family.vision(model).parameters()):
         return [None] * len(chunk.batches)
-    features = []
-    for batch in chunk.batches:
-        if batch.pixel_values is None:
-            features.append(None)
-            continue
-        tower = decoder.get_image_features(batch.pixel_values, batch.image_grid_thw, return_dict=True)
-        # Only what the decoder takes: the states before the merger are several times as large.
-        features.append(BaseModelOutputWithPooling(pooler_output=tower.pooler_output))
-    return features
+    return [
+        None if batch.pixel_values is None else family.image_features(model, batch) for batch in chunk.batches
+    ]

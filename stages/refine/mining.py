@@ -10,8 +10,7 @@ scores so near the answer that it may be one that nobody marked (positive-aware 
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -19,11 +18,10 @@ import numpy as np
 
 from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
-from infra.process import watch_parent
-from stages.backbone import Backbone, load_backbone
-from stages.recipes import RefineConfig
+from stages.backbones.backbone import Backbone, load_backbone
+from stages.program import read_job
+from stages.refine.config import MineSettings, RefineConfig
 from stages.train.forward import encode
-from stages.train.job import read_job
 from stages.train.lexical import Bm25
 from stages.train.sequences import SequenceBuilder
 
@@ -34,29 +32,18 @@ DIGESTS = ("text_digest", "image_digest", "document_digest")
 
 def main(job_path: Path) -> None:
     """Mine and commit the job's only cell."""
-    watch_parent()
-    job = read_job(job_path)
-    [cell] = job.cells
-    config = job.recipe.refine
+    job = read_job(job_path, MineSettings)
     folder = job.inputs["target_train"].path
-    backbone = load_backbone(cell["model"], job.recipe.backbone)
     source, queries = ShardSource(folder, trainable_only=True), read_queries(folder)
-
-    def on_progress(done: int, label: str) -> None:
-        job.metrics.write(cell=cell["fingerprint"], step=done, label=label, done=done, total=len(queries))
-
-    mined = mine(backbone, source, queries, config, on_progress=on_progress)
-    with job.store.attempt("mine", cell["fingerprint"]) as attempt:
+    backbone = load_backbone(job.settings.backbone.location, job.settings.backbone)
+    for task, progress in job.cells("mining hard negatives", parts=len(source) + len(queries)):
+        mined = mine(backbone, source, queries, job.settings.refine, on_rows=progress.report)
         lines = [
             json.dumps({"query": identity, "negatives": list(keys)}) + "\n"
             for identity, keys in mined.items()
         ]
-        (attempt.path / NEGATIVES).write_text("".join(lines), encoding="utf-8")
-        attempt.commit(
-            inputs=job.input_digests(),
-            configuration=asdict(config.mining),
-            counts={"queries": len(queries), "negatives": sum(map(len, mined.values()))},
-        )
+        counts = {"queries": len(queries), "negatives": sum(map(len, mined.values()))}
+        job.commit(task, {NEGATIVES: "".join(lines)}, counts=counts)
 
 
 def read_negatives(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -71,9 +58,12 @@ def mine(
     queries: Sequence[Query],
     config: RefineConfig,
     *,
-    on_progress=lambda done, label: None,
+    on_rows: Callable[[int], None] = lambda done: None,
 ) -> dict[str, tuple[str, ...]]:
-    """Return up to `config.hard_negatives` keys, hardest first, of each query with an answer in `source`."""
+    """Return up to `config.hard_negatives` keys, hardest first, of each query with an answer in `source`.
+
+    `on_rows`: told how many samples and queries are embedded so far.
+    """
     builder = SequenceBuilder(backbone)
     keys, texts = list(source.keys()), list(source.texts())
     entries = [source.entry(row) for row in range(len(source))]
@@ -82,9 +72,9 @@ def mine(
     usable = [query for query in queries if any(key in column for key in query.relevant)]
     parts = []
     for start in range(0, len(texts), ROWS_AT_ONCE):
-        on_progress(0, f"embedding the training samples {start:,}/{len(texts):,}")
         some = [builder.summarize_text(text) for text in texts[start : start + ROWS_AT_ONCE]]
         parts.append(encode(backbone, some, config.engine).numpy())
+        on_rows(start + len(some))
     vectors_of_texts = np.concatenate(parts)
     lexical, mined = Bm25(texts), {}
     for start in range(0, len(usable), ROWS_AT_ONCE):
@@ -97,7 +87,7 @@ def mine(
             excluded = _excluded(answers, facts, config)
             chosen = choose(cosine, bm25, answers, excluded, config)
             mined[query.identity] = tuple(keys[number] for number in chosen)
-        on_progress(start + len(some), "mining hard negatives")
+        on_rows(len(texts) + start + len(some))
     return mined
 
 

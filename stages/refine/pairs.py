@@ -1,13 +1,47 @@
 """Which anchors meet which candidates: a pure function of (seed, step), the same on every rank."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from data_prep.order import BatchOrder, Lengths, prefetched
 from data_prep.queries import Query
-from data_prep.shards import ShardSource
+from data_prep.samples import Sample
+from data_prep.shards import ShardSource, read_queries
+from stages.backbones.adapters import RefinementError
+from stages.refine.config import RefineConfig
+from stages.refine.gradcache import Rows
+from stages.refine.mining import read_negatives
+from stages.train.batches import oversized
+from stages.train.engine import rank, world_size
+from stages.train.sequences import SequenceBuilder, TokenSequence
+
+if TYPE_CHECKING:
+    from stages.program import Input
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSplit:
+    """What every cell is trained on."""
+
+    source: ShardSource
+    queries: Sequence[Query]
+    negatives: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Mined keys by query identity; see stages.refine.mining."""
+
+    @classmethod
+    def open(cls, inputs: "Mapping[str, Input]") -> "TrainSplit":
+        """Read a job's inputs."""
+        folder = inputs["target_train"].path
+        return cls(
+            source=ShardSource(folder, trainable_only=True),
+            queries=read_queries(folder),
+            negatives=read_negatives(inputs["negatives"].path) if "negatives" in inputs else {},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +56,85 @@ class Pair:
     @property
     def candidates(self) -> tuple[str, ...]:
         return (self.key, *self.negatives)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A global batch: this rank's sequences, and what every rank knows of all rows."""
+
+    sequences: list[TokenSequence]
+    """Anchors, then positives, then negatives."""
+    rows: Rows
+
+
+def draw_batches(
+    builder: SequenceBuilder, split: TrainSplit, config: RefineConfig, *, seed: int, steps: range
+) -> Iterator[Draw]:
+    """Iterate over the steps' batches; sequences are built ahead, in order."""
+    source = split.source
+    mined = {key for keys in split.negatives.values() for key in keys}
+    positions = source.positions_of({key for query in split.queries for key in query.relevant} | mined)
+    usable = [query for query in split.queries if any(key in positions for key in query.relevant)]
+    rows = min(config.batch_size, len(usable))
+    if rows < max(2, world_size()):
+        raise RefinementError(f"{len(usable)} training queries are too few for a contrastive batch")
+    if rows < config.batch_size and rank() == 0:
+        print(
+            f"batches have {rows} anchors instead of {config.batch_size}: there are no more training "
+            "queries, and each has fewer negatives; add documents or queries",
+            file=sys.stderr,
+            flush=True,
+        )
+    order = BatchOrder(
+        sources=[Lengths.of([len(query.text) for query in usable])],
+        weights=[1.0],
+        batch_size=rows,
+        seed=seed,
+        window_steps=1,
+    )
+    image_rows = round(config.image_share * rows)
+
+    def draw(step: int) -> Draw:
+        batch = [usable[position] for _, position in order.batch(step)]
+        pairs = draw_pairs(batch, positions, split.negatives, image_rows=image_rows, seed=seed, step=step)
+        dealt = by_rank(pairs, world_size())
+        unusable = answers(dealt, source, positions, same_document_negatives=config.same_document_negatives)
+        if bool(unusable.all(dim=1).any()):
+            raise RefinementError(
+                f"an anchor of step {step + 1} has no negative: all other samples come from its document or "
+                "equal its positive; set refine.same_document_negatives, or bring more documents"
+            )
+        return Draw(
+            sequences=_sequences(builder, dealt[rank()], lambda key: source[positions[key]], config),
+            rows=Rows(
+                anchors=[len(mine) for mine in dealt],
+                candidates=[len(candidate_keys(mine)) for mine in dealt],
+                answers=unusable,
+            ),
+        )
+
+    return prefetched(draw, steps)
+
+
+def _sequences(
+    builder: SequenceBuilder, pairs: Sequence[Pair], read: Callable[[str], Sample], config: RefineConfig
+) -> list[TokenSequence]:
+    """One rank's rows: anchors, positives, negatives."""
+
+    def candidate(key: str, *, as_image: bool) -> TokenSequence:
+        sample = read(key)
+        return builder.summarize_image(sample.image()) if as_image else builder.summarize_text(sample.text)
+
+    anchors = [pair.query.text if config.anchors == "queries" else read(pair.key).text for pair in pairs]
+    sequences = [builder.summarize_text(anchor) for anchor in anchors]
+    sequences += [candidate(pair.key, as_image=pair.as_image) for pair in pairs]
+    sequences += [candidate(key, as_image=pair.as_image) for pair in pairs for key in pair.negatives]
+    for sequence in sequences:
+        if reason := oversized(sequence, config.engine):
+            raise RefinementError(
+                f"a training sample cannot be embedded: {reason}; raise it in refine.engine"
+            )
+    return sequences
 
 
 def draw_pairs(

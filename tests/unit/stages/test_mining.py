@@ -7,7 +7,8 @@ import pytest
 
 from data_prep.queries import Query
 from data_prep.shards import ShardSource
-from stages.recipes import MiningConfig, get_recipe
+from stages.recipes import get_recipe
+from stages.refine.config import MiningConfig
 from stages.refine.mining import choose, mine
 
 CONFIG = dataclasses.replace(get_recipe("tiny").refine, hard_negatives=3)
@@ -47,18 +48,8 @@ def test_how_many_are_embedded_at_once_changes_nothing(backbone, split_folder, s
     whole = mine(backbone, ShardSource(split_folder), queries, config)
     monkeypatch.setattr("stages.refine.mining.ROWS_AT_ONCE", 3)
     told = []
-    some = mine(
-        backbone,
-        ShardSource(split_folder),
-        queries,
-        config,
-        on_progress=lambda done, label: told.append((done, label)),
-    )
-    assert some == whole
-    assert [label for _, label in told][:2] == [
-        f"embedding the training samples {start}/8" for start in (0, 3)
-    ]
-    assert [done for done, label in told if label.startswith("mining")] == [3, 6, 8]
+    assert mine(backbone, ShardSource(split_folder), queries, config, on_rows=told.append) == whole
+    assert told == [3, 6, 8, 8 + 3, 8 + 6, 8 + 8], "texts, then queries"
 
 
 @pytest.mark.parametrize("same_document_negatives", [True, False])

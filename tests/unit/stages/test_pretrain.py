@@ -7,15 +7,16 @@ import torch
 
 from data_prep.shards import ShardSource
 from stages.evaluate.likelihood import word_log_likelihoods
+from stages.pretrain.config import ObjectiveMixture
 from stages.pretrain.controls import ShuffledTexts, mixture_of
-from stages.pretrain.loop import train
+from stages.pretrain.loop import pretrain_steps
 from stages.pretrain.objectives import (
     build_sequence,
     objective_of_step,
     summary_losses,
     summary_targets,
 )
-from stages.recipes import ObjectiveMixture, get_recipe
+from stages.recipes import get_recipe
 from stages.train.batches import collate
 from stages.train.engine import warmup_then_constant, warmup_then_decay
 from stages.train.forward import label_losses
@@ -124,16 +125,8 @@ def test_a_model_may_have_more_logits_than_its_tokenizer_has_tokens(process_grou
             transcribe_image=0.0, summarize_image=1.0, summarize_text=0.0, repeat_text=0.0
         ),
     )
-    steps, doses = [], []
-    train(
-        padded,
-        [ShardSource(split_folder)],
-        [1.0],
-        config,
-        on_step=steps.append,
-        on_dose=lambda dose, of_dose: doses.append(dose),
-    )
-    assert doses == [8] and len(steps) == 2
+    steps = list(pretrain_steps(padded, [ShardSource(split_folder)], [1.0], config, milestones=[2]))
+    assert [step.number for step in steps] == [1, 2]
     images = [ShardSource(split_folder)[0].image()]
     [values] = word_log_likelihoods(padded, images, ["Insert page"])
     assert values[0] < 0

@@ -8,13 +8,22 @@ from scipy.special import logsumexp
 
 from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
-from stages.recipes import ARMS, RefineConfig, get_recipe
-from stages.refine.adapter import Refined, RefinementError, add_adapter, merge_adapters, put_weights
-from stages.refine.contrastive import info_nce
-from stages.refine.loop import Trained, refine
-from stages.refine.pairs import Pair, answers, by_rank, draw_pairs
+from stages.backbones.adapters import (
+    Refined,
+    Refinement,
+    RefinementError,
+    add_adapter,
+    open_refinement,
+    put_weights,
+    soup,
+)
+from stages.losses import info_nce
+from stages.recipes import ARMS, get_recipe
+from stages.refine.config import RefineConfig, with_changes
+from stages.refine.loop import begin, refine_steps, trained
+from stages.refine.pairs import Pair, TrainSplit, answers, by_rank, draw_pairs
 from stages.train.batches import collate
-from stages.train.forward import embed
+from stages.train.forward import embed, probe_of
 from stages.train.sequences import SequenceBuilder
 
 CONFIG = dataclasses.replace(
@@ -52,36 +61,52 @@ def test_a_target_outside_the_decoder_is_refused(backbone):
         add_adapter(backbone, dataclasses.replace(CONFIG, lora_targets=("qkv",)))
 
 
-def trained_with(backbone, split_folder, config=CONFIG, queries=None, **options) -> list[Trained]:
-    """What was trained, at each wanted number of steps."""
-    found = []
-    options = {"seed": 0, "on_step": lambda step: None, "on_budget": found.append} | options
-    queries = read_queries(split_folder) if queries is None else queries
-    refine(copy.deepcopy(backbone), ShardSource(split_folder), queries, config, **options)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    refinement: Refinement
+    temperature: float
+    losses: list[float]
+
+
+def trained_with(
+    backbone, split_folder, config=CONFIG, *, queries=None, seed=0, milestones=(CONFIG.steps,)
+) -> list[Trained]:
+    """What was trained, at each milestone."""
+    split = TrainSplit(source=ShardSource(split_folder), queries=queries or read_queries(split_folder))
+    root = begin(copy.deepcopy(backbone), config, seed=seed)
+    found, losses = [], []
+    for step in refine_steps(root, split, config, seed=seed, milestones=milestones):
+        losses.append(step.loss)
+        if step.number in milestones:
+            refinement, facts = trained(root)
+            found.append(Trained(refinement=refinement, temperature=facts["temperature"], losses=losses))
+    assert len(losses) == max(milestones)
     return found
 
 
 def refined_with(backbone, split_folder, config=CONFIG, **options) -> Refined:
-    [trained] = trained_with(backbone, split_folder, config, **options)
-    return put_weights(copy.deepcopy(backbone), trained.weights, config, ShardSource(split_folder))
+    [learned] = trained_with(backbone, split_folder, config, **options)
+    source = ShardSource(split_folder)
+    probe = probe_of([source[position] for position in range(len(source))])
+    return put_weights(copy.deepcopy(backbone), learned.refinement, probe)
 
 
 def arm(name: str, **changes) -> RefineConfig:
-    return dataclasses.replace(CONFIG, **ARMS[name] | changes)
+    return with_changes(CONFIG, {**ARMS[name].changes, **changes})
 
 
 @pytest.mark.parametrize("name", ["text-only", "multimodal-20"])
 def test_refining_changes_the_decoder_only_and_is_repeatable(
     process_group, backbone, split_folder, samples, name
 ):
-    steps = []
-    refined = refined_with(backbone, split_folder, arm(name), on_step=steps.append)
+    [learned] = trained_with(backbone, split_folder, arm(name))
+    refined = put_weights(copy.deepcopy(backbone), learned.refinement)
     before = dict(backbone.model.named_parameters())
     after = dict(refined.backbone.model.named_parameters())
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == set(refined.backbone.contract.adapter_keys)
     assert all(".language_model.layers." in name for name in changed)
-    assert [step.number for step in steps] == [1, 2, 3] and steps[-1].loss < steps[0].loss + 1
+    assert learned.losses[-1] < learned.losses[0] + 1
     again = dict(refined_with(backbone, split_folder, arm(name)).backbone.model.named_parameters())
     assert all(torch.equal(after[parameter], again[parameter]) for parameter in after)
     builder = SequenceBuilder(refined.backbone)
@@ -97,9 +122,8 @@ def test_refining_changes_the_decoder_only_and_is_repeatable(
 def test_whole_weights_are_trained_where_the_arm_says_so(
     process_group, backbone, split_folder, name, changed_parts
 ):
-    config = arm(name, steps=2, learning_rate=1e-3)
-    [trained] = trained_with(backbone, split_folder, config)
-    refined = put_weights(copy.deepcopy(backbone), trained.weights, config, ShardSource(split_folder))
+    config = arm(name, learning_rate=1e-3)
+    refined = refined_with(backbone, split_folder, config, milestones=(2,))
     before = dict(backbone.model.named_parameters())
     after = dict(refined.backbone.model.named_parameters())
     changed = {name for name in after if not torch.equal(after[name], before[name])}
@@ -110,18 +134,18 @@ def test_whole_weights_are_trained_where_the_arm_says_so(
     )
     assert refined.weight_change == pytest.approx(change**0.5)
     assert refined.backbone.contract.adapter_keys == ()
-    unknown = {"model.nothing": torch.zeros(1)}
+    unknown = Refinement(weights={"model.nothing": torch.zeros(1)}, lora=None)
     with pytest.raises(RefinementError, match="it has no model"):
-        put_weights(copy.deepcopy(backbone), unknown, config, ShardSource(split_folder))
+        put_weights(copy.deepcopy(backbone), unknown)
 
 
-def test_a_training_that_passes_its_budgets_equals_one_for_each(process_group, backbone, split_folder):
-    passed = trained_with(backbone, split_folder, wanted=(1, 3))
-    assert [trained.steps for trained in passed] == [1, 3]
-    for trained in passed:
-        [alone] = trained_with(backbone, split_folder, wanted=(trained.steps,))
-        assert trained.weights.keys() == alone.weights.keys()
-        assert all(torch.equal(trained.weights[name], alone.weights[name]) for name in alone.weights)
+def test_a_training_that_passes_its_milestones_equals_one_for_each(process_group, backbone, split_folder):
+    passed = trained_with(backbone, split_folder, milestones=(1, 3))
+    for steps, learned in zip((1, 3), passed, strict=True):
+        [alone] = trained_with(backbone, split_folder, milestones=(steps,))
+        weights = learned.refinement.weights
+        assert weights.keys() == alone.refinement.weights.keys()
+        assert all(torch.equal(weights[name], value) for name, value in alone.refinement.weights.items())
 
 
 def test_the_weight_change_is_that_of_the_merged_weights(process_group, backbone, split_folder):
@@ -134,32 +158,33 @@ def test_the_weight_change_is_that_of_the_merged_weights(process_group, backbone
     assert change > 0 and refined.weight_change == pytest.approx(change**0.5)
 
 
-def test_a_soup_is_the_mean_of_the_merged_weights(process_group, backbone, split_folder):
-    source = ShardSource(split_folder)
-    adapters = [trained_with(backbone, split_folder, seed=seed)[0].weights for seed in (0, 1)]
-    one, two = (merge_adapters(copy.deepcopy(backbone), [part], CONFIG, source) for part in adapters)
-    soup = merge_adapters(copy.deepcopy(backbone), adapters, CONFIG, source)
-    assert soup.backbone.contract == one.backbone.contract
-    merged = [dict(model.backbone.model.named_parameters()) for model in (one, two, soup)]
-    for name in soup.backbone.contract.adapter_keys:
-        mean = (merged[0][name].double() + merged[1][name].double()) / 2
-        assert not torch.equal(merged[0][name], merged[1][name])
-        assert torch.allclose(merged[2][name].double(), mean, atol=1e-6)
+def test_a_soup_is_the_mean_of_the_merged_weights(process_group, backbone, split_folder, tmp_path):
+    adapters = [trained_with(backbone, split_folder, seed=seed)[0].refinement for seed in (0, 1)]
+    soup(adapters).save(tmp_path)
+    models = [
+        put_weights(copy.deepcopy(backbone), part).backbone for part in (*adapters, open_refinement(tmp_path))
+    ]
+    assert models[2].contract == models[0].contract
+    one, two, mixed = (dict(model.model.named_parameters()) for model in models)
+    for name in models[2].contract.adapter_keys:
+        assert not torch.equal(one[name], two[name])
+        assert torch.allclose(mixed[name].double(), (one[name].double() + two[name].double()) / 2, atol=1e-6)
 
 
 def test_an_adapter_of_another_shape_is_refused(process_group, backbone, split_folder):
-    [trained] = trained_with(backbone, split_folder)
-    adapter = trained.weights
-    renamed = {name.replace("layers.0", "layers.7"): tensor for name, tensor in adapter.items()}
+    [learned] = trained_with(backbone, split_folder)
+    weights = {
+        name.replace("layers.0", "layers.7"): value for name, value in learned.refinement.weights.items()
+    }
     with pytest.raises(RefinementError, match="does not fit"):
-        merge_adapters(copy.deepcopy(backbone), [renamed], CONFIG, ShardSource(split_folder))
+        put_weights(backbone, dataclasses.replace(learned.refinement, weights=weights))
 
 
 def test_a_learned_temperature_moves_and_a_fixed_one_stays(process_group, backbone, split_folder):
     [fixed] = trained_with(backbone, split_folder)
-    [learned] = trained_with(backbone, split_folder, dataclasses.replace(CONFIG, learn_temperature=True))
-    assert fixed.temperature == pytest.approx(CONFIG.temperature)
-    assert learned.temperature != pytest.approx(CONFIG.temperature, rel=1e-3)
+    [learned] = trained_with(backbone, split_folder, with_changes(CONFIG, {"loss.learn_temperature": True}))
+    assert fixed.temperature == pytest.approx(CONFIG.loss.temperature)
+    assert learned.temperature != pytest.approx(CONFIG.loss.temperature, rel=1e-3)
 
 
 def test_too_few_queries_are_refused(process_group, backbone, split_folder, samples):
