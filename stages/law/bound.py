@@ -68,9 +68,8 @@ def held_or_not(difference: Estimate) -> str:
 
 def losses_by_size(found: Measurements, dose: int, kind: str) -> dict[int, tuple[float, float]]:
     """n -> (generative, contrastive) mean loss over the first n candidates, of a dose on the own pages."""
-    metrics = found.table[(found.table.stage == "critic") & (found.table.quantity == f"critic {kind}")].metric
-    names = [name for name in dict.fromkeys(metrics) if name.startswith("loss@")]
-
+    metrics = found.table[found.table.quantity == f"critic {kind}"].metric.unique()
+    names = [name for name in metrics if name.startswith("loss@")]
     return {
         int(name.removeprefix("loss@")): (
             float(found.values("critic", f"critic {kind}", name, dose=dose).item()),

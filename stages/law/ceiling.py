@@ -215,40 +215,32 @@ def _undetermined(
 
 
 def _budgets(found: Measurements, dose: int) -> BudgetCurve:
+    rates = _learning_rates(found, dose)
     validation: dict[float, list[float]] = {}
-    rates = {arm: _learning_rate(found, arm, dose) for arm in _rate_arms(found, dose)}
-    for arm, rate in rates.items():
-        for cell in found.cells("retrieval", dose=dose, pages="target", arm=arm, split="validation"):
-            if cell.seed == found.seeds[0]:
-                scores = found.scores(dose, arm, steps=cell.steps, split="validation")
-                validation.setdefault(rate, []).append(float(scores[0].mean()))
+    searched = found.cells("retrieval", dose=dose, pages="target", split="validation", seed=found.seeds[0])
+    for cell in searched:
+        if cell.arm in rates:
+            first_seed = found.scores(dose, cell.arm, steps=cell.steps, split="validation")[0]
+            validation.setdefault(rates[cell.arm], []).append(float(first_seed.mean()))
     if not validation:
         raise EvidenceError(f"dose {dose} has no retrieval on validation documents; run these cells.")
     best = {rate: max(means) for rate, means in sorted(validation.items())}
     chosen = best_learning_rate(best)
-    # The recipe's own rate may have run under two names: the same training.
-    arm_at = {
-        cell.steps: arm
-        for arm in rates
-        if rates[arm] == chosen
-        for cell in found.cells("retrieval", dose=dose, pages="target", arm=arm, split="test")
-    }
-    if not arm_at:
+    cells = found.cells("retrieval", dose=dose, pages="target", split="test")
+    arms = {cell.steps: cell.arm for cell in cells if rates.get(cell.arm) == chosen}
+    if not arms:
         raise EvidenceError(f"dose {dose}, learning rate {chosen:g}: no retrieval on the test documents.")
-    scores = {steps: found.paired(dose, arm_at[steps], steps=steps) for steps in sorted(arm_at)}
+    scores = {steps: found.paired(dose, arms[steps], steps=steps) for steps in sorted(arms)}
     return BudgetCurve(scores=scores, learning_rate=chosen, validation=best)
 
 
-def _rate_arms(found: Measurements, dose: int) -> list[Arm]:
-    """The arms at other learning rates that were trained on a dose; the primary one, where it was, last."""
-    arms = dict.fromkeys(cell.arm for cell in found.cells("refine", dose=dose, pages="target"))
-    rates = [arm for arm in arms if arm.kind == "learning rate"]
-    return [*rates, *(arm for arm in arms if arm == found.primary)]
-
-
-def _learning_rate(found: Measurements, arm: Arm, dose: int) -> float:
-    cells = found.cells("refine", dose=dose, pages="target", arm=arm)
-    rates = {found.number("refine", cell, "training", "learning_rate") for cell in cells}
-    if len(rates) != 1:
-        raise EvidenceError(f"{arm.name} CL at dose {dose} has learning rates {sorted(rates)}; need one.")
-    return rates.pop()
+def _learning_rates(found: Measurements, dose: int) -> dict[Arm, float]:
+    """Of the primary arm, and of its likes at other learning rates, as trained on a dose."""
+    rates: dict[Arm, float] = {}
+    for cell in found.cells("refine", dose=dose, pages="target"):
+        if cell.arm == found.primary or cell.arm.kind == "learning rate":
+            rate = found.number("refine", cell, "training", "learning_rate")
+            if rates.setdefault(cell.arm, rate) != rate:
+                both = sorted({rate, rates[cell.arm]})
+                raise EvidenceError(f"{cell.arm.name} CL at dose {dose} has learning rates {both}; need one.")
+    return rates

@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.cells import BEFORE_CL, CONTROLS, PRIMARY_METRIC, Arm
 from stages.law.config import LawConfig
-from stages.law.measurements import Measurements
+from stages.law.measurements import EvidenceError, Measurements
 from stages.law.statistics import (
     Bootstrap,
     Estimate,
@@ -91,8 +91,8 @@ def compare(found: Measurements, thresholds: LawConfig) -> Comparisons:
         seeds = found.seeds_of(top, arm)
         return arm != found.primary and (seeds == found.seeds or len(seeds) == 1)
 
-    untouched = found.scores(top, BEFORE_CL)
-    means = image.mean(axis=(1, 2))
+    untouched, means = found.scores(top, BEFORE_CL), image.mean(axis=(1, 2))
+    chance = float(found.test.baselines["random"][PRIMARY_METRIC].mean())
     target, base = ([found.reading(dose, corpus) for dose in found.doses] for corpus in ("target", "base"))
     return Comparisons(
         paired=difference(image[-1], image[0]),
@@ -107,7 +107,7 @@ def compare(found: Measurements, thresholds: LawConfig) -> Comparisons:
         },
         gain=ratio_of_sums(target[0].nats, target[-1].nats, how),
         forgetting=ratio_of_sums(base[-1].nats, base[0].nats, how),
-        times_random=_times_random(image[-1], found, how),
+        times_random=_over(mean_over_queries(image[-1], how, documents), chance),
         spearman=spearman(np.array([-reading.nats_per_byte for reading in target]), image, how, documents),
         trend_p=trend_p(means, seed=thresholds.random_seed),
         steps_up=int((np.diff(means) > 0).sum()),
@@ -121,7 +121,7 @@ def compare_controls(found: Measurements, thresholds: LawConfig) -> Controls:
         EvidenceError: a control or the equal-compute arm is missing, or has other seeds.
     """
     how, top, arm = bootstrap(thresholds), found.top, found.primary
-    doses = {control: found.control_doses(control) for control in CONTROLS}
+    doses = {control: control_doses(found, control) for control in CONTROLS}
     equal = found.equal_compute
 
     def own(dose: int, direction: str = "query_to_image") -> np.ndarray:
@@ -157,6 +157,17 @@ def compare_controls(found: Measurements, thresholds: LawConfig) -> Controls:
     )
 
 
+def control_doses(found: Measurements, pages: str) -> list[int]:
+    """Doses of a control after the primary CL, ascending. Raises EvidenceError without the highest."""
+    cells = found.cells("retrieval", arm=found.primary, pages=pages, steps=found.steps, split="test")
+    doses = sorted({cell.dose for cell in cells})
+    if found.top not in doses:
+        raise EvidenceError(
+            f"no retrieval after CGP on {pages} pages at dose {found.top}; run this control first."
+        )
+    return doses
+
+
 def allowed_share(name: str, thresholds: LawConfig) -> float:
     """Share of the gain that "shuffled", "unrelated", "compute" or "grounding" may reproduce."""
     return thresholds.maximum_explained_by_shuffled if name == "shuffled" else thresholds.maximum_explained
@@ -171,7 +182,5 @@ def bootstrap(thresholds: LawConfig) -> Bootstrap:
     )
 
 
-def _times_random(scores: np.ndarray, found: Measurements, how: Bootstrap) -> Estimate:
-    reached = mean_over_queries(scores, how, found.test.documents)
-    chance = float(found.test.baselines["random"][PRIMARY_METRIC].mean())
-    return Estimate(value=reached.value / chance, low=reached.low / chance, high=reached.high / chance)
+def _over(one: Estimate, level: float) -> Estimate:
+    return Estimate(value=one.value / level, low=one.low / level, high=one.high / level)

@@ -21,21 +21,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.cells import BEFORE_CL, CONTROLS, PRIMARY_METRIC, Cell
+from stages.cells import BEFORE_CL, CONTROLS, PRIMARY_METRIC, Arm, Cell
 from stages.law.bound import critics
+from stages.law.comparisons import control_doses
 from stages.law.measurements import COMPARED_KINDS, EvidenceError, Measurements
 from stages.law.statistics import Bootstrap, Estimate, mean_over_queries, means_over_queries, ratio_of_sums
 
 BASELINE = "baseline"
 """Kind of the rows that are no arm: "bm25" and "random"."""
-COLUMNS = ("quantity", "metric", "dose", "pages", "arm", "kind", "seed", "steps", "split")
+_PLACE = ("dose", "pages", "arm", "kind", "seed", "steps", "split")
 _LANGUAGE = {
     "nats_per_byte": ("nats", "bytes"),
     "character_error_rate": ("edits", "characters"),
     "token_accuracy": ("correct", "tokens"),
 }
-Row = tuple[str, str, Cell, Estimate]
-"""quantity, metric, place, estimate."""
+Row = tuple[str, str, tuple, Estimate]
+"""quantity, metric, place as in `_PLACE`, estimate."""
 
 
 def estimate_all(found: Measurements, how: Bootstrap) -> pd.DataFrame:
@@ -44,21 +45,16 @@ def estimate_all(found: Measurements, how: Bootstrap) -> pd.DataFrame:
     Raises:
         EvidenceError: a cell that belongs to an adapter is missing, or seeds of compared cells differ.
     """
-    rows = [*_generation(found, how), *_dose_response(found, how)]
+    rows = [*_generation(found, how), *_dose_response(found, how), *_baselines(found, how)]
     if found.is_sweep:
         rows += [*_controls(found, how), *_adapters(found, how), *_critics(found, how)]
     rows += _other_tests(found, how)
-    table = [
-        (quantity, metric, cell.dose, cell.pages, cell.arm.name, cell.arm.kind, cell.seed, cell.steps,
-         cell.split, one.value, one.low, one.high) for quantity, metric, cell, one in rows
-    ]  # fmt: skip
-    for name, metrics in found.test.baselines.items():
-        for metric, values in metrics.items():
-            place = ("query_to_image", metric, None, "target", name, BASELINE, None, None, "test")
-            one = mean_over_queries(values[None], how, found.test.documents)
-            table.append((*place, one.value, one.low, one.high))
-    frame = pd.DataFrame(table, columns=(*COLUMNS, "value", "low", "high"), dtype=object)
-    return frame.astype(dict.fromkeys(("value", "low", "high"), np.float64))
+    table = pd.DataFrame(
+        [(quantity, metric, *place, one.value, one.low, one.high) for quantity, metric, place, one in rows],
+        columns=("quantity", "metric", *_PLACE, "value", "low", "high"),
+        dtype=object,
+    )
+    return table.astype(dict.fromkeys(("value", "low", "high"), np.float64))
 
 
 def estimate_of(row: Any) -> Estimate:
@@ -73,41 +69,32 @@ def in_dose_response(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def adapters(found: Measurements) -> list[Cell]:
-    """The primary CL and other adapters, trained at the highest dose, with the first seed: by rank and alpha.
+    """Trainings of the primary arm and of other adapters, highest dose, first seed: by rank and alpha.
 
     Raises:
-        EvidenceError: training, retrieval, or generation before or after of one of them is missing.
+        EvidenceError: training, retrieval, or generation after one of them is missing.
     """
-    cells = [
-        cell
-        for cell in found.cells("refine", dose=found.top, pages="target", steps=found.steps)
-        if cell.arm == found.primary or cell.arm.kind == "adapter"
-    ]
-    # The first seed is the only one that every adapter has.
-    first = {cell.arm: cell for cell in cells if cell.seed == found.seeds[0]}
-    for arm in dict.fromkeys(cell.arm for cell in cells):
-        place = {
-            "dose": found.top,
-            "pages": "target",
-            "arm": arm,
-            "seed": found.seeds[0],
-            "steps": found.steps,
-        }
-        if not (
-            arm in first
-            and found.cells("generation", **place)
-            and found.cells("retrieval", **place, split="test")
-        ):
+    cells: dict[Arm, Cell | None] = {}
+    for cell in found.cells("refine", dose=found.top, pages="target", steps=found.steps):
+        if cell.arm == found.primary or cell.arm.kind == "adapter":
+            # The first seed is the only one that every adapter has.
+            cells[cell.arm] = cell if cell.seed == found.seeds[0] else cells.get(cell.arm)
+    for arm, cell in cells.items():
+        place = {"dose": found.top, "arm": arm, "seed": found.seeds[0], "steps": found.steps}
+        after = found.cells("generation", **place), found.cells("retrieval", split="test", **place)
+        if cell is None or not all(after):
             raise EvidenceError(
                 f"{arm.name} CL at dose {found.top}, seed {found.seeds[0]}: needs training, retrieval, and "
                 "generation before and after."
             )
+    sizes = ("lora_rank", "lora_alpha")
+    return sorted(
+        cells.values(), key=lambda cell: [found.number("refine", cell, "training", name) for name in sizes]
+    )
 
-    def size(cell: Cell) -> tuple[float, float]:
-        rank, alpha = (found.number("refine", cell, "training", f"lora_{name}") for name in ("rank", "alpha"))
-        return rank, alpha
 
-    return sorted(first.values(), key=size)
+def _place(cell: Cell, *, seed: int | None = None, split: str | None = None) -> tuple:
+    return (cell.dose, cell.pages, cell.arm.name, cell.arm.kind, seed, cell.steps, split)
 
 
 def _generation(found: Measurements, how: Bootstrap) -> Iterator[Row]:
@@ -115,51 +102,54 @@ def _generation(found: Measurements, how: Bootstrap) -> Iterator[Row]:
         for corpus in ("target", "base"):
             reading = found.reading(dose, corpus)
             for metric, (above, below) in _LANGUAGE.items():
-                estimate = ratio_of_sums(getattr(reading, above), getattr(reading, below), how)
-                yield corpus, metric, Cell(dose=dose), estimate
+                one = ratio_of_sums(getattr(reading, above), getattr(reading, below), how)
+                yield corpus, metric, _place(Cell(dose=dose)), one
 
 
 def _dose_response(found: Measurements, how: Bootstrap) -> Iterator[Row]:
-    documents = found.test.documents
+    metrics = found.table[found.table.quantity == "query_to_image"].metric.unique()
     for dose in found.doses:
         for arm in (BEFORE_CL, *found.arms):
-            if found.scores(dose, arm) is None:
+            cells = [cell for cell in found.cells("retrieval", dose=dose, arm=arm) if found.is_own(cell)]
+            if not cells:
                 continue
-            place = found.place(dose, arm)
+            place = _place(cells[0], split="test")
             measured = {
-                ("query_to_image", metric): found.scores(dose, arm, metric=metric) for metric in found.metrics
+                ("query_to_image", metric): found.scores(dose, arm, metric=metric) for metric in metrics
             }
             measured["query_to_text", PRIMARY_METRIC] = found.scores(dose, arm, "query_to_text")
-            estimates = means_over_queries(np.stack(list(measured.values())), how, documents)
-            for (direction, metric), estimate in zip(measured, estimates, strict=True):
-                yield direction, metric, place, estimate
+            estimates = means_over_queries(np.stack(list(measured.values())), how, found.test.documents)
+            for (direction, metric), one in zip(measured, estimates, strict=True):
+                yield direction, metric, place, one
             # The queries of this direction are the pages' own texts, which `documents` does not describe.
             texts = found.scores(dose, arm, "text_to_image")
-            if texts is not None:
-                yield "text_to_image", PRIMARY_METRIC, place, mean_over_queries(texts, how)
+            yield "text_to_image", PRIMARY_METRIC, place, mean_over_queries(texts, how)
+
+
+def _baselines(found: Measurements, how: Bootstrap) -> Iterator[Row]:
+    for name, metrics in found.test.baselines.items():
+        for metric, values in metrics.items():
+            place = (None, "target", name, BASELINE, None, None, "test")
+            yield "query_to_image", metric, place, mean_over_queries(values[None], how, found.test.documents)
 
 
 def _controls(found: Measurements, how: Bootstrap) -> Iterator[Row]:
-    equal = found.equal_compute
-    places = [
-        *(
-            found.place(dose, found.primary, pages=pages)
-            for pages in CONTROLS
-            for dose in found.control_doses(pages)
-        ),
-        found.place(0, equal.arm, steps=equal.steps),
+    cells = [
+        Cell(dose=dose, pages=pages, arm=found.primary, steps=found.steps)
+        for pages in CONTROLS
+        for dose in control_doses(found, pages)
     ]
     for direction in ("query_to_image", "query_to_text"):
-        for place in places:
-            scores = found.paired(place.dose, place.arm, direction, pages=place.pages, steps=place.steps)
-            yield direction, PRIMARY_METRIC, place, mean_over_queries(scores, how, found.test.documents)
+        for cell in (*cells, found.equal_compute):
+            scores = found.paired(cell.dose, cell.arm, direction, pages=cell.pages, steps=cell.steps)
+            one = mean_over_queries(scores, how, found.test.documents)
+            yield direction, PRIMARY_METRIC, _place(cell, split="test"), one
 
 
 def _adapters(found: Measurements, how: Bootstrap) -> Iterator[Row]:
     for cell in adapters(found):
-        scores = found.scores(cell.dose, cell.arm)[:1]
-        place = found.place(cell.dose, cell.arm, seed=cell.seed)
-        yield "query_to_image", PRIMARY_METRIC, place, mean_over_queries(scores, how, found.test.documents)
+        one = mean_over_queries(found.scores(cell.dose, cell.arm)[:1], how, found.test.documents)
+        yield "query_to_image", PRIMARY_METRIC, _place(cell, seed=cell.seed, split="test"), one
 
 
 def _critics(found: Measurements, how: Bootstrap) -> Iterator[Row]:
@@ -168,18 +158,18 @@ def _critics(found: Measurements, how: Bootstrap) -> Iterator[Row]:
             found.values("critic", "critic text", name, dose=cell.dose, pages=cell.pages)[0]
             for name in ("nats", "nats_blank", "bytes")
         )
-        yield "critic text", "nats_saved_per_byte", cell, ratio_of_sums(blank - nats, sizes, how)
+        yield "critic text", "nats_saved_per_byte", _place(cell), ratio_of_sums(blank - nats, sizes, how)
 
 
 def _other_tests(found: Measurements, how: Bootstrap) -> Iterator[Row]:
     for split in found.other_tests:
-        place = {"arm": found.primary, "pages": "target", "steps": found.steps, "split": split}
-        doses = sorted({cell.dose for cell in found.cells("retrieval", **place)})
-        if not doses:
+        cells = found.cells("retrieval", arm=found.primary, steps=found.steps, split=split)
+        by_dose = {cell.dose: cell for cell in cells if cell.pages == "target"}
+        if not by_dose:
             raise EvidenceError(
                 f"test set {split!r} has no retrieval of {found.primary_arm} CL after {found.steps} steps."
             )
-        for dose in doses:
+        for dose, cell in sorted(by_dose.items()):
             scores = found.paired(dose, found.primary, split=split)
-            estimate = mean_over_queries(scores, how, found.searched[split].documents)
-            yield "query_to_image", PRIMARY_METRIC, found.place(dose, found.primary, split=split), estimate
+            one = mean_over_queries(scores, how, found.searched[split].documents)
+            yield "query_to_image", PRIMARY_METRIC, _place(cell, split=split), one

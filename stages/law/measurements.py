@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.cells import BEFORE_CL, CONTROLS, PRIMARY_METRIC, Arm, Cell
+from stages.cells import BEFORE_CL, PRIMARY_METRIC, Arm, Cell
 
 TEXTS = ("text", "query")
 """What a critic and the embeddings discriminate: the pages' own texts, and queries."""
@@ -118,12 +118,12 @@ class Measurements:
     @cached_property
     def primary(self) -> Arm:
         """The arm that the law is judged on."""
-        arms = [cell.arm for cell in self.cells("retrieval") if cell.arm.name == self.primary_arm]
-        if not arms:
-            raise EvidenceError(
-                f"no retrieval of {self.primary_arm} CL after {self.steps} steps; run these cells."
-            )
-        return arms[0]
+        for cell in self.cells("retrieval"):
+            if cell.arm.name == self.primary_arm:
+                return cell.arm
+        raise EvidenceError(
+            f"no retrieval of {self.primary_arm} CL after {self.steps} steps; run these cells."
+        )
 
     @cached_property
     def doses(self) -> tuple[int, ...]:
@@ -140,30 +140,22 @@ class Measurements:
         """The law's own test split."""
         return self.searched["test"]
 
-    @cached_property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics of retrieval, in the order of the data."""
-        table = self.table
-        return tuple(
-            table.metric[(table.stage == "retrieval") & (table.quantity == "query_to_image")].unique()
-        )
-
     @property
     def other_tests(self) -> tuple[str, ...]:
         """Further test sets by name."""
         return tuple(sorted(set(self.searched) - {"test", "validation"}))
 
     @cached_property
-    def seeds(self) -> tuple[int, ...]:
+    def seeds(self) -> tuple[int | None, ...]:
         """Of the law's own CL."""
-        return self.seeds_of(self.doses[0], self.primary)
+        return self.seeds_of(0, self.primary)
 
     @cached_property
     def is_sweep(self) -> bool:
         """Whether controls belong to it: a plain run has none."""
-        return bool(self.cells("critic")) or any(
-            cell.pages in CONTROLS or cell.arm.kind == "equal compute" for cell in self.cells("retrieval")
-        )
+        searched = self.cells("retrieval")
+        controls = any(cell.pages != "target" or cell.arm.kind == "equal compute" for cell in searched)
+        return controls or bool(self.cells("critic"))
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -174,23 +166,13 @@ class Measurements:
     @cached_property
     def equal_compute(self) -> Cell:
         """One of the cells of dose 0 with so much more CL as CGP of the highest dose costs in FLOPs."""
-        cells = self.cells("retrieval", kind="equal compute", dose=0, pages="target", split="test")
+        cells = self.cells("retrieval", kind="equal compute", dose=0)
         steps = sorted({cell.steps for cell in cells})
         if len(steps) != 1:
             raise EvidenceError(
                 f"retrieval of 'equal compute' CL at dose 0 has {steps} steps; need one number."
             )
         return cells[0]
-
-    def control_doses(self, pages: str) -> list[int]:
-        """Doses of a control after the primary CL, ascending. Raises EvidenceError without the highest."""
-        cells = self.cells("retrieval", arm=self.primary, pages=pages, steps=self.steps, split="test")
-        doses = sorted({cell.dose for cell in cells})
-        if self.top not in doses:
-            raise EvidenceError(
-                f"no retrieval after CGP on {pages} pages at dose {self.top}; run this control first."
-            )
-        return doses
 
     def cells(self, stage: str, *, kind: str | None = None, **fields: Any) -> list[Cell]:
         """Cells of a stage whose fields equal `fields` and whose arm is of `kind`, in order of reading."""
@@ -201,38 +183,19 @@ class Measurements:
             and all(getattr(cell, name) == value for name, value in fields.items())
         ]
 
-    def place(self, dose: int, arm: Arm, **fields: Any) -> Cell:
-        """Where `scores` looks: on the test split, after the law's own steps where the arm has CL."""
-        return Cell(**{"dose": dose, "arm": arm, "steps": self._steps_of(arm), "split": "test"} | fields)
-
     def is_own(self, cell: Cell) -> bool:
-        """Whether a cell stands in the dose-response: own pages, own test split, no CL or the law's steps."""
-        return (
-            cell.pages == "target"
-            and cell.split in (None, "test")
-            and cell.arm.kind in ("none", *COMPARED_KINDS)
-            and cell.steps in (None, self.steps)
-        )
+        """Whether a cell stands in the dose-response: own pages and test split, no CL or the law's steps."""
+        place = (cell.pages, cell.split or "test", cell.steps or self.steps)
+        return place == ("target", "test", self.steps) and cell.arm.kind in ("none", *COMPARED_KINDS)
 
-    def values(
-        self,
-        stage: str,
-        quantity: str,
-        metric: str,
-        *,
-        dose: int,
-        arm: Arm = BEFORE_CL,
-        pages: str = "target",
-        steps: int | None = None,
-        split: str | None = None,
-    ) -> np.ndarray | None:
+    def values(self, stage: str, quantity: str, metric: str, **place: Any) -> np.ndarray | None:
         """``[seeds, units]``, seeds ascending; None where this was not measured.
 
-        `steps`: the law's own where not given and the arm has CL.
+        `place`: fields of the cells. Left out, the arm is "before CL", the pages are "target", and the steps
+        of an arm with CL are the law's own.
         """
-        place = (dose, pages, arm.name, steps or self._steps_of(arm), split)
-        by_seed = self._index.get((stage, *place, quantity, metric))
-        return None if by_seed is None else np.stack([by_seed[seed] for seed in sorted(by_seed, key=_number)])
+        found = self._by_seed(stage, quantity, metric, **place)
+        return np.stack(list(found.values())) if found else None
 
     def scores(
         self,
@@ -241,32 +204,39 @@ class Measurements:
         direction: str = "query_to_image",
         metric: str = PRIMARY_METRIC,
         *,
-        pages: str = "target",
-        steps: int | None = None,
         split: str = "test",
+        **place: Any,
     ) -> np.ndarray | None:
         """What retrieval measured ``[seeds, queries]``, seeds ascending; None where it was not run."""
-        return self.values(
-            "retrieval", direction, metric, dose=dose, arm=arm, pages=pages, steps=steps, split=split
-        )
+        return self.values("retrieval", direction, metric, dose=dose, arm=arm, split=split, **place)
 
-    def paired(self, dose: int, arm: Arm, direction: str = "query_to_image", **place: Any) -> np.ndarray:
+    def paired(
+        self,
+        dose: int,
+        arm: Arm,
+        direction: str = "query_to_image",
+        metric: str = PRIMARY_METRIC,
+        *,
+        split: str = "test",
+        **place: Any,
+    ) -> np.ndarray:
         """`scores` that pair with the law's own. Raises EvidenceError for none, or for other seeds."""
-        at = {name: value for name, value in place.items() if name in ("pages", "steps", "split")}
-        seeds = self.seeds_of(dose, arm, **at)
-        scores = self.scores(dose, arm, direction, **place)
-        if seeds != self.seeds or scores is None:
-            cell = self.place(dose, arm, seed=seeds[0] if seeds else None, **at)
-            raise EvidenceError(
-                f"retrieval, {cell.words} has seeds {seeds}, the law's own cells {self.seeds}; run the same."
+        found = self._by_seed("retrieval", direction, metric, dose=dose, arm=arm, split=split, **place)
+        if tuple(found) != self.seeds:
+            seed = next(iter(found), None)
+            cell = Cell(
+                **{"dose": dose, "arm": arm, "seed": seed, "split": split, "steps": self.steps} | place
             )
-        return scores
+            raise EvidenceError(
+                f"retrieval, {cell.words} has seeds {tuple(found)}, the law's own cells {self.seeds}; "
+                "run the same."
+            )
+        return np.stack(list(found.values()))
 
-    def seeds_of(self, dose: int, arm: Arm, **place: Any) -> tuple[int, ...]:
-        """Seeds of what was searched after an arm, ascending; those of `scores` with this `place`."""
-        place = {"pages": "target", "split": "test", "steps": self._steps_of(arm)} | place
-        cells = self.cells("retrieval", dose=dose, arm=arm, **place)
-        return tuple(sorted(_number(cell.seed) for cell in cells))
+    def seeds_of(self, dose: int, arm: Arm) -> tuple[int | None, ...]:
+        """Seeds with which an arm was searched at a dose, ascending."""
+        place = {"dose": dose, "arm": arm, "split": "test"}
+        return tuple(self._by_seed("retrieval", "query_to_image", PRIMARY_METRIC, **place))
 
     def curve(self, arm: Arm, direction: str = "query_to_image") -> np.ndarray:
         """nDCG@10 of every dose ``[doses, seeds, queries]``. Raises EvidenceError where a dose has none."""
@@ -285,24 +255,36 @@ class Measurements:
 
     def number(self, stage: str, cell: Cell, quantity: str, metric: str) -> float | None:
         """The one value of a scalar that one cell measured; None where it did not."""
-        place = (cell.dose, cell.pages, cell.arm.name, cell.steps, cell.split)
-        by_seed = self._index.get((stage, *place, quantity, metric), {})
-        return by_seed[cell.seed].item() if cell.seed in by_seed else None
+        place = {"pages": cell.pages, "steps": cell.steps, "split": cell.split}
+        found = self._by_seed(stage, quantity, metric, dose=cell.dose, arm=cell.arm, **place)
+        return found[cell.seed].item() if cell.seed in found else None
 
-    def _steps_of(self, arm: Arm) -> int | None:
-        return None if arm.kind in ("none", "linear map") else self.steps
+    def _by_seed(
+        self,
+        stage: str,
+        quantity: str,
+        metric: str,
+        *,
+        dose: int,
+        arm: Arm = BEFORE_CL,
+        pages: str = "target",
+        steps: int | None = None,
+        split: str | None = None,
+    ) -> dict[int | None, np.ndarray]:
+        if steps is None and arm.kind not in ("none", "linear map"):
+            steps = self.steps
+        return self._index.get((stage, quantity, metric, dose, arm.name, pages, steps, split), {})
 
     @cached_property
     def _cells(self) -> dict[str, list[Cell]]:
-        found: dict[str, dict[Cell, None]] = {}
-        for stage, cell in zip(self.table.stage, self.table.cell, strict=True):
-            found.setdefault(stage, {})[cell] = None
-        return {stage: list(cells) for stage, cells in found.items()}
+        return {
+            stage: list(dict.fromkeys(cells)) for stage, cells in self.table.groupby("stage", sort=False).cell
+        }
 
     @cached_property
     def _index(self) -> dict[tuple, dict[int | None, np.ndarray]]:
         found: dict[tuple, dict[int | None, np.ndarray]] = {}
-        columns = ("stage", "dose", "pages", "arm", "steps", "split", "quantity", "metric")
+        columns = ("stage", "quantity", "metric", "dose", "arm", "pages", "steps", "split")
         places = zip(*(self.table[name] for name in columns), strict=True)
         for place, seed, values in zip(places, self.table.seed, self.table["values"], strict=True):
             found.setdefault(place, {})[seed] = values
@@ -310,15 +292,10 @@ class Measurements:
 
 
 def tidy(entries: Iterable[Entry]) -> pd.DataFrame:
-    """The table of such entries."""
+    """The table of such entries; seeds ascend."""
     rows = [
         (stage, cell, cell.dose, cell.pages, cell.arm.name, cell.arm.kind, cell.seed, cell.steps, cell.split,
          quantity, metric, np.atleast_1d(np.asarray(values, dtype=np.float64)))
-        for stage, cell, quantity, metric, values in entries
+        for stage, cell, quantity, metric, values in sorted(entries, key=lambda entry: entry[1].seed or 0)
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
-    return table.astype({"dose": np.int64}) if len(table) else table
-
-
-def _number(seed: int | None) -> int:
-    return seed or 0
+    return pd.DataFrame(rows, columns=COLUMNS, dtype=object).astype({"dose": np.int64})

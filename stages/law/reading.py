@@ -11,7 +11,6 @@ from stages.law.measurements import (
     PER_DECODED_BLOCK,
     TEXTS,
     Content,
-    Entry,
     EvidenceError,
     Measurements,
     Searched,
@@ -30,6 +29,9 @@ FILES = {
     "retrieval": "retrieval.json",
     "critic": "critic.json",
 }
+
+Row = tuple[str, str, Any]
+"""quantity, metric, values."""
 
 
 def read_measurements(inputs: "Iterable[Input]", store: "Store", settings: "LawSettings") -> Measurements:
@@ -62,146 +64,72 @@ def measurements_of(
         if (stage, cell) in contents:
             raise EvidenceError(f"{stage}, {cell.words} is there twice; need each cell once.")
         contents[stage, cell] = content
-    searched: dict[str, Searched] = {}
-    for (stage, cell), content in contents.items():
-        if stage == "retrieval" and cell.split not in searched:
-            searched[cell.split] = _searched(content, minimum_documents)
+    searched = {cell.split: content for (stage, cell), content in contents.items() if stage == "retrieval"}
     found = Measurements(
         table=tidy(
-            entry
+            (stage, cell, *row)
             for (stage, cell), content in contents.items()
-            for entry in _ENTRIES[stage](stage, cell, content)
+            for row in _ROWS[stage](content)
         ),
-        searched=searched,
+        searched={split: _searched(content, minimum_documents) for split, content in searched.items()},
         primary_arm=primary_arm,
         steps=steps,
         contents=contents,
     )
     _check_doses(found)
-    _check_same_blocks(found)
+    _check_same_texts(found)
     _check_same_queries(found)
     _check_same_candidates(found)
     _check_same_seeds(found)
     return found
 
 
-def _check_doses(found: Measurements) -> None:
-    searched = {cell.dose for cell in found.cells("retrieval") if found.is_own(cell)}
-    if not searched:
-        raise EvidenceError("no retrieval cells; run the retrieval stage first.")
-    if 0 not in found.doses:
-        raise EvidenceError(f"generation cells have doses {list(found.doses)}; need each once, and 0.")
-    unknown = sorted(searched ^ set(found.doses))
-    if unknown:
-        raise EvidenceError(
-            f"doses {unknown} have generation or retrieval but not both; run the missing cells."
-        )
+def _training(content: Content) -> Iterator[Row]:
+    for name, value in content.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield "training", name, value
 
 
-def _check_same_blocks(found: Measurements) -> None:
-    """Losses are paired block by block, so every dose must have read the same blocks in one order."""
-    cells = sorted(found.cells("generation"), key=lambda cell: cell.dose)
-    for corpus in ("target", "base"):
-        read = [
-            [block["key"] for block in found.contents["generation", cell]["corpora"][corpus]["per_block"]]
-            for cell in cells
-        ]
-        for cell, keys in zip(cells, read, strict=True):
-            if keys != read[0]:
-                raise EvidenceError(
-                    f"generation at dose {cell.dose} was measured on other {corpus} samples than at dose "
-                    f"{cells[0].dose}; evaluate all doses on one test split."
-                )
-
-
-def _check_same_queries(found: Measurements) -> None:
-    """All cells of a split were scored on its queries and its corpus."""
-    first: dict[str, Cell] = {}
-    for cell in found.cells("retrieval"):
-        one, other = (found.contents["retrieval", of] for of in (cell, first.setdefault(cell.split, cell)))
-        if one["query_ids"] != other["query_ids"] or one["corpus_size"] != other["corpus_size"]:
-            raise EvidenceError(
-                f"retrieval, {cell.words} was scored on other queries or pages than retrieval, "
-                f"{first[cell.split].words}; evaluate all cells on one split."
-            )
-
-
-def _check_same_candidates(found: Measurements) -> None:
-    """A critic is compared with the embeddings that the primary CL made of the same checkpoint."""
-    for cell in found.cells("critic"):
-        place = {"arm": found.primary, "steps": found.steps, "split": "test"}
-        embeddings = found.cells("retrieval", dose=cell.dose, pages=cell.pages, **place)
-        keys = [found.contents["retrieval", one]["contrastive"]["keys"] for one in embeddings]
-        if any(own != found.contents["critic", cell]["keys"] for own in keys):
-            raise EvidenceError(
-                f"the critic at dose {cell.dose}, {cell.pages} pages and the embeddings after "
-                f"{found.primary_arm} CL have other candidates; evaluate both on one test split with one "
-                "number of critic candidates."
-            )
-
-
-def _check_same_seeds(found: Measurements) -> None:
-    """Doses are compared seed by seed, so every dose of an arm needs the same ones."""
-    for arm in found.arms:
-        by_dose = {dose: seeds for dose in found.doses if (seeds := found.seeds_of(dose, arm))}
-        first = next(iter(by_dose.values()))
-        for dose, seeds in by_dose.items():
-            if seeds != first:
-                cell = found.cells("retrieval", dose=dose, arm=arm, pages="target", split="test")[0]
-                raise EvidenceError(
-                    f"retrieval, {cell.words} has seeds {seeds}, elsewhere {first}; run the same seeds."
-                )
-
-
-def _retrieval(stage: str, cell: Cell, content: Content) -> Iterator[Entry]:
-    for direction, scores in content["directions"].items():
-        for metric, values in scores["per_query"].items():
-            yield stage, cell, direction, metric, values
-    contrastive = content.get("contrastive", {})
-    for kind in TEXTS:
-        for metric, values in _losses(contrastive.get(kind, {})):
-            yield stage, cell, f"contrastive {kind}", metric, values
-    layers = content["geometry"]
-    for metric in layers[0] if layers else ():
-        yield stage, cell, "geometry", metric, [layer[metric] for layer in layers]
-
-
-def _generation(stage: str, cell: Cell, content: Content) -> Iterator[Entry]:
+def _generation(content: Content) -> Iterator[Row]:
     for corpus, measured in content["corpora"].items():
         for names, blocks in ((PER_BLOCK, "per_block"), (PER_DECODED_BLOCK, "per_decoded_block")):
             for name in names:
-                yield stage, cell, corpus, name, [block[name] for block in measured[blocks]]
+                yield corpus, name, [block[name] for block in measured[blocks]]
         for name in ("nats_per_byte", "character_error_rate", "token_accuracy"):
-            yield stage, cell, corpus, name, measured[name]
+            yield corpus, name, measured[name]
 
 
-def _critic(stage: str, cell: Cell, content: Content) -> Iterator[Entry]:
+def _retrieval(content: Content) -> Iterator[Row]:
+    for direction, scores in content["directions"].items():
+        for metric, values in scores["per_query"].items():
+            yield direction, metric, values
     for kind in TEXTS:
-        for metric, values in _losses(content[kind]):
-            yield stage, cell, f"critic {kind}", metric, values
+        yield from _losses(f"contrastive {kind}", content["contrastive"][kind])
+    layers = content["geometry"]
+    for metric in layers[0] if layers else ():
+        yield "geometry", metric, [layer[metric] for layer in layers]
 
 
-def _losses(measured: Content) -> Iterator[tuple[str, Any]]:
+def _critic(content: Content) -> Iterator[Row]:
+    for kind in TEXTS:
+        yield from _losses(f"critic {kind}", content[kind])
+
+
+def _losses(quantity: str, measured: Content) -> Iterator[Row]:
     """What a critic, or embeddings in its place, measured on one kind of text."""
     for name, values in measured.items():
         if name == "losses":
-            yield "loss", values
+            yield quantity, "loss", values
         elif name == "by_size":
             for size, loss in values.items():
-                yield f"loss@{size}", loss["loss"] if isinstance(loss, Mapping) else loss
+                yield quantity, f"loss@{size}", loss["loss"] if isinstance(loss, Mapping) else loss
         elif name == "scores":
-            yield from values["per_query"].items()
+            yield from ((quantity, metric, scores) for metric, scores in values["per_query"].items())
         else:
-            yield name, values
+            yield quantity, name, values
 
 
-def _training(stage: str, cell: Cell, content: Content) -> Iterator[Entry]:
-    for name, value in content.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield stage, cell, "training", name, value
-
-
-_ENTRIES = {
+_ROWS = {
     "pretrain": _training,
     "refine": _training,
     "generation": _generation,
@@ -226,5 +154,75 @@ def _searched(content: Content, minimum_documents: int) -> Searched:
             }
             for name, scores in content["baselines"].items()
         },
-        chance_mutual_knn=content.get("chance_mutual_knn"),
+        chance_mutual_knn=content["chance_mutual_knn"],
     )
+
+
+def _check_doses(found: Measurements) -> None:
+    searched = {cell.dose for cell in found.cells("retrieval") if found.is_own(cell)}
+    if not searched:
+        raise EvidenceError("no retrieval cells; run the retrieval stage first.")
+    if 0 not in found.doses:
+        raise EvidenceError(f"generation cells have doses {list(found.doses)}; need each once, and 0.")
+    unknown = sorted(searched ^ set(found.doses))
+    if unknown:
+        raise EvidenceError(
+            f"doses {unknown} have generation or retrieval but not both; run the missing cells."
+        )
+
+
+def _check_same_texts(found: Measurements) -> None:
+    """Losses are paired block by block, so every dose must have read the same blocks in one order."""
+    cells = sorted(found.cells("generation"), key=lambda cell: cell.dose)
+    for corpus in ("target", "base"):
+        blocks = {cell: found.contents["generation", cell]["corpora"][corpus]["per_block"] for cell in cells}
+        keys = {cell: [block["key"] for block in of_cell] for cell, of_cell in blocks.items()}
+        for cell in _others(keys):
+            raise EvidenceError(
+                f"generation at dose {cell.dose} was measured on other {corpus} samples than at dose "
+                f"{cells[0].dose}; evaluate all doses on one test split."
+            )
+
+
+def _check_same_queries(found: Measurements) -> None:
+    """All cells of a split were scored on the same queries and the same corpus."""
+    for split in found.searched:
+        cells = {cell: found.contents["retrieval", cell] for cell in found.cells("retrieval", split=split)}
+        facts = {cell: (content["query_ids"], content["corpus_size"]) for cell, content in cells.items()}
+        for cell in _others(facts):
+            raise EvidenceError(
+                f"retrieval, {cell.words} was scored on other queries or pages than retrieval, "
+                f"{next(iter(cells)).words}; evaluate all cells on one split."
+            )
+
+
+def _check_same_candidates(found: Measurements) -> None:
+    """A critic is compared with the embeddings that the primary CL made of the same checkpoint."""
+    for critic in found.cells("critic"):
+        place = {"dose": critic.dose, "pages": critic.pages, "arm": found.primary, "steps": found.steps}
+        cells = found.cells("retrieval", split="test", **place)
+        keys = {cell: found.contents["retrieval", cell]["contrastive"]["keys"] for cell in cells}
+        if _others({critic: found.contents["critic", critic]["keys"], **keys}):
+            raise EvidenceError(
+                f"the critic at dose {critic.dose}, {critic.pages} pages and the embeddings after "
+                f"{found.primary_arm} CL have other candidates; evaluate both on one test split with one "
+                "number of critic candidates."
+            )
+
+
+def _check_same_seeds(found: Measurements) -> None:
+    """Doses are compared seed by seed, so every dose of an arm needs the same ones."""
+    for arm in found.arms:
+        seeds = {dose: of for dose in found.doses if (of := found.seeds_of(dose, arm))}
+        for dose in _others(seeds):
+            first = next(iter(seeds.values()))
+            raise EvidenceError(
+                f"retrieval, {Cell(dose=dose, arm=arm).words} has seeds {seeds[dose]}, elsewhere {first}; "
+                "run the same seeds."
+            )
+
+
+def _others(facts: Mapping[Any, object]) -> list:
+    """Keys whose fact is not that of the first."""
+    first = next(iter(facts.values()), None)
+    return [key for key, fact in facts.items() if fact != first]

@@ -101,10 +101,14 @@ class Design:
     image_start: float = 0.347
     text_start: float = 0.593
     nats_per_byte: tuple[float, ...] = (3.93, 1.77, 0.91, 0.73, 0.58, 0.38, 0.32, 0.21)
+    shares_of_gain: tuple[float, ...] | None = None
+    """By dose; None where retrieval follows the loss."""
 
     @property
     def shares(self) -> np.ndarray:
-        """Share of the gain by dose: of the way that the logarithm of the loss goes."""
+        """Share of the gain by dose: of the way that the logarithm of the loss goes, as the law has it."""
+        if self.shares_of_gain is not None:
+            return np.array(self.shares_of_gain)
         losses = np.log(self.nats_per_byte)
         return (losses[0] - losses) / (losses[0] - losses[-1])
 
