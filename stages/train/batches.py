@@ -8,7 +8,7 @@ divided by a count over the whole global batch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, zip_longest
 from typing import Literal
 
 import numpy as np
@@ -212,17 +212,16 @@ def add_fillers(
         agreed: for each micro-batch, for each pass, whether it has an image on some rank; see
             `stages.train.engine.agreed_plan`.
     """
-    completed = []
-    for number, passes in enumerate(agreed):
-        own = micro_batches[number] if number < len(micro_batches) else []
-        completed.append([_with_filler(own, index, image, has_image) for index, image in enumerate(passes)])
-    return completed
+    return [
+        [
+            _with_filler(list(numbers), image, has_image)
+            for numbers, image in zip_longest(own, passes, fillvalue=())
+        ]
+        for own, passes in zip_longest(micro_batches, agreed, fillvalue=())
+    ]
 
 
-def _with_filler(
-    own: Sequence[Sequence[int]], index: int, image: bool, has_image: Callable[[int], bool]
-) -> Bucket:
-    numbers = list(own[index]) if index < len(own) else []
+def _with_filler(numbers: list[int], image: bool, has_image: Callable[[int], bool]) -> Bucket:
     if image and not any(has_image(number) for number in numbers):
         return Bucket(numbers=numbers, filler="image")
     return Bucket(numbers=numbers, filler="none" if numbers else "text")

@@ -175,11 +175,3 @@ def _adapted_decoder(shape: ModelShape, work: Workload, trained: TrainedParts) -
         + 3 * (forward.decoder_attention + layers * adapters)
         - unneeded
     )
-
-
-def model_flops_utilization(flops: float, seconds: float, peak_flops: float) -> float:
-    """Return the share of the peak that `flops` in `seconds` reach (MFU).
-
-    `flops` and `peak_flops` (FLOP/s) are of the same devices: all ranks', or one's.
-    """
-    return flops / (seconds * peak_flops)

@@ -6,7 +6,7 @@ memory are not, and go to the metrics file only.
 
 import resource
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -15,25 +15,20 @@ from stages.backbones.backbone import family_of
 from stages.train.batches import Batch
 from stages.train.config import EngineConfig
 from stages.train.engine import global_sums
-from stages.train.flops import TrainedParts, model_flops_utilization, training_flops, workload
+from stages.train.flops import TrainedParts, training_flops, workload
 from stages.train.sequences import TokenSequence
 
 _MEASURED = ("seconds", "data_seconds", "memory_gib")
+_SUMMED = ("examples", "label_tokens", "tokens", "visual_tokens", "flops", "seconds", "data_seconds")
 AVERAGED_STEPS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """One optimiser step. Counts are over all ranks; times and memory are this rank's."""
+class Counts:
+    """What an optimiser step holds."""
 
-    number: int
-    """1-based."""
-    objective: str
-    loss: float
-    """Nats per label token, per summary, or per anchor."""
-    examples: int
     label_tokens: int
-    """What the loss was divided by."""
+    """What the loss is divided by."""
     tokens: int
     """Decoder positions of sequences."""
     positions: int
@@ -43,6 +38,24 @@ class Step:
     """Samples that were left out because they are over the token budget."""
     flops: int
     """Model FLOPs: stages.train.flops."""
+
+    def over_ranks(self) -> "Counts":
+        """Sum over all ranks."""
+        counts = asdict(self)
+        # float64 sums of whole numbers below 2^53 are exact: every number of ranks gives the same.
+        return Counts(**dict(zip(counts, map(int, global_sums(list(counts.values()))), strict=True)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Counts):
+    """One optimiser step. Counts are over all ranks; times and memory are this rank's."""
+
+    number: int
+    """1-based."""
+    objective: str
+    loss: float
+    """Nats per label token, per summary, or per anchor."""
+    examples: int
     seconds: float
     """The whole step, waiting for data included."""
     data_seconds: float
@@ -53,25 +66,6 @@ class Step:
     def reproducible(self) -> dict:
         """The fields that an equal run has again."""
         return {name: value for name, value in asdict(self).items() if name not in _MEASURED}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What a step holds; see `Step`."""
-
-    label_tokens: int
-    tokens: int
-    visual_tokens: int
-    positions: int
-    oversized: int
-    flops: int
-
-    def over_ranks(self) -> "Counts":
-        """Sum over all ranks."""
-        names = [field.name for field in fields(self)]
-        totals = global_sums([getattr(self, name) for name in names])
-        # float64 sums of whole numbers below 2^53 are exact: every number of ranks gives the same.
-        return Counts(**{name: int(total) for name, total in zip(names, totals, strict=True)})
 
 
 def counts_of(
@@ -117,22 +111,22 @@ def measured(steps: Sequence[Step], engine: EngineConfig) -> dict[str, float]:
     recent = steps[-AVERAGED_STEPS:]
     if not recent:
         return {}
-    seconds = sum(step.seconds for step in recent)
-    flops = sum(step.flops for step in recent)
-    rates = {
-        "examples_per_second": sum(step.examples for step in recent) / seconds,
-        "label_tokens_per_second": sum(step.label_tokens for step in recent) / seconds,
-        "tokens_per_second": sum(step.tokens for step in recent) / seconds,
-        "visual_tokens_per_second": sum(step.visual_tokens for step in recent) / seconds,
-        "model_tflop_per_second": flops / seconds / 1e12,
-        "data_wait_share": sum(step.data_seconds for step in recent) / seconds,
+    sums = {name: sum(getattr(step, name) for step in recent) for name in _SUMMED}
+    seconds = sums["seconds"]
+    costs = {
+        "padding_share": padding_share(recent),
+        "examples_per_second": sums["examples"] / seconds,
+        "label_tokens_per_second": sums["label_tokens"] / seconds,
+        "tokens_per_second": sums["tokens"] / seconds,
+        "visual_tokens_per_second": sums["visual_tokens"] / seconds,
+        "model_tflop_per_second": sums["flops"] / seconds / 1e12,
+        "data_wait_share": sums["data_seconds"] / seconds,
         "memory_gib": max(step.memory_gib for step in recent),
     }
     device = device_called(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     if device and engine.precision in device.peak_flops:
         peak = device.peak(engine.precision) * engine.processes
-        rates["model_flops_utilization"] = model_flops_utilization(flops, seconds, peak)
-    costs = {"padding_share": padding_share(recent)} | rates
+        costs["model_flops_utilization"] = sums["flops"] / (seconds * peak)
     means = {f"loss/{objective}": mean for objective, mean in _mean_losses(steps).items()}
     return means | {f"resources/{name}": value for name, value in costs.items()}
 

@@ -1,23 +1,18 @@
-"""Weighs what DeepSpeed holds on rank 0 after two backward passes and a step; started by test_memory.py.
-
-python -m tests.integration.held_bytes JOB.json
-"""
+"""Weighs what DeepSpeed holds on rank 0 after two backward passes and a step; started by test_memory.py."""
 
 import json
-import sys
 from pathlib import Path
 
 import torch
 
-from infra.process import watch_parent
-from stages.backbone import build_tiny_backbone
-from stages.recipes import TinyShape, get_recipe
+from stages.backbones.config import TinyShape
+from stages.backbones.tiny import build_tiny_backbone
+from stages.recipes import get_recipe
 from stages.train.engine import rank, start_process_group
 from stages.train.lean_deepspeed import deepspeed
 
 
 def main(job_path: Path) -> None:
-    watch_parent()
     job = json.loads(job_path.read_text())
     start_process_group(job["processes"])
     held = [weigh(zero_stage, precision) for zero_stage, precision in job["cases"]]
@@ -60,7 +55,3 @@ def weigh(zero_stage: int, precision: str) -> dict[str, int]:
 
 def sizes(tensors) -> int:
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from infra.launcher import LocalLauncher
-from stages.recipes import EngineConfig
-from stages.train.memory import state_bytes
+from infra.launcher import Launch, LocalLauncher
+from stages.train.config import EngineConfig
+from stages.train.cost import state_bytes
 
 PARAMETERS = 1_331_776  # recipe tiny
 VISION = 336_704  # not reached by a text: no gradients
@@ -18,14 +18,14 @@ def held(tmp_path_factory) -> dict[tuple[int, str], dict[str, int]]:
     folder = tmp_path_factory.mktemp("memory")
     job = {"processes": 2, "cases": CASES, "output": str(folder / "held.json")}
     (folder / "job.json").write_text(json.dumps(job))
-    LocalLauncher().run(
-        "tests.integration.held_bytes",
-        folder / "job.json",
+    launch = Launch(
+        module="tests.integration.held_bytes",
+        job_path=folder / "job.json",
         processes=2,
+        threads=1,
         log_path=folder / "log",
-        metrics_path=folder / "metrics.jsonl",
-        on_event=lambda event: None,
     )
+    LocalLauncher().run(launch, lambda event: None)
     return dict(zip(CASES, json.loads((folder / "held.json").read_text()), strict=True))
 
 

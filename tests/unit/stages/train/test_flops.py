@@ -15,7 +15,6 @@ from stages.backbones.qwen2_5_vl import shape
 from stages.train.flops import (
     TrainedParts,
     forward_flops,
-    model_flops_utilization,
     training_flops,
     workload,
 )
@@ -147,7 +146,3 @@ def test_a_language_model_alone_costs_palms_formula():
     palm = 6 * matrices + 12 * 3 * 64 * length
     work = workload(decoder, lengths=[length], label_positions=length)
     assert training_flops(decoder, work, TrainedParts()) == pytest.approx(palm * length)
-
-
-def test_utilization_is_a_share_of_the_peak():
-    assert model_flops_utilization(3e12, 2.0, 5e12) == pytest.approx(0.3)

@@ -67,6 +67,13 @@ def test_means_rates_and_shares_by_hand():
     assert measured([], EngineConfig()) == {}
 
 
+def test_the_share_of_the_peak_where_the_accelerator_is_known(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    reached = measured([STEP], EngineConfig(precision="bfloat16", processes=2))
+    assert reached["resources/model_flops_utilization"] == pytest.approx(3e12 / (2 * 989e12 * 2))
+
+
 def test_what_is_committed_has_no_times():
     slower = dataclasses.replace(STEP, seconds=9.0, data_seconds=8.0, memory_gib=7.0)
     assert slower.reproducible() == STEP.reproducible()
