@@ -1,29 +1,24 @@
 """How every figure of the report looks, and the few marks that they share.
 
-Figures are drawn from rows: flat dicts of which each measured number ``x`` has its interval beside it, as
-``x_low`` and ``x_high`` (None where there is none). The same rows are the figure's CSV and JSON.
-
-Colours are from the Okabe-Ito palette, which colour-blind readers can tell apart; every series also has
-its own marker. Doses are ordered colours from light to dark.
+Figures are drawn from tables in which each measured number ``x`` has its interval beside it, as ``x_low`` and
+``x_high`` (empty where there is none). Colours are from the Okabe-Ito palette, which colour-blind readers can
+tell apart; every series also has its own marker. Doses are ordered colours from light to dark.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from stages.law.statistics import Estimate
-
-Row = dict[str, str | int | float | bool | None]
-
 INK, MUTED, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 BLUE, VERMILLION, GREEN, PURPLE, AMBER = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
-PIXELS_PER_INCH = 170
+_PIXELS_PER_INCH = 170
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -45,55 +40,54 @@ STYLE = {
 }
 
 
-def columns(name: str, estimate: Estimate | None) -> Row:
-    """An estimate as three columns of a row: the value, ``NAME_low`` and ``NAME_high``."""
-    if estimate is None:
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+def panels(
+    count: int, height: float, width: float = 10.4, columns: int | None = None, **shared: bool
+) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches with `count` panels, side by side or in so many columns."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    columns = columns or count
+    axes = list(figure.subplots(-(-count // columns), columns, squeeze=False, **shared).flat)
+    for empty in axes[count:]:
+        empty.remove()
+    return figure, axes[:count]
 
 
-def estimate(row: Row, name: str) -> Estimate:
-    """The estimate that `columns` made three columns of."""
-    return Estimate(value=row[name], low=row[f"{name}_low"], high=row[f"{name}_high"])
-
-
-def series(rows: Sequence[Row], by: str = "series") -> dict[str, list[Row]]:
-    """Rows by the value of one column, in the order in which the values first come."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(str(row[by]), []).append(row)
-    return found
-
-
-def error_line(
+def line(
     axes: Axes,
-    x: Sequence[float] | np.ndarray,
-    rows: Sequence[Row],
+    where: Sequence[float] | np.ndarray,
+    table: pd.DataFrame,
     column: str,
+    *,
     across: str | None = None,
+    sideways: bool = False,
     **style: object,
 ) -> None:
-    """A line through ``column`` of the rows at ``x``, with its intervals, and those of ``across`` along x."""
-    look = {"markersize": 6, "linewidth": 1.8, "elinewidth": 1.2, "capsize": 2.5} | style
-    axes.errorbar(
-        x,
-        values(rows, column),
-        yerr=bars(rows, column),
-        xerr=None if across is None else bars(rows, across),
-        **look,
-    )
+    """A line through ``column`` and its intervals, upwards over x or sideways over y, at ``where``.
+
+    ``across``: a column whose intervals lie along x.
+    """
+    look = {"marker": "o", "markersize": 6, "linewidth": 1.8, "elinewidth": 1.2, "capsize": 2.5} | style
+    if sideways:
+        axes.errorbar(values(table, column), where, xerr=bars(table, column), **look)
+    else:
+        beside = None if across is None else bars(table, across)
+        axes.errorbar(where, values(table, column), yerr=bars(table, column), xerr=beside, **look)
 
 
-def values(rows: Sequence[Row], column: str) -> np.ndarray:
+def level(axes: Axes, value: float, label: str | None, **style: object) -> None:
+    """A line across at one value."""
+    axes.axhline(value, label=label, **({"color": MUTED, "linestyle": ":", "linewidth": 1.5} | style))
+
+
+def values(table: pd.DataFrame, column: str) -> np.ndarray:
     """A column ``[rows]``; NaN, which is not drawn, where nothing was measured."""
-    return np.array([row[column] for row in rows], dtype=float)
+    return table[column].to_numpy(dtype=float, na_value=np.nan)
 
 
-def bars(rows: Sequence[Row], column: str) -> np.ndarray:
+def bars(table: pd.DataFrame, column: str) -> np.ndarray:
     """Lengths of the error bars ``[2, rows]``, below and above."""
-    middle = values(rows, column)
-    below, above = middle - values(rows, f"{column}_low"), values(rows, f"{column}_high") - middle
-    return np.nan_to_num(np.stack([below, above])).clip(min=0)
+    low, middle, high = (values(table, column + end) for end in ("_low", "", "_high"))
+    return np.nan_to_num(np.stack([middle - low, high - middle])).clip(min=0)
 
 
 def shades(count: int) -> np.ndarray:
@@ -101,9 +95,9 @@ def shades(count: int) -> np.ndarray:
     return matplotlib.colormaps["cividis_r"](np.linspace(0.12, 0.95, max(count, 1)))
 
 
-def places(doses: Sequence[int]) -> np.ndarray:
-    """Positions on a logarithmic dose axis, dose 0 one doubling before the smallest."""
-    smallest = min((dose for dose in doses if dose > 0), default=1)
+def places(doses: Sequence[int], among: Sequence[int] | None = None) -> np.ndarray:
+    """Positions of doses on a logarithmic axis of the doses `among`; 0 one doubling before the smallest."""
+    smallest = min((dose for dose in (doses if among is None else among) if dose > 0), default=1)
     return np.array([1 + np.log2(dose / smallest) if dose else 0.0 for dose in doses])
 
 
@@ -137,11 +131,11 @@ def reading_axis(axes: Axes) -> None:
     axes.set_xlabel("held-out loss before CL, nats per byte (log scale)      worse  ←  reading  →  better")
 
 
-def name_doses(axes: Axes, doses: Mapping[int, float]) -> None:
+def name_doses(axes: Axes, table: pd.DataFrame) -> None:
     """A thin line and a name at each dose's loss; a name stands on the first level where it has room."""
     width = axes.get_window_extent().width
     ends = [-np.inf] * 4
-    for dose, loss in doses.items():
+    for dose, loss in dict(zip(table["dose"], table["nats_per_byte"], strict=True)).items():
         axes.axvline(loss, color=GRID, linewidth=1, zorder=0)
         name = f"dose {dose:,}"
         half = 0.5 * len(name) * 8.5 * 0.62 * axes.figure.dpi / 72
@@ -155,6 +149,17 @@ def name_doses(axes: Axes, doses: Mapping[int, float]) -> None:
         )  # fmt: skip
 
 
+def name_rows(
+    axes: Axes, where: Sequence[float], names: Sequence[str], weights: Sequence[str] | None = None
+) -> None:
+    """Names at the left of a chart whose rows run downwards from the top."""
+    axes.set_yticks(where, names, color=INK)
+    for label, weight in zip(axes.get_yticklabels(), weights or ["normal"] * len(names), strict=True):
+        label.set_weight(weight)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+
+
 def plain_log_ticks(axis: Axis) -> None:
     """Ticks at 1, 2 and 5 times powers of ten, written as plain numbers."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -162,7 +167,7 @@ def plain_log_ticks(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def legend_above(figure: Figure, axes: Axes, columns: int = 3, last: tuple[str, ...] = ()) -> None:
+def legend_above(figure: Figure, axes: Axes, columns: int = 3, last: tuple[str, ...] = ()) -> Figure:
     """One legend over the figure from the entries of ``axes``; names that start with ``last`` come last."""
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda index: labels[index].startswith(last) if last else False)
@@ -170,10 +175,11 @@ def legend_above(figure: Figure, axes: Axes, columns: int = 3, last: tuple[str, 
         [handles[index] for index in order], [labels[index] for index in order], loc="outside upper left",
         ncols=columns, columnspacing=1.4, handlelength=1.8, fontsize=9,
     )  # fmt: skip
+    return figure
 
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG; no date or version inside: the same evidence gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=_PIXELS_PER_INCH, metadata={"Software": None})
     return buffer.getvalue()

@@ -1,0 +1,164 @@
+"""The report: one self-contained HTML page, and every figure as a picture and its rows as CSV and JSON.
+
+Text and file names come from other people's documents. The template escapes everything, the page
+forbids scripts and outside resources, and images go in only as PNG or JPEG data.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from data_prep.shards import ShardSource
+from stages.cells import BEFORE_CL
+from stages.law.bound import BROKEN, HELD, OPEN
+from stages.law.config import LawSettings
+from stages.law.estimates import estimate_of, in_dose_response
+from stages.law.report import labels
+from stages.law.report.figures import draw_figures, figure_tables
+from stages.law.report.samples import SHOWN_CHARACTERS, data_uri, sample_pages, sample_searches
+from stages.law.report.sentences import bounds_in_words, environment, tell
+from stages.law.statistics import with_sign
+from stages.law.verdict import Findings
+
+if TYPE_CHECKING:
+    from stages.program import Input
+
+_SHOWN_ROWS = 200
+_THUMBNAIL_PIXELS = (560, 720)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the page shows beside the findings.
+
+    `inventories`: contents of inventory.json, "target" and "base". `images`: key of a sample -> PNG or JPEG.
+    `inputs`: names of committed outputs by what they are. `documents`: name of their folder.
+    """
+
+    inventories: Mapping[str, dict]
+    images: Callable[[str], bytes]
+    provenance: Mapping[str, str]
+    documents: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write(
+    folder: Path,
+    findings: Findings,
+    *,
+    inputs: "Mapping[str, Input]",
+    settings: LawSettings,
+    provenance: Mapping[str, str],
+) -> None:
+    """Write report.html and figures/ into `folder`; `inputs` are all outputs that the law read, by name."""
+    inventories = {name: inputs[f"{name}_inventory"].path / "inventory.json" for name in ("target", "base")}
+    context = Context(
+        inventories={name: json.loads(path.read_text("utf-8")) for name, path in inventories.items()},
+        images=_thumbnails(inputs["target_test"].path),
+        provenance=provenance,
+        documents=settings.target_documents,
+        inputs={name: one.path.name for name, one in inputs.items()},
+        recipe=settings.recipe,
+    )
+    tables = figure_tables(findings)
+    figures = draw_figures(tables, findings.item)
+    (folder / "report.html").write_text(render(findings, context, tables, figures), encoding="utf-8")
+    (folder / "figures").mkdir()
+    for name, png in figures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(png)
+    for name, table in tables.items():
+        table.to_csv(folder / "figures" / f"{name}.csv", index=False)
+        rows = json.dumps(records(table), ensure_ascii=False, allow_nan=False, indent=1)
+        (folder / "figures" / f"{name}.json").write_text(rows + "\n", encoding="utf-8")
+
+
+def render(
+    findings: Findings, context: Context, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, bytes]
+) -> str:
+    """Return the HTML page."""
+    found, law = findings.measurements, findings.thresholds
+    read = {
+        cell.dose: found.contents["generation", cell]["corpora"]["target"]["examples"]
+        for cell in found.cells("generation", kind="none", pages="target")
+    }
+    own = {"arm": found.primary, "pages": "target", "split": "test", "steps": found.steps}
+    searched = {
+        cell.dose: found.contents["retrieval", cell]["examples"]
+        for cell in found.cells("retrieval", **own, seed=found.seeds[0])
+    }
+    estimates = {
+        (one.quantity, one.metric, one.dose, one.arm): estimate_of(one)
+        for one in in_dose_response(findings.estimates).itertuples()
+    }
+    html = environment(autoescape=True)
+    html.filters |= {
+        "percent": lambda share: "over 999%" if share >= 10 else f"{share:.1%}",  # of a long transcription
+        "signed": with_sign,
+        "held": {HELD: "yes", BROKEN: "no", OPEN: "open"}.get,  # class of the cell
+        "data_uri": data_uri,
+        "image": lambda key: data_uri(context.images(key)),
+    }
+    return html.get_template("report.html.jinja").render(
+        findings=findings,
+        found=found,
+        compared=findings.compared,
+        thresholds=law,
+        story=tell(findings),
+        test=found.test,
+        item=findings.item,
+        sweep=findings.controls is not None,
+        at=estimates,
+        arms=(BEFORE_CL, *found.arms),
+        columns=[place[:2] for place in estimates if place[2:] == (0, found.primary.name)],
+        data={name: records(table) for name, table in tables.items()},
+        figures=figures,
+        labels=labels,
+        bounds=bounds_in_words(findings.bounds),
+        pages=sample_pages(read, law.sample_pages),
+        searches=sample_searches(searched, count=law.sample_searches, images=law.images_per_search),
+        trainings=[
+            (f"{stage}, {cell.words}", facts)
+            for (stage, cell), facts in found.contents.items()
+            if stage == "refine" or (stage == "pretrain" and cell.dose)  # dose 0 is not trained
+        ],
+        context=context,
+        inventories={name: _summary(inventory) for name, inventory in context.inventories.items()},
+        limits=asdict(law),
+        recipe=json.dumps(context.recipe, indent=2, ensure_ascii=False, default=str),
+        shown_rows=_SHOWN_ROWS,
+        shown_characters=SHOWN_CHARACTERS,
+    )
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for templates and JSON; None where a number is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _summary(inventory: dict) -> dict:
+    """What the report shows of an inventory: used documents, refused files as (path, reason), splits."""
+    documents = inventory["documents"]
+    refused = [(document["path"], document["reason"]) for document in documents if document["reason"]]
+    refused += [(path, "neither a PDF nor a page image") for path in inventory["unsupported"]]
+    used = [document for document in documents if not document["reason"]]
+    return {name: inventory[name] for name in ("splits", "warnings")} | {"used": used, "refused": refused}
+
+
+def _thumbnails(test: Path) -> Callable[[str], bytes]:
+    """key -> PNG bytes of the page, small enough for a report."""
+    samples = ShardSource(test)
+    positions = {key: position for position, key in enumerate(samples.keys())}
+
+    def image(key: str) -> bytes:
+        picture, buffer = samples[positions[key]].image(), io.BytesIO()
+        picture.thumbnail(_THUMBNAIL_PIXELS)
+        picture.save(buffer, "PNG", optimize=True)
+        return buffer.getvalue()
+
+    return image

@@ -1,0 +1,101 @@
+"""What the report shows of single samples: pages as they were read, and searches.
+
+Rows for the template. They name images by their samples' keys; the page shows these only as PNG or JPEG data.
+"""
+
+import base64
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+Examples = Mapping[int, Sequence[Mapping[str, Any]]]
+"""Dose -> examples of its generation.json or retrieval.json, the same in the same order at every dose."""
+SHOWN_CHARACTERS = 400
+_FORMATS = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcription:
+    """What one checkpoint read: pieces as (kind, text), kind equal, wrong or missing.
+
+    Of a long text only the first pieces are there (``cut``); ``error_rate`` is that of the whole text.
+    """
+
+    dose: int
+    error_rate: float
+    pieces: tuple[tuple[str, str], ...]
+    cut: bool
+
+
+def sample_pages(examples: Examples, count: int) -> list[dict[str, Any]]:
+    """The first ``count`` decoded blocks with their key, text, and transcriptions at dose 0 and the highest.
+
+    They are not chosen: the order is that of the evaluation.
+    """
+    shown = sorted({min(examples), max(examples)})
+    decoded = {dose: {one["key"]: one["decoded"] for one in examples[dose]} for dose in shown}
+    common = [one for one in examples[shown[-1]] if all(one["key"] in decoded[dose] for dose in shown)]
+    return [
+        {
+            "key": one["key"],
+            "text": one["text"],
+            "transcriptions": [transcription(dose, decoded[dose][one["key"]], one["text"]) for dose in shown],
+        }
+        for one in common[:count]
+    ]
+
+
+def transcription(dose: int, decoded: str, text: str) -> Transcription:
+    """Align all of ``decoded`` with the true ``text``, both NFC, and mark what is wrong or missing in it."""
+    decoded, text = (unicodedata.normalize("NFC", one) for one in (decoded, text))
+    pieces: list[tuple[str, str]] = []
+    room, cut = SHOWN_CHARACTERS, False
+    for step in Levenshtein.opcodes(decoded, text):
+        if step.tag == "insert":
+            kind, piece = "missing", text[step.dest_start : step.dest_end]
+        else:
+            kind = "equal" if step.tag == "equal" else "wrong"
+            piece = decoded[step.src_start : step.src_end]
+        cut = len(piece) > room
+        if room:
+            pieces.append((kind, piece[:room]))
+        if cut:
+            break
+        room -= len(piece)
+    error_rate = Levenshtein.distance(decoded, text) / max(len(text), 1)
+    return Transcription(dose=dose, error_rate=error_rate, pieces=tuple(pieces), cut=cut)
+
+
+def sample_searches(examples: Examples, *, count: int, images: int) -> list[dict[str, Any]]:
+    """``count`` example queries with the right page, its ranks and the best pages, at dose 0 and the highest.
+
+    In order of how much the rank of the right page improves, as a ratio, they are evenly spaced: the first is
+    the largest gain, the last the largest loss, the one in the middle the median.
+    """
+    shown = sorted({min(examples), max(examples)})
+    found = list(zip(*(examples[dose] for dose in shown), strict=True))
+    found.sort(key=lambda by_dose: by_dose[-1]["rank"] / by_dose[0]["rank"])
+    places = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
+    return [
+        {
+            "query": by_dose[0]["query"],
+            "relevant": by_dose[0]["relevant"],
+            "results": [
+                {"dose": dose, "rank": one["rank"], "keys": [hit["key"] for hit in one["top"][:images]]}
+                for dose, one in zip(shown, by_dose, strict=True)
+            ],
+        }
+        for by_dose in (found[place] for place in places)
+    ]
+
+
+def data_uri(image: bytes) -> str:
+    """Return a ``data:`` URI of a PNG or JPEG; anything else is refused, whatever its name says."""
+    for magic, kind in _FORMATS:
+        if image.startswith(magic):
+            return f"data:{kind};base64,{base64.b64encode(image).decode()}"
+    raise ValueError("report images must be PNG or JPEG; convert the page before it goes into the report.")
