@@ -30,5 +30,5 @@ def bootstrap(*, recipe: str, documents: Path, output: Path, steps: int | None) 
     }
     given = {name: value for name, value in options.items() if value is not None}
     arguments = [text for name, value in given.items() for text in (f"--{name}", str(value))]
-    environment = {**os.environ, **local_environment(processes=1)}
+    environment = {**os.environ, **local_environment()}
     return subprocess.run([sys.executable, "-m", "stages.bootstrap", *arguments], env=environment).returncode

@@ -27,13 +27,13 @@ from pipelines.console import clock_time, printable, reporting, terminal_reporte
 from pipelines.parameters import BadParameter, RunParameters, only_run
 from pipelines.results import format_table
 from pipelines.servers import (
-    Service,
-    ServiceFailed,
+    Server,
+    ServerFailed,
     answers,
     free_port,
     prefect_environment,
-    prefect_server_definition,
-    running,
+    prefect_server,
+    wait_healthy,
 )
 
 EXIT_FAILED = 1
@@ -63,7 +63,7 @@ def run(
             pass  # refused now, not by the flow after a second server has opened the first one's database
         settings.runs.mkdir(parents=True, exist_ok=True)
         console.print(f"Output folder: {settings.output}", markup=False, highlight=False)
-        with prefect_server(settings) as server:
+        with prefect_of_the_run(settings) as server:
             pipeline = pipeline or _pipeline(flow)
             log_path = _quiet_libraries(settings.runs)
             console.print(f"Log of Prefect and MLflow: {log_path}", markup=False, highlight=False)
@@ -91,7 +91,7 @@ def exit_status() -> Iterator[_Status]:
         status.code = _fail(str(error), EXIT_BAD_INPUT)
     except ProcessFailed as error:
         status.code = _fail(_short_failure(error), EXIT_FAILED)
-    except (ServiceFailed, StoreError) as error:
+    except (ServerFailed, StoreError) as error:
         status.code = _fail(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
         status.code = _fail(
@@ -113,7 +113,7 @@ def _short_failure(error: ProcessFailed) -> str:
 
 
 @contextlib.contextmanager
-def prefect_server(settings: Settings) -> Iterator[Service | None]:
+def prefect_of_the_run(settings: Settings) -> Iterator[Server | None]:
     """A Prefect server for this run; None where PREFECT_API_URL names the user's.
 
     Not Prefect's ephemeral mode: that starts the same server, but prints its errors over the progress bars,
@@ -131,10 +131,10 @@ def prefect_server(settings: Settings) -> Iterator[Service | None]:
         yield None
         return
     port = free_port()
-    with running(prefect_server_definition(settings, port=port, ui=False)) as service:
+    with prefect_server(settings, port=port, ui=False) as server:
         os.environ["PREFECT_API_URL"] = f"http://{LOOPBACK}:{port}/api"
         try:
-            yield service
+            yield server
         finally:
             _send_what_waits()
             del os.environ["PREFECT_API_URL"]
@@ -193,15 +193,14 @@ def _quiet_libraries(folder: Path) -> Path:
     return path
 
 
-def _wait_for(server: Service | None, console: Console) -> None:
+def _wait_for(server: Server | None, console: Console) -> None:
     if server is None:
         return
-    if console.is_terminal:
-        with console.status("starting a Prefect server for this run (the first time it takes half a minute)"):
-            server.wait_healthy()
-    else:
-        console.print("starting a Prefect server for this run (the first time it takes half a minute)")
-        server.wait_healthy()
+    told = "starting a Prefect server for this run (the first time it takes half a minute)"
+    if not console.is_terminal:
+        console.print(told)
+    with console.status(told) if console.is_terminal else contextlib.nullcontext():
+        wait_healthy([server])
 
 
 def _show(result: dict[str, Any], console: Console, *, seconds: float) -> None:

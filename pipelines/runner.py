@@ -1,14 +1,13 @@
 """Run one stage: reuse what is committed, compute the rest in one launch, hand on typed references."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from infra.launcher import Launch, Launcher, usable_cores
+from infra.launcher import Launch, Launcher, threads_of_each
 from infra.settings import Settings
 from infra.store import Committed, Store, open_store
 from pipelines.console import Reporter, clock_time
@@ -116,7 +115,9 @@ class _Execution:
             module=stage.program,
             job_path=job,
             processes=self._processes(len(self.missing)),
-            threads=self._threads(),
+            # They decide the last digits of a sum: all cells share the cores, not those that are left to do,
+            # or a run that goes on would train otherwise than one in one go.
+            threads=threads_of_each(self._processes(self.cells)),
             log_path=folder / "output.log",
             journal_path=run.record.journal.path,
         )
@@ -167,16 +168,8 @@ class _Execution:
         most = max(1, self.run.settings.processes // of_one) if self.stage.independent else 1
         return of_one * min(cells, most)
 
-    def _threads(self) -> int:
-        """Of one process. They decide the last digits of a sum: all cells share the cores, not those that are
-        left to do, or a run that goes on would train otherwise than one in one go."""
-        given = os.environ.get("OMP_NUM_THREADS")
-        return int(given) if given else max(1, usable_cores() // self._processes(self.cells))
-
     def _on_event(self, event: Mapping[str, Any]) -> None:
-        """A line of the journal: show it."""
-        if event["event"] != "progress":
-            return
+        """Progress that the program appended to the journal: show it."""
         self._close_committed()
         self.run.record.seen(self.stage.name, event)
         self.progress[event["worker"]] = (event["done"], event["total"])

@@ -13,13 +13,12 @@ from infra.mlflow_client import runs_page
 from infra.settings import Settings, without_password
 from pipelines.parameters import BadParameter
 from pipelines.servers import (
-    Service,
     command,
-    deployment_definition,
-    mlflow_definition,
-    prefect_server_definition,
+    deployments_server,
+    mlflow_server,
+    prefect_server,
     require_free_port,
-    running,
+    wait_healthy,
 )
 
 DEPLOYMENT = "lco/full-pipeline"
@@ -36,7 +35,7 @@ def up(
 ) -> int:
     """Start everything, print the addresses, wait for Ctrl-C or SIGTERM; return the exit status 0.
 
-    `deployments`: what to serve; see pipelines.serve. Raises BadParameter for a taken port, ServiceFailed
+    `deployments`: what to serve; see pipelines.serve. Raises BadParameter for a taken port, ServerFailed
     when a server does not start or ends by itself.
     """
     given = {"prefect_port": prefect_port, "mlflow_port": mlflow_port}
@@ -45,20 +44,20 @@ def up(
     settings.output.mkdir(parents=True, exist_ok=True)
     with stop_signals() as stop, ExitStack() as stack:
         print(f"Starting Prefect and MLflow, all data in {settings.output} ...", flush=True)
-        servers = [
-            stack.enter_context(running(definition))
-            for definition in (
-                prefect_server_definition(settings, port=settings.prefect_port, ui=True),
-                mlflow_definition(settings),
-            )
-        ]
-        if not _wait_healthy(servers, stop):
+        starting = (
+            prefect_server(settings, port=settings.prefect_port, ui=True),
+            mlflow_server(settings),
+        )
+        servers = [stack.enter_context(server) for server in starting]
+        if not wait_healthy(servers, sleep=stop.wait):
             return 0
-        deployment = stack.enter_context(running(deployment_definition(settings, deployments)))
-        if not _wait_healthy([*servers, deployment], stop):
+        servers.append(stack.enter_context(deployments_server(settings, deployments)))
+        if not wait_healthy(servers, sleep=stop.wait):
             return 0
         print(_welcome(settings, runs_page(settings.mlflow_url, settings.experiment)), flush=True)
-        _watch([*servers, deployment], stop)
+        while not stop.wait(POLL_SECONDS):
+            for server in servers:
+                server.check_running()
         print("Stopping ...", flush=True)
     print("Stopped: Prefect, MLflow and the deployment.", flush=True)
     return 0
@@ -91,26 +90,6 @@ def stop_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _wait_healthy(services: list[Service], stop: threading.Event, timeout_seconds: float = 240.0) -> bool:
-    """True when all are healthy, False when asked to stop. Raises ServiceFailed."""
-    waited = 0.0
-    while not all(service.healthy() for service in services):
-        if stop.wait(POLL_SECONDS):
-            return False
-        waited += POLL_SECONDS
-        if waited > timeout_seconds:
-            late = next(service for service in services if not service.healthy())
-            raise late.failure(f"did not become healthy in {timeout_seconds:.0f} s")
-    return True
-
-
-def _watch(services: list[Service], stop: threading.Event) -> None:
-    """Return when asked to stop. Raises ServiceFailed when a service ends by itself."""
-    while not stop.wait(POLL_SECONDS):
-        for service in services:
-            service.check_running()
 
 
 def _welcome(settings: Settings, mlflow_page: str) -> str:

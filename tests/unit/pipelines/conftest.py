@@ -33,7 +33,8 @@ class InProcessLauncher:
             fake_stages.main(launch.job_path)
         finally:
             for event in tail:
-                on_event(event)
+                if event["event"] == "progress":
+                    on_event(event)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

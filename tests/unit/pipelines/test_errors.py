@@ -118,7 +118,7 @@ def test_an_output_inside_the_documents_is_refused(tmp_path: Path) -> None:
 
 
 def test_passwords_of_servers_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.run import prefect_server
+    from pipelines.run import prefect_of_the_run
     from pipelines.up import up
 
     secret = "http://anna:secret@127.0.0.1:9"
@@ -126,7 +126,7 @@ def test_passwords_of_servers_are_not_shown(tmp_path: Path, monkeypatch: pytest.
         up(Settings(output=tmp_path, tracking_uri=secret))
     monkeypatch.setenv("PREFECT_API_URL", f"{secret}/api")
     unreachable = pytest.raises(BadParameter, match=r"PREFECT_API_URL=http://127\.0\.0\.1:9/api does")
-    with unreachable, prefect_server(Settings(output=tmp_path)):
+    with unreachable, prefect_of_the_run(Settings(output=tmp_path)):
         pass
 
 

@@ -143,7 +143,7 @@ def test_a_run_that_goes_on_trains_with_the_threads_of_one_in_one_go(
             super().run(launch, on_event)
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("pipelines.runner.usable_cores", lambda: 12)
+    monkeypatch.setattr("infra.launcher.usable_cores", lambda: 12)
     monkeypatch.setenv("LCO_PROCESSES", "4")
     run = workplace.new_run(launcher=Remembering())
     cells = [Cell(seed=seed, arm=ARMS["text-only"], steps=3) for seed in range(3)]

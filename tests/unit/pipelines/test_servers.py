@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from pipelines.parameters import BadParameter
-from pipelines.servers import ServiceDefinition, ServiceFailed, free_port, require_free_port, running
+from pipelines.servers import Server, ServerFailed, free_port, require_free_port, wait_healthy
 
 ROOT = Path(__file__).parents[3]
 
 
-def web_server(folder: Path, port: int) -> ServiceDefinition:
-    return ServiceDefinition(
+def web_server(folder: Path, port: int) -> Server:
+    return Server(
         name="web server",
         module="http.server",
         arguments=("--bind", "127.0.0.1", str(port)),
@@ -29,8 +29,8 @@ def web_server(folder: Path, port: int) -> ServiceDefinition:
 
 def test_a_server_is_healthy_and_then_gone(tmp_path: Path) -> None:
     port = free_port()
-    with running(web_server(tmp_path, port)) as service:
-        service.wait_healthy(timeout_seconds=30)
+    with web_server(tmp_path, port) as server:
+        assert wait_healthy([server], timeout_seconds=30)
         with pytest.raises(BadParameter, match=f"port {port} for MLflow is taken: .* --mlflow-port"):
             require_free_port(port, server="MLflow", option="--mlflow-port")
     require_free_port(port, server="MLflow", option="--mlflow-port")
@@ -40,9 +40,9 @@ def test_a_server_that_ends_by_itself_shows_its_log(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        failed = pytest.raises(ServiceFailed, match="web server ended with exit code 1")
-        with running(web_server(tmp_path, taken.getsockname()[1])) as service, failed as error:
-            service.wait_healthy(timeout_seconds=30)
+        failed = pytest.raises(ServerFailed, match="web server ended with exit code 1")
+        with web_server(tmp_path, taken.getsockname()[1]) as server, failed as error:
+            wait_healthy([server], timeout_seconds=30)
     assert "Address already in use" in str(error.value)
 
 
@@ -50,9 +50,9 @@ def test_a_server_that_ends_by_itself_shows_its_log(tmp_path: Path) -> None:
 def test_a_server_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, '.');"
-        "from tests.unit.pipelines.test_servers import web_server; from pipelines.servers import Service;"
-        f"service = Service(web_server(Path({str(tmp_path)!r}), {free_port()}));"
-        "service.wait_healthy(); print(service._process.pid, flush=True); time.sleep(60)"
+        "from tests.unit.pipelines.test_servers import *;"
+        f"server = web_server(Path({str(tmp_path)!r}), {free_port()}).__enter__(); wait_healthy([server]);"
+        "import psutil; print(psutil.Process().children()[0].pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
