@@ -3,37 +3,43 @@
 import numpy as np
 import pytest
 
+from stages.cells import Cell
 from stages.law.bound import BROKEN, HELD, OPEN, generative_order, held_or_not, read_bounds
-from stages.law.laboratory import Bound, CriticReading
+from stages.law.measurements import Measurements, tidy
+from stages.law.simulated_sweeps import PRIMARY, STEPS
 from stages.law.statistics import Bootstrap, Estimate
-from tests.unit.stages.law.conftest import read_run
-from tests.unit.stages.law.simulated_sweep import Sweep, read_sweep
+from tests.unit.stages.law.sweeps import Sweep
 
 HOW = Bootstrap(resamples=500)
 
 
-class Critics:
-    """As much of a `Laboratory` as bounds are read from."""
-
-    def __init__(self, generative, contrastive, slack=0.0, pages="target"):
-        bound = Bound(generative=generative, contrastive=contrastive, slack=slack, by_size={})
-        scores = np.linspace(0, 1, len(generative))
-        self.critics = {
-            (pages, 100): CriticReading(
-                bounds={"query": bound},
-                nats_saved=scores,
-                bytes=np.ones(len(generative)),
-                retrieval={"query": scores},
-                embedding_retrieval={"query": np.stack([scores, scores]) / 2},
-            )
-        }
+def bounds_of(generative, contrastive, slack=0.0):
+    """The bounds of one checkpoint, the same losses for texts and for queries."""
+    ndcg = np.linspace(0, 1, len(generative))
+    entries = []
+    for kind in ("text", "query"):
+        critic = {"loss": generative, "slack": slack, "ndcg@10": ndcg}
+        entries += [("critic", Cell(), f"critic {kind}", name, values) for name, values in critic.items()]
+        for seed, losses in enumerate(contrastive):
+            cell = Cell(arm=PRIMARY, seed=seed, steps=STEPS, split="test")
+            found = {(f"contrastive {kind}", "loss"): losses, (f"contrastive {kind}", "ndcg@10"): ndcg / 2}
+            found["query_to_image", "ndcg@10"] = ndcg
+            entries += [("retrieval", cell, *names, values) for names, values in found.items()]
+    found = Measurements(table=tidy(entries), searched={}, primary_arm=PRIMARY.name, steps=STEPS)
+    return read_bounds(found, HOW)
 
 
 def test_numbers_are_means_and_paired_differences():
     rng = np.random.default_rng(0)
     generative, contrastive = rng.random(40), rng.random((2, 40)) + 0.5
-    [found] = read_bounds(Critics(generative, contrastive, slack=0.1), HOW)
-    assert (found.pages, found.dose, found.kind, found.candidates) == ("target", 100, "query", 40)
+    text, found = bounds_of(generative, contrastive, slack=0.1)
+    assert (found.pages, found.dose, text.kind, found.kind, found.candidates) == (
+        "target",
+        0,
+        "text",
+        "query",
+        40,
+    )
     assert found.generative.value == pytest.approx(generative.mean())
     assert found.contrastive.value == pytest.approx(contrastive.mean())
     assert found.ceiling.value == pytest.approx(contrastive.mean() - generative.mean())
@@ -43,27 +49,27 @@ def test_numbers_are_means_and_paired_differences():
 
 def test_pairing_removes_what_candidates_share():
     hard = np.random.default_rng(0).random(40) * 5
-    [found] = read_bounds(Critics(hard, np.stack([hard, hard]) + 0.3), HOW)
+    _, found = bounds_of(hard, np.stack([hard, hard]) + 0.3)
     assert found.ceiling.low == pytest.approx(0.3) and found.ceiling.high == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(("shift", "guarantee", "ceiling"), [(1.0, BROKEN, HELD), (-1.0, HELD, BROKEN)])
 def test_readings_in_words(shift, guarantee, ceiling):
     generative = np.random.default_rng(0).random(40) + 2
-    [found] = read_bounds(Critics(generative, np.stack([generative, generative]) + shift), HOW)
+    _, found = bounds_of(generative, np.stack([generative, generative]) + shift)
     assert (held_or_not(found.guarantee), held_or_not(found.ceiling)) == (guarantee, ceiling)
     assert held_or_not(Estimate(value=0.1, low=-0.1, high=0.3)) == OPEN
 
 
 def test_discrimination_is_ordered_with_retrieval():
-    sweep = Sweep(strengths=(0.5, 0.9, 1.2, 1.6))
-    laboratory, evidence = read_sweep(sweep), read_run(sweep)
-    order = generative_order(evidence, laboratory, "text-only", HOW)
+    sweep = Sweep()
+    assert [one.dose for one in read_bounds(sweep.read(), HOW)[::2]] == [0, 300, 900, 2400, 2400]
+    order = generative_order(sweep.read(), HOW)
     assert order.keys() == {"text", "query"} and order["text"].value == 1.0
-    sure = laboratory.critics["target", 2400].bounds["text"].generative
-    sure *= 1e-6
-    assert generative_order(evidence, laboratory, "text-only", HOW).keys() == {"text", "query"}
-    laboratory.critics["target", 900].bounds["text"].generative[:] = sure  # which of two sure ones is surer?
-    assert generative_order(evidence, laboratory, "text-only", HOW).keys() == {"query"}
-    del laboratory.critics["target", 300], laboratory.critics["target", 900]
-    assert generative_order(evidence, laboratory, "text-only", HOW) == {}
+    sure = [1e-6] * 16
+    sweep.contents["critic", Cell(dose=2400)]["text"]["losses"] = sure
+    assert generative_order(sweep.read(), HOW).keys() == {"text", "query"}
+    sweep.contents["critic", Cell(dose=900)]["text"]["losses"] = sure  # which of two sure ones is surer?
+    assert generative_order(sweep.read(), HOW).keys() == {"query"}
+    sweep.drop("critic", dose=300).drop("critic", dose=900)
+    assert generative_order(sweep.read(), HOW) == {}

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
-from stages.law.ceiling import ceiling_trend, fit_ceiling
-from stages.law.laboratory import BudgetCurve
+from stages.law.ceiling import BudgetCurve, ceiling_trend, fit_ceiling
 from stages.law.statistics import Bootstrap, trend_p
 
 HOW = Bootstrap(resamples=400)

@@ -1,25 +1,19 @@
 """Prediction of the highest dose: against the matrix form of least squares and its own promise."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from stages.law.prediction import predict_highest
+from stages.law.prediction import predict_last
 
 
-def evidence(losses, means):
-    """As much of `Evidence` as a prediction looks at."""
-    return SimpleNamespace(
-        target=[SimpleNamespace(nats_per_byte=loss) for loss in losses],
-        curve=lambda arm: np.asarray(means)[:, None, None],
-    )
+def predict(losses, means, confidence):
+    return predict_last(np.log(losses), np.asarray(means), confidence)
 
 
 def test_interval_is_that_of_least_squares_in_matrix_form():
     losses, means = np.array([4.0, 2.0, 1.1, 0.6, 0.3]), np.array([0.30, 0.36, 0.37, 0.45, 0.60])
-    found = predict_highest(evidence(losses, means), "text-only", 0.9)
+    found = predict(losses, means, 0.9)
     x = np.stack([np.ones(4), np.log(losses[:4])], axis=1)
     new = np.array([1.0, np.log(0.3)])
     weights, rest, *_ = np.linalg.lstsq(x, means[:4], rcond=None)
@@ -35,10 +29,7 @@ def test_as_often_inside_as_promised_where_the_line_holds():
     rng = np.random.default_rng(0)
     losses = np.geomspace(4, 0.2, 8)
     inside = [
-        predict_highest(
-            evidence(losses, 0.3 - 0.05 * np.log(losses) + rng.normal(0, 0.02, 8)), "", 0.8
-        ).inside
-        for _ in range(400)
+        predict(losses, 0.3 - 0.05 * np.log(losses) + rng.normal(0, 0.02, 8), 0.8).inside for _ in range(400)
     ]
     assert 0.74 <= np.mean(inside) <= 0.86
 
@@ -46,11 +37,11 @@ def test_as_often_inside_as_promised_where_the_line_holds():
 def test_far_off_the_line_is_outside():
     losses = np.geomspace(4, 0.2, 6)
     means = 0.3 - 0.05 * np.log(losses) + np.array([1, -1, 1, -1, 1, 0]) * 1e-3
-    assert predict_highest(evidence(losses, means), "", 0.95).inside
+    assert predict(losses, means, 0.95).inside
     means[-1] += 0.1
-    assert not predict_highest(evidence(losses, means), "", 0.95).inside
+    assert not predict(losses, means, 0.95).inside
 
 
 def test_too_few_doses_predict_nothing():
-    assert predict_highest(evidence([4, 2, 1], [0.1, 0.2, 0.3]), "", 0.95) is None
-    assert predict_highest(evidence([2, 2, 2, 1], [0.1, 0.2, 0.3, 0.4]), "", 0.95) is None
+    assert predict([4, 2, 1], [0.1, 0.2, 0.3], 0.95) is None
+    assert predict([2, 2, 2, 1], [0.1, 0.2, 0.3, 0.4], 0.95) is None

@@ -95,7 +95,9 @@ def test_adapters_by_size(sweep):
     of_one_seed = table[table.seed.notna()]
     assert list(of_one_seed.arm) == [small.name, PRIMARY.name, large.name]
     # The others have the first seed alone; so has the primary one, where there are more.
-    expected = [ndcg(sweep, dose=2400, arm=arm, pages="target", steps=STEPS) for arm in (small, PRIMARY, large)]
+    expected = [
+        ndcg(sweep, dose=2400, arm=arm, pages="target", steps=STEPS) for arm in (small, PRIMARY, large)
+    ]
     assert [len(scores) for scores in expected] == [1, 2, 1]
     assert list(of_one_seed.value) == pytest.approx([scores[0].mean() for scores in expected])
 
@@ -123,7 +125,10 @@ def everything(sweep):
     [
         ({"pages": "shuffled", "dose": 2400}, "CGP on shuffled pages at dose 2400; run this control"),
         ({"arm": EQUAL_COMPUTE}, r"'equal compute' CL at dose 0 has \[\] steps"),
-        ({"pages": "unrelated", "dose": 900, "seed": 1}, r"unrelated pages, seed 0, text-only.* seeds \(0,\)"),
+        (
+            {"pages": "unrelated", "dose": 900, "seed": 1},
+            r"unrelated pages, seed 0, text-only.* seeds \(0,\)",
+        ),
         ({"split": "validation", "dose": 300}, "dose 300 has no retrieval on validation documents"),
         ({"arm": SIZES[4, 1]}, "rank 4, alpha 1 CL at dose 2400, seed 0: needs training, retrieval"),
         ({"arm": FASTER, "split": "test", "dose": 0}, "learning rate 0.003: no retrieval on the test"),
@@ -171,7 +176,9 @@ def test_doses_that_do_not_belong_together_are_refused():
     for corpus in ("target", "base"):
         blocks = run.contents["generation", Cell(dose=900)]["corpora"][corpus]["per_block"]
         blocks[0], blocks[1] = blocks[1], blocks[0]  # as many as elsewhere, paired with the wrong ones
-        with pytest.raises(EvidenceError, match=f"dose 900 was measured on other {corpus} samples than at dose 0"):
+        with pytest.raises(
+            EvidenceError, match=f"dose 900 was measured on other {corpus} samples than at dose 0"
+        ):
             run.read()
         blocks[0], blocks[1] = blocks[1], blocks[0]
 
@@ -180,9 +187,16 @@ def test_the_order_of_cells_does_not_matter(sweep):
     straight = sweep.find()
     sweep.contents = dict(reversed(sweep.contents.items()))
     turned = sweep.find()
-    assert (turned.compared, turned.controls, turned.checks) == (straight.compared, straight.controls, straight.checks)
+    assert (turned.compared, turned.controls, turned.checks) == (
+        straight.compared,
+        straight.controls,
+        straight.checks,
+    )
     assert (turned.bounds, turned.ceilings) == (straight.bounds, straight.ceilings)
-    assert turned.ceiling_trend == straight.ceiling_trend and turned.generative_order == straight.generative_order
+    assert (
+        turned.ceiling_trend == straight.ceiling_trend
+        and turned.generative_order == straight.generative_order
+    )
     assert turned.estimates.drop_duplicates().equals(straight.estimates.drop_duplicates())
 
 
@@ -210,7 +224,5 @@ def test_differences_are_paired_by_query_and_seed(sweep):
     assert controls.at_top("shuffled").value == pytest.approx((own - shuffled).mean())
     gain, reproduced = compared.paired.value, controls.gains["shuffled"].value
     assert controls.unexplained["shuffled"].value == pytest.approx(0.5 * gain - reproduced)
-    assert controls.unexplained["grounding"].value == pytest.approx(
-        0.75 * gain - compared.text_control.value
-    )
+    assert controls.unexplained["grounding"].value == pytest.approx(0.75 * gain - compared.text_control.value)
     assert controls.against["shuffled"].keys() == {900, 2400}

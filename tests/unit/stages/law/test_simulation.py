@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stages.law.simulated_sweeps import Design, Noise, World, simulate
+from stages.law.config import LawConfig
+from stages.law.simulated_sweeps import PRIMARY, Design, Noise, World, simulate
 from stages.law.simulation import GAIN, SIMULATED_RESAMPLES, WORLDS, main, measure
-from stages.recipes import LawConfig
 
 LAW = LawConfig(bootstrap_resamples=SIMULATED_RESAMPLES)
 CONFOUNDERS = [name for name in WORLDS if name.startswith("confounder")]
@@ -58,14 +58,14 @@ def test_a_simulated_sweep_has_the_moments_it_was_given():
         doses=(0, 1), control_doses=(1,), nats_per_byte=(4.0, 0.2), queries_of_documents=(150,) * 40
     )
     world = World(image=0.139, shuffled=0.05, text=0.02, noise=Noise(checkpoint=0.0))
-    evidence, laboratory = simulate(world, np.random.default_rng(0), design)
-    low, high = (evidence.scores(dose, "text-only") for dose in (0, 1))
+    sweep = simulate(world, np.random.default_rng(0), design)
+    low, high = (sweep.scores(dose, PRIMARY) for dose in (0, 1))
     assert low.shape == (3, 6000)
     assert low.mean() == pytest.approx(0.347, abs=0.02)
     assert (high - low).mean() == pytest.approx(0.139, abs=0.015)
-    shuffled = laboratory.controls["shuffled"][1]["query_to_image"]
+    shuffled = sweep.scores(1, PRIMARY, pages="shuffled")
     assert (shuffled - low).mean() == pytest.approx(0.05, abs=0.015)
-    text = [evidence.scores(dose, "text-only", "query_to_text").mean() for dose in (0, 1)]
+    text = [sweep.scores(dose, PRIMARY, "query_to_text").mean() for dose in (0, 1)]
     assert text[1] - text[0] == pytest.approx(0.02, abs=0.015)
     # The moments of the real run that the noise was found by.
     assert np.corrcoef(low.mean(axis=0), high.mean(axis=0))[0, 1] == pytest.approx(0.74, abs=0.05)

@@ -11,7 +11,7 @@ from stages.law.verdict import find
 from tests.unit.stages.law.sweeps import FASTER, GAIN, LAW, QUIET, SMALL, Sweep, scores_json
 
 LARGE = replace(SMALL, queries_of_documents=(60,) * 100)
-FOUR = {name: True for name in ("generation", "effect", "order", "chance")}
+FOUR = {"generation", "effect", "order", "chance"}
 
 
 def run_of(design=SMALL, rng=0, *, gain=GAIN, controls=False, **world):
@@ -30,7 +30,7 @@ def failed(found):
 def test_law_holds():
     found = find(run_of(), LAW)
     assert found.verdict == "supported" and not failed(found)
-    assert found.controls is None and found.conditions.keys() == FOUR.keys()
+    assert found.controls is None and found.conditions.keys() == FOUR
     assert found.compared.paired.low > 0.02 and found.compared.spearman.value == 1.0
     assert found.compared.trend_p == pytest.approx(1 / 24) and found.compared.steps_up == 3
 
@@ -54,7 +54,12 @@ def test_a_small_gain_in_little_data_is_inconclusive():
         ({"queries_of_documents": (100,) * 4}, "test documents", 4, 5),
         ({"seeds": 1}, "seeds", 1, 2),
         ({"doses": (0, 9), "control_doses": (9,), "nats_per_byte": (4.0, 0.2)}, "doses", 2, 4),
-        ({"doses": (0,), "control_doses": (), "nats_per_byte": (4.0,), "shares_of_gain": (0,)}, "doses", 1, 4),
+        (
+            {"doses": (0,), "control_doses": (), "nats_per_byte": (4.0,), "shares_of_gain": (0,)},
+            "doses",
+            1,
+            4,
+        ),
     ],
 )
 def test_too_little_evidence_is_inconclusive_however_large_the_gain(changes, name, count, needed):
@@ -112,7 +117,7 @@ def test_a_sweep_is_supported_where_every_control_is_beaten():
 
 @pytest.mark.parametrize("control", ["shuffled", "unrelated"])
 def test_a_control_that_explains_the_gain_refutes(control):
-    found = find(run_of(controls=True, **{control: GAIN + 0.02}), LAW)
+    found = find(run_of(controls=True, **{control: GAIN + 0.05}), LAW)
     assert found.verdict == "not supported"
     assert failed(found) == {control} and found.explained_by == (control,)
 
