@@ -32,26 +32,23 @@ def run_program(backbone, split_folder, tmp_path):
     """
     backbone.save(tmp_path / "pretrained" / "model")
 
+    def input_of(path):
+        return {"path": str(path), "digest": "0" * 64, "stage": "any", "cell": Cell().to_json()}
+
     def run(program, settings, cells):
-        stage = program.__name__.split(".")[-1]
-        names = [f"{number:032x}" for number in range(len(cells))]
-
-        def input_of(path):
-            return {"path": str(path), "digest": "0" * 64, "stage": "any", "cell": Cell().to_json()}
-
-        splits = ("target_test", "base_test", "evaluated")
+        stage, names = program.__name__.split(".")[-1], [f"{number:032x}" for number in range(len(cells))]
         own = {"model": input_of(tmp_path / "pretrained"), "fit_pages": input_of(split_folder)}
-        tasks = [
-            {"cell": cell.to_json(), "fingerprint": name, "training": name, "inputs": own}
-            for name, cell in zip(names, cells, strict=True)
-        ]
+        shared = dict.fromkeys(("target_test", "base_test", "evaluated"), input_of(split_folder))
         job = {
             "stage": stage,
             "settings": asdict(settings),
             "store": str(tmp_path / "store"),
             "journal": str(tmp_path / "journal.jsonl"),
-            "inputs": {name: input_of(split_folder) for name in splits},
-            "tasks": tasks,
+            "inputs": shared,
+            "tasks": [
+                {"cell": cell.to_json(), "fingerprint": name, "training": name, "inputs": own}
+                for name, cell in zip(names, cells, strict=True)
+            ],
             "processes_per_cell": 1,
             "provenance": {},
         }

@@ -26,8 +26,12 @@ CONFIG = TINY.evaluate
 SETTINGS = CriticSettings(backbone=TINY.backbone, evaluate=CONFIG)
 
 
-def scored(backbone, samples, texts) -> np.ndarray:
-    return np.stack(list(log_likelihoods(backbone, [sample.image() for sample in samples], texts)))
+def scored(backbone, samples, texts, by=log_likelihoods) -> np.ndarray:
+    return np.stack([*by(backbone, [sample.image() for sample in samples], texts)])
+
+
+def candidate(sample, query) -> Candidate:
+    return Candidate(sample=sample, query=Query(identity=query, text=query, relevant=(sample.key,)))
 
 
 def log_chances(backbone, sequence) -> torch.Tensor:
@@ -65,10 +69,9 @@ def words_one_by_one(backbone, samples, queries) -> np.ndarray:
 
 def test_words_are_scored_by_the_summary_of_the_page(backbone, samples):
     queries = ["Enter", "insert page insert", "a the A"]
-    matrix = np.stack(list(word_log_likelihoods(backbone, [s.image() for s in samples], queries)))
+    matrix = scored(backbone, samples, queries, by=word_log_likelihoods)
     assert np.abs(matrix - words_one_by_one(backbone, samples, queries)).max() < 1e-4
-    none = np.stack(list(word_log_likelihoods(backbone, [samples[0].image()], ["?!"])))
-    assert none.tolist() == [[0.0]]
+    assert scored(backbone, samples[:1], ["?!"], by=word_log_likelihoods) == [[0.0]]
 
 
 @pytest.mark.parametrize("positions", [8_192, 40])
@@ -112,20 +115,15 @@ def test_what_a_sequence_cuts_is_not_counted(backbone):
     entry = measure_generation(short, [sample], replace(CONFIG, decoded_samples=1))
     [block], [decoded] = entry["per_block"], entry["per_decoded_block"]
     assert (block["bytes"], decoded["characters"]) == (len(kept.encode()), len(kept))
-    candidates = [
-        Candidate(sample=one, query=Query(identity=one.key, text="Enter", relevant=(one.key,)))
-        for one in (sample, make_sample(1, "Enter"))
-    ]
-    entry = critic.measure_critic(short, candidates)
+    entry = critic.measure_critic(
+        short, [candidate(sample, "Enter"), candidate(make_sample(1, "Enter"), "?")]
+    )
     assert entry["text"]["bytes"] == [len(kept.encode()), len("Enter")]
 
 
 def test_entry_by_its_definitions(backbone, samples):
     queries = ["Enter", "Insert page"]
-    candidates = [
-        Candidate(sample=sample, query=Query(identity=text, text=text, relevant=(sample.key,)))
-        for sample, text in zip(samples, queries, strict=False)
-    ]
+    candidates = list(map(candidate, samples[:2], queries))
     done, rest = [], []
     entry = critic.measure_critic(
         backbone, candidates, on_image=done.append, on_rest=lambda: rest.append(len(done))

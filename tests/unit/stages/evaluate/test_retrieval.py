@@ -20,21 +20,10 @@ from stages.train.forward import embed
 from stages.train.sequences import SequenceBuilder
 
 TINY = get_recipe("tiny")
-CONFIG = replace(
-    TINY.evaluate,
-    max_corpus=8,
-    max_queries=8,
-    neighbours=2,
-    batch_size=3,
-    fit_samples=6,
-    projection_steps=3,
-)
+CONFIG = replace(TINY.evaluate, max_corpus=8, max_queries=8, neighbours=2, batch_size=3)
+CONFIG = replace(CONFIG, fit_samples=6, projection_steps=3)
 SETTINGS = RetrievalSettings(
-    backbone=TINY.backbone,
-    evaluate=CONFIG,
-    temperature=0.05,
-    batch_size=64,
-    same_document_negatives=True,
+    backbone=TINY.backbone, evaluate=CONFIG, temperature=0.05, batch_size=64, same_document_negatives=True
 )
 CELLS = {
     "before": Cell(split="test"),

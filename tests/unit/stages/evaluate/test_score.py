@@ -26,11 +26,11 @@ def test_by_hand():
     scores = np.array([[0.9, 0.5, 0.1, 0.0], [0.1, 0.9, 0.5, 0.3]], dtype=np.float32)
     result = score_retrieval(scores, corpus_ids=ids(4), relevant=[{"page-0000"}, {"page-0002", "page-0000"}])
     second = (1 / math.log2(3) + 1 / math.log2(5)) / (1 + 1 / math.log2(3))  # relevant at ranks 2 and 4
-    assert result["per_query"]["ndcg@10"] == pytest.approx([1.0, second])
-    assert result["per_query"]["recall@1"] == [1.0, 0.0]
-    assert result["per_query"]["recall@5"] == [1.0, 1.0]
-    assert result["per_query"]["mrr"] == [1.0, 0.5]
-    assert result["means"]["mrr"] == 0.75
+    expected = {"ndcg@10": pytest.approx([1.0, second]), "mrr": [1.0, 0.5]}
+    expected |= {"recall@1": [1.0, 0.0], "recall@5": [1.0, 1.0], "recall@10": [1.0, 1.0]}
+    assert result["per_query"] == expected
+    assert list(result["means"]) == list(METRICS)
+    assert result["means"] == {name: pytest.approx(np.mean(row)) for name, row in result["per_query"].items()}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -74,21 +74,6 @@ def test_a_collapsed_model_is_not_flattered():
     assert collapsed["means"]["ndcg@10"] == pytest.approx(chance["means"]["ndcg@10"])
 
 
-def test_random_expectation_agrees_with_simulation():
-    rng = np.random.default_rng(0)
-    counts = [1, 2, 5, 1]
-    relevant = [set(ids(23)[:count]) for count in counts]
-    repeats = 800
-    simulated = score_retrieval(
-        rng.random((4 * repeats, 23)).astype(np.float32),
-        corpus_ids=ids(23),
-        relevant=relevant * repeats,
-    )
-    expected = random_scores(relevant_counts=counts, corpus_size=23)
-    for name in METRICS:
-        assert expected["means"][name] == pytest.approx(simulated["means"][name], abs=0.015), name
-
-
 @pytest.fixture
 def further_metrics(monkeypatch):
     """What a further metric takes: a family's next cut, a measure of trec_eval, a function of ranked hits."""
@@ -115,20 +100,24 @@ def test_a_further_metric_is_one_entry(further_metrics):
         per_query = {name: values[row] for name, values in found["per_query"].items()}
         assert per_query["recall@20"] == pytest.approx(len(answers & set(ranked[:20])) / len(answers))
         assert per_query["hit@5"] == 1 - per_query["misses@5"] == bool(answers & set(ranked[:5]))
-    test_random_expectation_agrees_with_simulation()
+
+
+def test_random_expectation_agrees_with_simulation(further_metrics):
+    rng = np.random.default_rng(0)
+    counts = [1, 2, 5, 1]
+    relevant = [set(ids(23)[:count]) for count in counts]
+    repeats = 800
+    scores = rng.random((4 * repeats, 23)).astype(np.float32)
+    simulated = score_retrieval(scores, corpus_ids=ids(23), relevant=relevant * repeats)
+    expected = random_scores(relevant_counts=counts, corpus_size=23)
+    for name in METRICS:
+        assert expected["means"][name] == pytest.approx(simulated["means"][name], abs=0.015), name
 
 
 def test_random_reciprocal_rank_by_hand():
     harmonic = sum(1 / rank for rank in range(1, 8))
     assert random_scores(relevant_counts=[1], corpus_size=7)["means"]["mrr"] == pytest.approx(harmonic / 7)
     assert random_scores(relevant_counts=[7], corpus_size=7)["means"]["ndcg@10"] == pytest.approx(1.0)
-
-
-def test_json_holds_every_query_and_the_means():
-    scores, relevant = random_case(1)
-    result = score_retrieval(scores, corpus_ids=ids(30), relevant=relevant)
-    assert set(result["means"]) == set(result["per_query"]) == set(METRICS)
-    assert result["means"]["mrr"] == pytest.approx(sum(result["per_query"]["mrr"]) / 12)
 
 
 @pytest.mark.parametrize(
