@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_prep.queries import Query
 from data_prep.shards import Sample, ShardSource, read_queries
-from stages.recipes import EvaluateConfig
+from stages.evaluate.config import EvaluateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
