@@ -3,6 +3,9 @@
 A matrix is `[images, texts]`: entry (i, j) scores text j under image i, entry (j, j) under its own image. A
 constant added to a column changes nothing here, so that likelihoods `log p(y_j | x_i)` give the same numbers
 as the critic's scores `log p(y_j | x_i) - log p_hat(y_j)`.
+
+`image_losses` is InfoNCE of any critic's scores, measured at full precision; stages/losses.py has it of
+vectors, as it is trained.
 """
 
 import numpy as np
