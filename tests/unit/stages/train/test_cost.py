@@ -24,6 +24,7 @@ from stages.train.cost import (
 )
 from stages.train.flops import TrainedParts
 from stages.train.sequences import SequenceBuilder
+from tests.unit.stages.train.configs import config_of
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -99,34 +100,8 @@ def test_adapters_are_counted_as_peft_makes_them(backbone):
 
 def deep_config() -> Qwen2_5_VLConfig:
     """Deep, so that what a model has once (embeddings, merger, last norm) weighs little beside its layers."""
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 4]}
-    return Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": 300,
-            "hidden_size": 64,
-            "intermediate_size": 176,
-            "num_hidden_layers": 10,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "rope_parameters": rope,
-            "bos_token_id": None,
-            "eos_token_id": 1,
-            "pad_token_id": 0,
-        },
-        vision_config={
-            "depth": 12,
-            "hidden_size": 96,
-            "intermediate_size": 200,
-            "num_heads": 3,
-            "patch_size": 8,
-            "temporal_patch_size": 1,
-            "window_size": 64,
-            "fullatt_block_indexes": [1],
-            "out_hidden_size": 64,
-        },
-        image_token_id=2,
-        tie_word_embeddings=True,
-    )
+    vision = {"depth": 12, "hidden_size": 96, "intermediate_size": 200, "temporal_patch_size": 1}
+    return config_of(layers=10, vision=vision)
 
 
 DEEP = shape(deep_config())

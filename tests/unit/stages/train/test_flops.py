@@ -18,41 +18,15 @@ from stages.train.flops import (
     training_flops,
     workload,
 )
+from tests.unit.stages.train.configs import IMAGE, config_of
 
-IMAGE = 2  # token id
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def small_config() -> Qwen2_5_VLConfig:
-    """Every size differs from every other; grouped queries; full attention in one block, windows in three."""
-    return Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": 300,
-            "hidden_size": 64,
-            "intermediate_size": 176,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 4]},
-            "bos_token_id": None,
-            "eos_token_id": 1,
-            "pad_token_id": 0,
-        },
-        vision_config={
-            "depth": 4,
-            "hidden_size": 48,
-            "intermediate_size": 112,
-            "num_heads": 3,
-            "patch_size": 8,
-            "spatial_merge_size": 2,
-            "window_size": 64,
-            "fullatt_block_indexes": [1],
-            "out_hidden_size": 64,
-        },
-        image_token_id=IMAGE,
-        tie_word_embeddings=True,
-        attn_implementation="eager",  # plain matrix products, which torch counts exactly
-    )
+    vision = {"depth": 4, "hidden_size": 48, "intermediate_size": 112}
+    # Plain matrix products, which torch counts exactly.
+    return config_of(layers=3, vision=vision, attn_implementation="eager")
 
 
 SHAPE = shape(small_config())
