@@ -10,7 +10,7 @@ from pipelines.stage_table import Output
 from stages.cells import Cell
 
 Documents = dict[str, Output]
-"""{"train", "validation", "test", "inventory"} of one folder."""
+"""{"target_train", "target_validation", "target_test", "target_inventory"}, of the target's folder."""
 SPLITS = ("train", "validation", "test")
 QUARANTINED_SHOWN = 10
 
@@ -38,8 +38,8 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
     except BaseException:
         run.reporter.stage_finished(f"{title}: stopped")
         raise
-    outputs = {name: _output(getattr(prepared, name)) for name in (*SPLITS, "inventory")}
-    used, quarantined, problems = inventory_summary(outputs["inventory"])
+    outputs = {f"{which}_{name}": _output(getattr(prepared, name)) for name in (*SPLITS, "inventory")}
+    used, quarantined, problems = inventory_summary(outputs[f"{which}_inventory"])
     made = [one for one in outputs.values() if (one.path / "manifest.json").stat().st_mtime >= started_at]
     verb = f"done ({clock_time(time.monotonic() - began)})" if made else "reused"
     run.reporter.stage_finished(f"{title}: {verb}, {used} used, {quarantined} could not be used")
@@ -48,7 +48,7 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
     if len(problems) > QUARANTINED_SHOWN:
         run.reporter.note(f"  ... and {len(problems) - QUARANTINED_SHOWN} more, all in the report")
     measured = {"documents/used": used, "documents/quarantined": quarantined}
-    splits = {f"{which} {name}": outputs[name] for name in SPLITS}
+    splits = {name: outputs[f"{which}_{name}"] for name in SPLITS}
     run.record.documents(which, folder, splits, measured, seconds=time.monotonic() - began if made else None)
     return outputs
 

@@ -108,13 +108,15 @@ def run_pipeline(flow_name: str, parameters: RunParameters, **parts: Any) -> dic
 
 def lco_stages(run: PipelineRun) -> Output:
     """All stages of a run in their order; the law's output."""
-    target, base = _documents(run)
-    pretrained = _pretrain(run, cells.pretrain_work(run.recipe, run.recipe.pretrain.doses), target, base)
-    generation = _generation(run, cells.measured_work(pretrained), target, base)
-    negatives = _negatives(run, target)
-    refined = _refine(run, cells.recipe_work(run.recipe, pretrained), target, negatives)
-    retrieval = _retrieval(run, cells.measured_work([*pretrained, *refined], split="test"), target["test"])
-    return _law(run, [*pretrained, *refined, *generation, *retrieval], target, base)
+    recipe, documents = run.recipe, _documents(run)
+    pretrained = run.stage("pretrain", cells.pretrain_work(recipe, recipe.pretrain.doses), documents)
+    generation = run.stage("generation", cells.measured_work(pretrained), documents)
+    negatives = _negatives(run, documents)
+    refined = run.stage("refine", cells.recipe_work(recipe, pretrained), documents, **negatives)
+    searching = cells.measured_work([*pretrained, *refined], split="test")
+    retrieval = run.stage("retrieval", searching, evaluated=documents["target_test"])
+    [law] = run.stage("law", cells.law_work([*pretrained, *refined, *generation, *retrieval]), documents)
+    return law
 
 
 def sweep_stages(run: PipelineRun, other_folders: Sequence[Path]) -> Output:
@@ -124,95 +126,62 @@ def sweep_stages(run: PipelineRun, other_folders: Sequence[Path]) -> Output:
     recipe, plan = run.recipe, run.recipe.sweep
     for line in thresholds_in_words(recipe.law):
         run.reporter.note(f"Fixed before the results: {line}")
-    target, base = _documents(run, validate=True)
-    others = [prepare_documents(run, folder.name, str(folder)) for folder in other_folders]
-    pretrained = _pretrain(run, cells.pretrain_work(recipe, plan.doses), target, base)
-    controls = [
-        model
-        for pages in CONTROLS
-        for model in _pretrain(
-            run, cells.pretrain_work(recipe, plan.control_doses, pages=pages), target, base
-        )
-    ]
-    models = [*pretrained, *controls]
-    generation = _generation(run, cells.measured_work(models), target, base)
-    negatives = _negatives(run, target)
-    grid = _refine(run, cells.learning_rate_work(recipe, pretrained), target, negatives)
-    validation = _retrieval(run, cells.measured_work(grid, split="validation"), target["validation"])
+    documents = _documents(run, validate=True)
+    others = {folder.name: prepare_documents(run, folder.name, str(folder)) for folder in other_folders}
+    pretrained = run.stage("pretrain", cells.pretrain_work(recipe, plan.doses), documents)
+    models = [*pretrained]
+    for pages in CONTROLS:
+        controls = cells.pretrain_work(recipe, plan.control_doses, pages=pages)
+        models += run.stage("pretrain", controls, documents)
+    generation = run.stage("generation", cells.measured_work(models), documents)
+    negatives = _negatives(run, documents)
+    grid = run.stage("refine", cells.learning_rate_work(recipe, pretrained), documents, **negatives)
+    searching = cells.measured_work(grid, split="validation")
+    validation = run.stage("retrieval", searching, evaluated=documents["target_validation"])
     refining = [
         *cells.primary_work(recipe, models),
         *cells.ceiling_work(recipe, pretrained, validation),
         *cells.compared_work(recipe, pretrained),
         *cells.equal_compute_work(recipe, pretrained, grid),
     ]
-    refined = _refine(run, refining, target, negatives)
-    soups = _refine(run, cells.soup_work(recipe, pretrained, refined), target, negatives)
-    drift = _generation(run, cells.drift_work(recipe, refined), target, base)
+    refined = run.stage("refine", refining, documents, **negatives)
+    soups = run.stage("refine", cells.soup_work(recipe, pretrained, refined), documents, **negatives)
+    generation += run.stage("generation", cells.drift_work(recipe, refined), documents)
     searching = [
         *cells.measured_work(models, split="test"),
-        *cells.linear_map_work(recipe, pretrained, target),
+        *cells.linear_map_work(recipe, pretrained, documents["target_train"]),
         *cells.measured_work([*refined, *soups], split="test"),
     ]
-    retrieval = _retrieval(run, searching, target["test"])
+    retrieval = run.stage("retrieval", searching, evaluated=documents["target_test"])
     ends = cells.at_doses(cells.primary(recipe, refined), (0, max(plan.doses)))
-    for folder, other in zip(other_folders, others, strict=True):
-        retrieval += _retrieval(run, cells.measured_work(ends, split=folder.name), other["test"])
-    critics = run.stage("critic", inputs={"target_test": target["test"]}, work=cells.measured_work(models))
+    for name, other in others.items():
+        searching = cells.measured_work(ends, split=name)
+        retrieval += run.stage("retrieval", searching, evaluated=other[f"{name}_test"])
+    critics = run.stage("critic", cells.measured_work(models), documents)
     trained = [*models, *grid, *refined, *soups]
-    return _law(run, [*trained, *generation, *drift, *critics, *retrieval, *validation], target, base)
+    measured = [*trained, *generation, *critics, *retrieval, *validation]
+    [law] = run.stage("law", cells.law_work(measured), documents)
+    return law
 
 
-def _documents(run: PipelineRun, *, validate: bool = False) -> tuple[Documents, Documents]:
-    """The target's and the base language's documents: the verdict is about the first; the second are replay
-    during pretraining, and the measure of forgetting. Raises NoUsableDocuments before anything is trained."""
+def _documents(run: PipelineRun, *, validate: bool = False) -> Documents:
+    """The target's documents, which the verdict is about, and the base language's: replay during pretraining,
+    and the measure of forgetting. Raises NoUsableDocuments before anything is trained."""
     target = prepare_documents(run, "target", run.recipe.target_documents)
-    if validate and not target["validation"].json("manifest.json")["counts"]["queries"]:
+    if validate and not target["target_validation"].json("manifest.json")["counts"]["queries"]:
         raise NoUsableDocuments(
             f"{run.recipe.target_documents}: no search query is left for validation, which chooses CL's "
             "learning rate: add documents (`lco run` does without)"
         )
-    return target, prepare_documents(run, "base", run.recipe.base_documents)
+    return target | prepare_documents(run, "base", run.recipe.base_documents)
 
 
-def _pretrain(run: PipelineRun, work: list[cells.Work], target: Documents, base: Documents) -> list[Output]:
-    """One model per dose, from one training on the work's pages."""
-    return run.stage(
-        "pretrain", inputs={"target_train": target["train"], "base_train": base["train"]}, work=work
-    )
-
-
-def _generation(run: PipelineRun, work: list[cells.Work], target: Documents, base: Documents) -> list[Output]:
-    """How well each model writes held-out pages, of both languages."""
-    return run.stage(
-        "generation", inputs={"target_test": target["test"], "base_test": base["test"]}, work=work
-    )
-
-
-def _negatives(run: PipelineRun, target: Documents) -> dict[str, Output]:
+def _negatives(run: PipelineRun, documents: Documents) -> dict[str, Output]:
     """Negatives for every training query, mined with BM25 and the base model: the same for all doses."""
     if not run.recipe.refine.hard_negatives:
         return {}
-    work = cells.Work(cell=cells.Cell(), inputs=cells.base_model(run.recipe))
-    [mined] = run.stage("mine", inputs={"target_train": target["train"]}, work=[work])
+    [mined] = run.stage("mine", cells.mine_work(run.recipe), documents)
     return {"negatives": mined}
-
-
-def _refine(
-    run: PipelineRun, work: list[cells.Work], target: Documents, negatives: Mapping[str, Output]
-) -> list[Output]:
-    return run.stage("refine", inputs={"target_train": target["train"], **negatives}, work=work)
-
-
-def _retrieval(run: PipelineRun, work: list[cells.Work], evaluated: Output) -> list[Output]:
-    return run.stage("retrieval", inputs={"evaluated": evaluated}, work=work)
-
-
-def _law(run: PipelineRun, measured: list[Output], target: Documents, base: Documents) -> Output:
-    """Everything measured so far into a verdict and a report."""
-    inputs = {"target_test": target["test"]}
-    inputs |= {"target_inventory": target["inventory"], "base_inventory": base["inventory"]}
-    [verdict] = run.stage("law", inputs=inputs, work=[cells.law_work(measured)])
-    return verdict
 
 
 # --- around the stages ------------------------------------------------------------

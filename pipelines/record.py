@@ -86,12 +86,12 @@ class RunRecord:
     ) -> None:
         """A folder of documents is prepared, in so many seconds; None where all was there already."""
         for name, split in splits.items():
-            self._inputs(PARENT, {name: split}, context=name.removeprefix(f"{which} "))
+            self._inputs(PARENT, {f"{which} {name}": split}, context=name)
         if seconds is None:
             return
         run = f"prepare {which} documents"
         self.journal.start(run, run, parent=PARENT, tags={"stage": "prepare"}, params={"documents": folder})
-        self._inputs(run, splits, context="prepare")
+        self._inputs(run, {f"{which} {name}": split for name, split in splits.items()}, context="prepare")
         self.journal.metrics(run, {**measured, "documents/seconds": seconds}, step=0)
         self.journal.finish(run, "FINISHED")
 

@@ -44,9 +44,13 @@ class PipelineRun:
     def store(self) -> Store:
         return open_store(str(self.settings.store_root))
 
-    def stage(self, name: str, *, inputs: Mapping[str, Output], work: Sequence[Work]) -> list[Output]:
-        """`run_stage` as a task."""
-        return self.as_task(self.stages[name].title, lambda: run_stage(self, name, inputs=inputs, work=work))
+    def stage(
+        self, name: str, work: Sequence[Work], documents: Mapping[str, Output] | None = None, **others: Output
+    ) -> list[Output]:
+        """`run_stage` as a task: it reads what its entry names of `documents`, and `others`."""
+        stage = self.stages[name]
+        inputs = {one: documents[one] for one in stage.reads} | others
+        return self.as_task(stage.title, lambda: run_stage(self, name, inputs=inputs, work=work))
 
 
 def run_stage(

@@ -70,10 +70,12 @@ class Stage:
     """A module with `main(job_path)`."""
     settings: Callable[[Recipe], Any]
     """What the program takes of a recipe; fields marked NOT_IN_RESULT are in no fingerprint."""
-    key: Callable[[Cell, Recipe], Mapping[str, Any]]
-    """What of a cell changes its result, beside its inputs: only that names its output."""
     metrics: Callable[[Committed], Metrics]
     """An output's headline numbers, for MLflow."""
+    reads: tuple[str, ...] = ()
+    """Outputs of data preparation that all cells read; a cell's own inputs come with its `Work`."""
+    key: Callable[[Cell, Recipe], Mapping[str, Any]] = lambda cell, recipe: {}
+    """What of a cell changes its result, beside its inputs: only that names its output."""
     processes: Callable[[Recipe], int] = lambda recipe: 1
     """Processes of one cell."""
     milestone: str | None = None
@@ -118,11 +120,6 @@ def _refine_key(cell: Cell, recipe: Recipe) -> dict[str, Any]:
 
 def _retrieval_key(cell: Cell, recipe: Recipe) -> dict[str, Any]:
     return {"linear_map": cell.arm.name, "seed": cell.seed} if cell.arm.kind == "linear map" else {}
-
-
-def _no_key(cell: Cell, recipe: Recipe) -> dict[str, Any]:
-    """The inputs say all."""
-    return {}
 
 
 def _retrieval_settings(recipe: Recipe) -> RetrievalSettings:
@@ -202,6 +199,7 @@ STAGES: Mapping[str, Stage] = {
             name="pretrain",
             title="generative pretraining (CGP)",
             program="stages.pretrain.program",
+            reads=("target_train", "base_train"),
             settings=lambda recipe: PretrainSettings(backbone=recipe.backbone, pretrain=recipe.pretrain),
             key=_pretrain_key,
             metrics=_training_metrics,
@@ -212,8 +210,8 @@ STAGES: Mapping[str, Stage] = {
             name="generation",
             title="generation quality",
             program="stages.evaluate.generation",
+            reads=("target_test", "base_test"),
             settings=lambda recipe: GenerationSettings(backbone=recipe.backbone, evaluate=recipe.evaluate),
-            key=_no_key,
             metrics=_generation_metrics,
             independent=True,
         ),
@@ -221,29 +219,30 @@ STAGES: Mapping[str, Stage] = {
             name="critic",
             title="generative critic",
             program="stages.evaluate.critic",
+            reads=("target_test",),
             settings=lambda recipe: CriticSettings(backbone=recipe.backbone, evaluate=recipe.evaluate),
-            key=_no_key,
             metrics=_critic_metrics,
-            independent=True,
-        ),
-        Stage(
-            name="refine",
-            title="contrastive refinement (CL)",
-            program="stages.refine.program",
-            settings=lambda recipe: RefineSettings(backbone=recipe.backbone, refine=recipe.refine),
-            key=_refine_key,
-            metrics=_training_metrics,
-            processes=lambda recipe: recipe.refine.engine.processes,
-            milestone="steps",
             independent=True,
         ),
         Stage(
             name="mine",
             title="hard negatives",
             program="stages.refine.mining",
+            reads=("target_train",),
             settings=lambda recipe: MineSettings(backbone=recipe.backbone, refine=recipe.refine),
-            key=_no_key,
             metrics=_mine_metrics,
+        ),
+        Stage(
+            name="refine",
+            title="contrastive refinement (CL)",
+            program="stages.refine.program",
+            reads=("target_train",),
+            settings=lambda recipe: RefineSettings(backbone=recipe.backbone, refine=recipe.refine),
+            key=_refine_key,
+            metrics=_training_metrics,
+            processes=lambda recipe: recipe.refine.engine.processes,
+            milestone="steps",
+            independent=True,
         ),
         Stage(
             name="retrieval",
@@ -258,8 +257,8 @@ STAGES: Mapping[str, Stage] = {
             name="law",
             title="scaling law and report",
             program="stages.law.program",
+            reads=("target_test", "target_inventory", "base_inventory"),
             settings=_law_settings,
-            key=_no_key,
             metrics=_law_metrics,
         ),
     )

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.documents import Documents
 from pipelines.parameters import base_model_digest
 from pipelines.stage_table import Output, Work
 from stages.cells import DIRECTIONS, PRIMARY_METRIC, Arm, Cell, Kind, Pages
@@ -54,9 +53,14 @@ def measured_work(models: Iterable[Output], *, split: str | None = None) -> list
     return [Work(cell=replace(model.cell, split=split), inputs=model.model_inputs) for model in models]
 
 
-def law_work(measured: Iterable[Output]) -> Work:
+def mine_work(recipe: Recipe) -> list[Work]:
+    """The only cell of the mining of hard negatives."""
+    return [Work(cell=Cell(), inputs=base_model(recipe))]
+
+
+def law_work(measured: Iterable[Output]) -> list[Work]:
     """The law's only cell: it depends on the content of every output and on whose it is."""
-    return Work(cell=Cell(), inputs={f"{one.stage}: {one.cell.words}": one for one in measured})
+    return [Work(cell=Cell(), inputs={f"{one.stage}: {one.cell.words}": one for one in measured})]
 
 
 # --- the sweep ------------------------------------------------------------
@@ -179,13 +183,13 @@ def drift_work(recipe: Recipe, refined: Iterable[Output]) -> list[Work]:
     return measured_work(one for one in refined if one.cell in wanted)
 
 
-def linear_map_work(recipe: Recipe, pretrained: Sequence[Output], target: Documents) -> list[Work]:
+def linear_map_work(recipe: Recipe, pretrained: Sequence[Output], train: Output) -> list[Work]:
     """Linear maps of the vectors before CL, fitted on training pages; whitening draws nothing at random."""
     models = at_doses(pretrained, recipe.sweep.compared_doses)
     return [
         Work(
             cell=replace(model.cell, arm=ARMS[arm], seed=seed, split="test"),
-            inputs={**model.model_inputs, "fit_pages": target["train"]},
+            inputs={**model.model_inputs, "fit_pages": train},
         )
         for arm in recipe.sweep.linear_maps
         for seed in ([0] if arm == "whitening" else recipe.sweep.seeds)
