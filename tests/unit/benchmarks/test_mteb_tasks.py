@@ -25,8 +25,8 @@ from benchmarks.mteb_tasks import (
     run_benchmarks,
 )
 from data_prep.documents import fit_to_grid
-from stages.backbone import build_tiny_backbone
 from stages.backbones.config import TinyShape
+from stages.backbones.tiny import build_tiny_backbone
 from stages.recipes import get_recipe
 from stages.train.batches import collate
 from stages.train.sequences import SequenceBuilder
@@ -76,8 +76,8 @@ def seahelp(tmp_path) -> Path:
 def vector(backbone, sequence) -> np.ndarray:
     """One input alone, without padding, straight from the model."""
     batch = collate([sequence], pad_token=backbone.tokenizer.pad_token_id)
-    state = backbone.model.model(**batch.model_inputs(), use_cache=False).last_hidden_state[0, -1]
-    return state.detach().numpy().astype(np.float64)
+    states = backbone.family.hidden_states(backbone.model, batch).last_hidden_state
+    return states[0, -1].detach().numpy().astype(np.float64)
 
 
 def mean_ndcg(backbone, folder: Path, language: str, suffix: str) -> float:
