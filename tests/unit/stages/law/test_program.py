@@ -1,6 +1,7 @@
 """The program end to end: committed cells in, one committed verdict and report out, without torch."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -8,7 +9,7 @@ from dataclasses import asdict
 import pytest
 
 from data_prep.samples import Sample
-from data_prep.shards import write_split
+from data_prep.write_shards import write_split
 from infra.fingerprint import code_version
 from infra.store import LocalStore
 from stages.cells import Cell
@@ -27,7 +28,7 @@ def job(illustrated, tmp_path):
     store = LocalStore(tmp_path / "store")
 
     def commit(stage, cell, files):
-        name = f"{stage}-{cell.words}".replace(" ", "-")
+        name = re.sub(r"\W+", "-", cell.words)
         with store.attempt(stage, name) as attempt:
             for path, content in files.items():
                 (attempt.path / path).write_text(json.dumps(content), encoding="utf-8")
