@@ -127,22 +127,18 @@ def measured(steps: Sequence[Step], engine: EngineConfig) -> dict[str, float]:
     if device and engine.precision in device.peak_flops:
         peak = device.peak(engine.precision) * engine.processes
         costs["model_flops_utilization"] = sums["flops"] / (seconds * peak)
-    means = {f"loss/{objective}": mean for objective, mean in _mean_losses(steps).items()}
+    means = {name.replace("_", "/", 1): mean for name, mean in losses(recent).items()}
     return means | {f"resources/{name}": value for name, value in costs.items()}
 
 
 def losses(steps: Sequence[Step]) -> dict[str, float]:
     """Mean loss by objective over the last hundred of `steps`, as an output's facts name it."""
-    return {f"loss_{objective}": mean for objective, mean in _mean_losses(steps).items()}
-
-
-def _mean_losses(steps: Sequence[Step]) -> dict[str, float]:
     recent = steps[-AVERAGED_STEPS:]
     by_objective = {
         objective: [step.loss for step in recent if step.objective == objective]
         for objective in sorted({step.objective for step in recent})
     }
-    return {objective: sum(values) / len(values) for objective, values in by_objective.items()}
+    return {f"loss_{objective}": sum(values) / len(values) for objective, values in by_objective.items()}
 
 
 def padding_share(steps: Sequence[Step]) -> float:

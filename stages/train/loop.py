@@ -82,20 +82,24 @@ class Training:
         ends the process as usual. At the end the engine is destroyed.
         """
         with _stop_requests(noted=self.checkpoints is not None) as stop_requested:
-            for batch in self._timed(batches):
+            self._began = time.perf_counter()
+            for batch in batches:
+                self._data_seconds = time.perf_counter() - self._began
                 yield batch
-                if self.checkpoints is None:
-                    continue
-                done = len(self.ledger)
-                stop = global_sum(stop_requested()) > 0
-                if stop or done % self.checkpoint_steps == 0 or done == last_step:
-                    self.checkpoints.save(self.engine, self.ledger)
-                if stop:
-                    self.checkpoints.wait()
-                    raise Preempted(f"stopped after step {done} of {last_step}, checkpoint saved")
+                if self.checkpoints:
+                    self._save_if_due(last_step, stop=global_sum(stop_requested()) > 0)
+                self._began = time.perf_counter()
         if self.checkpoints:
             self.checkpoints.wait()
         self.engine.destroy()
+
+    def _save_if_due(self, last_step: int, *, stop: bool) -> None:
+        done = len(self.ledger)
+        if stop or done % self.checkpoint_steps == 0 or done == last_step:
+            self.checkpoints.save(self.engine, self.ledger)
+        if stop:
+            self.checkpoints.wait()
+            raise Preempted(f"stopped after step {done} of {last_step}, checkpoint saved")
 
     def record(self, *, objective: str, loss: float, examples: int, counts: Counts) -> Step:
         """Enter the step that was just made, with its times; `counts` are over all ranks."""
@@ -112,13 +116,6 @@ class Training:
             )
         )
         return self.ledger[-1]
-
-    def _timed(self, batches: Iterable[Work]) -> Iterator[Work]:
-        self._began = time.perf_counter()
-        for batch in batches:
-            self._data_seconds = time.perf_counter() - self._began
-            yield batch
-            self._began = time.perf_counter()
 
 
 @contextmanager
