@@ -1,5 +1,8 @@
 """The `lco` command: run, sweep, plan, up and bootstrap. Imports nothing slow before it must."""
 
+import itertools
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +10,16 @@ from typing import Annotated, Literal
 
 import tyro
 
+from infra.launcher import local_environment
 from infra.settings import Settings
-from pipelines.parameters import RecipeName, check_parameters, chosen_recipe, require_base_model
+from pipelines.parameters import (
+    BadParameter,
+    RecipeName,
+    check_parameters,
+    chosen_recipe,
+    documents_folder,
+    require_base_model,
+)
 from pipelines.plan import Plan, plan
 from pipelines.run import exit_status, run
 from stages.recipes import BOOTSTRAPS
@@ -130,9 +141,16 @@ def _up(command: Up) -> int:
 
 
 def _bootstrap(command: Bootstrap) -> int:
-    from pipelines.bootstrap import bootstrap
-
-    return bootstrap(**vars(command))
+    """Run the program `stages.bootstrap` in this terminal; return its exit status."""
+    if command.steps is not None and command.steps < 1:
+        raise BadParameter(f"steps {command.steps}: give 1 or more, or leave it out for the recipe's")
+    settings = Settings.from_environment()
+    documents = documents_folder(command.documents, output=settings.output)
+    options = {**vars(command), "documents": documents}
+    options |= {"work": settings.output / "bootstrap", "workers": settings.processes}
+    given = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
+    program = [sys.executable, "-m", "stages.bootstrap", *itertools.chain(*given)]
+    return subprocess.run(program, env={**os.environ, **local_environment()}).returncode
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from prefect.logging import get_run_logger
 
 from data_prep.errors import NoUsableDocuments
 from infra.journal import JOURNAL, Journal
-from infra.launcher import Launcher, LocalLauncher
+from infra.launcher import Launch, Launcher, LocalLauncher
 from infra.mlflow_shipper import Shipper
 from infra.settings import Settings, without_password
 from pipelines import sweep_cells as cells
@@ -192,6 +192,24 @@ def prefect_task(name: str, function: Callable[[], Result]) -> Result:
     return task(name=name, cache_policy=NO_CACHE, persist_result=False)(function)()
 
 
+@dataclass
+class LauncherWhenNeeded:
+    """A launcher that starts at its first launch: a run that reuses everything loads no model's libraries."""
+
+    launcher: LocalLauncher
+    ending: ExitStack
+    started: bool = False
+
+    def start(self) -> None:
+        if not self.started:
+            self.ending.enter_context(self.launcher)
+            self.started = True
+
+    def run(self, launch: Launch, on_event: Callable[[dict], None]) -> None:
+        self.start()
+        self.launcher.run(launch, on_event)
+
+
 @contextmanager
 def pipeline_run(
     flow_name: str,
@@ -221,7 +239,10 @@ def pipeline_run(
         name = f"{flow_name} {recipe.name} {flow_run.name}"
         record = RunRecord(journal, recipe=recipe, name=name, tags=tags, shipper=shipper)
         if launcher is None:
-            launcher = ending.enter_context(LocalLauncher(preload=[one.program for one in stages.values()]))
+            local = LocalLauncher(preload=[one.program for one in stages.values()])
+            launcher = LauncherWhenNeeded(local, ending)
+            if not (settings.store_root / "law").exists():  # else nothing may be left to compute
+                launcher.start()  # its imports run while documents are read
         run = PipelineRun(
             recipe=recipe,
             settings=settings,

@@ -21,10 +21,8 @@ from stages.cells import Cell
 from stages.recipes import Recipe
 
 PARENT = "run"
-RESOURCES = "resources/"
-"""What metrics of a training begin with that say what it cost, not what it learned."""
-COSTS = ("padding_share",)
-"""Numbers of a committed training that say what it cost; rates are of the run that computed it."""
+COSTS = ("summary/padding_share",)
+"""Beside "resources/...": metrics of a training that say what it cost, not what it learned."""
 
 
 class RunRecord:
@@ -56,22 +54,25 @@ class RunRecord:
         self._open.append(fingerprint)
         self._inputs(fingerprint, {**inputs, **work.inputs}, context=stage.name)
 
-    def seen(self, stage: str, event: Mapping[str, Any]) -> None:
-        """An event that a program has written to the journal."""
-        self._cost(stage, event["run"], event["metrics"], of=RESOURCES)
+    def cost(self, stage: str, fingerprint: str, metrics: Mapping[str, float]) -> None:
+        """Take in what some metrics of a cell say of its cost."""
+        for name, value in metrics.items():
+            heading, _, short = name.partition("/")
+            if heading == "resources" or name in COSTS:
+                self._costs.setdefault((stage, fingerprint), {})[short] = value
 
     def finish(self, stage: Stage, fingerprint: str, committed: Committed) -> None:
         """A cell is committed: its numbers, where it lies, and its end."""
-        self._measured(stage, fingerprint, committed)
-        digest = committed.manifest.content_digest
-        self.journal.metrics(fingerprint, stage.metrics(committed), step=0)
+        metrics, digest = stage.metrics(committed), committed.manifest.content_digest
+        self.cost(stage.name, fingerprint, metrics)
+        self.journal.metrics(fingerprint, metrics, step=0)
         self.journal.tags(fingerprint, {"output": committed.path, "content_digest": digest})
         self._finish(fingerprint, "FINISHED")
 
     def reused(self, stage: Stage, outputs: Mapping[str, Output], found: Mapping[str, Committed]) -> None:
         """Outputs, by fingerprint, that an earlier run has computed; `found` has them committed."""
-        for fingerprint in outputs:
-            self._measured(stage, fingerprint, found[fingerprint])
+        for fingerprint in outputs if stage.milestone else ():
+            self.cost(stage.name, fingerprint, stage.metrics(found[fingerprint]))
         named = {_short_name(stage, _place(one.cell)): one for one in outputs.values()}
         self._inputs(PARENT, named, context=stage.name)
 
@@ -141,16 +142,6 @@ class RunRecord:
         """The address of the parent's MLflow page, or the command that serves it (and Prefect's)."""
         page = self._shipper and self._shipper.page(PARENT)
         return page or f"{command('lco')} up --output {shlex.quote(str(settings.output))}"
-
-    def _measured(self, stage: Stage, fingerprint: str, committed: Committed) -> None:
-        if stage.milestone:
-            named = {name: stage.metrics(committed).get(f"summary/{name}") for name in COSTS}
-            known = {name: value for name, value in named.items() if value is not None}
-            self._costs.setdefault((stage.name, fingerprint), {}).update(known)
-
-    def _cost(self, stage: str, fingerprint: str, metrics: Mapping[str, float], *, of: str) -> None:
-        named = {name.removeprefix(of): value for name, value in metrics.items() if name.startswith(of)}
-        self._costs.setdefault((stage, fingerprint), {}).update(named)
 
     def _inputs(self, run: str, outputs: Mapping[str, Output], *, context: str) -> None:
         named = [(name.replace("_", " "), one) for name, one in outputs.items()]

@@ -175,7 +175,7 @@ class _Execution:
     def _on_event(self, event: Mapping[str, Any]) -> None:
         """Progress that the program appended to the journal: show it."""
         self._close_committed()
-        self.run.record.seen(self.stage.name, event)
+        self.run.record.cost(self.stage.name, event["run"], event["metrics"])
         self.progress[event["worker"]] = (event["done"], event["total"])
         done, total = (sum(numbers) for numbers in zip(*self.progress.values(), strict=True))
         self.run.reporter.progress(

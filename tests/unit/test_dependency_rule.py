@@ -71,15 +71,15 @@ def test_every_folder_with_code_is_a_package():
 
 
 @pytest.mark.parametrize(
-    "statement", ["import pipelines.cli", "import stages.recipes", "import infra.launcher"]
+    ("statement", "slow"),
+    [
+        ("import pipelines.cli", {*HEAVY, "prefect", "webdataset", "pypdfium2"}),
+        ("import pipelines.flow, pipelines.up, pipelines.serve", set(HEAVY) - {"mlflow"}),
+        ("import stages.recipes", set(HEAVY)),
+        ("import infra.launcher", set(HEAVY)),
+        ("import infra.store, infra.fingerprint, infra.process", {*HEAVY, "prefect", "numpy"}),
+    ],
 )
-def test_the_command_line_loads_nothing_heavy(statement):
-    assert not loaded_by(statement) & set(HEAVY)
-
-
-def test_the_store_is_cheap_to_import():
-    assert not loaded_by("import infra.store, infra.fingerprint, infra.process") & {
-        *HEAVY,
-        "prefect",
-        "numpy",
-    }
+def test_what_starts_often_loads_nothing_slow(statement, slow, monkeypatch, tmp_path):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    assert not loaded_by(statement) & slow

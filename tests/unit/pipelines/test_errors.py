@@ -155,27 +155,3 @@ def test_help_shows_examples(tmp_path: Path) -> None:
     assert result.returncode == 0
     assert "lco run --documents" in result.stdout
     assert "prefect deployment run lco/full-pipeline --watch" in result.stdout
-
-
-def test_the_command_loads_nothing_slow(tmp_path: Path) -> None:
-    slow = ("torch", "transformers", "prefect", "mlflow", "webdataset", "pypdfium2")
-    program = f"import sys, pipelines.cli; print([name for name in {slow} if name in sys.modules])"
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
-    )
-    assert result.stdout.strip() == "[]"
-
-
-def test_importing_the_flow_loads_no_torch(tmp_path: Path) -> None:
-    program = "import sys, pipelines.flow, pipelines.up, pipelines.serve; print('torch' in sys.modules)"
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert result.stdout.strip() == "False"
