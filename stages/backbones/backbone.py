@@ -180,14 +180,14 @@ def _family_at(location: str | Path) -> ModuleType:
 def model_config(location: str) -> PreTrainedConfig:
     """Return the configuration of a model in a folder, or of a published one, without network.
 
-    Raises ValueError for a hub id whose sizes are not known here.
+    Of published models the part of config.json that decides shapes lies beside this file. Raises ValueError
+    for a hub id that is not among them.
     """
-    if Path(location).is_dir():
-        return _family_at(location).config_class.from_pretrained(location, local_files_only=True)
-    for family in FAMILIES.values():
-        if location in family.PUBLISHED:
-            return family.published_config(location)
-    raise ValueError(f"the sizes of {location} are not known here: download it and name its folder")
+    published = Path(__file__).with_name(f"{location.replace('/', '--')}.json")
+    where = Path(location) if Path(location).is_dir() else published
+    if not where.exists():
+        raise ValueError(f"the sizes of {location} are not known here: download it and name its folder")
+    return _family_at(where).config_class.from_pretrained(where, local_files_only=True)
 
 
 def parameter_counts(config: PreTrainedConfig) -> tuple[int, int]:

@@ -28,53 +28,8 @@ IMAGE_TOKEN = "<|image_pad|>"
 DECODER_LAYERS = r"model\.language_model\.layers\.\d+\."
 """Pattern of the names of the decoder's layers: where LoRA goes."""
 
-# The text parts of the published config.json files, without what the classes have by default. The vision
-# towers are alike but for the width that they write to.
-PUBLISHED = {
-    "Qwen/Qwen2.5-VL-3B-Instruct": {
-        "vocab_size": 151_936,
-        "hidden_size": 2_048,
-        "intermediate_size": 11_008,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 2,
-        "tie_word_embeddings": True,
-    },
-    "Qwen/Qwen2.5-VL-7B-Instruct": {
-        "vocab_size": 152_064,
-        "hidden_size": 3_584,
-        "intermediate_size": 18_944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "tie_word_embeddings": False,
-    },
-}
-PUBLISHED_VISION = {
-    "depth": 32,
-    "hidden_size": 1_280,
-    "intermediate_size": 3_420,
-    "num_heads": 16,
-    "patch_size": 14,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-    "window_size": 112,
-    "fullatt_block_indexes": [7, 15, 23, 31],
-}
 
-
-def published_config(hub_id: str) -> Qwen2_5_VLConfig:
-    """Return the configuration of a published model, as far as it decides shapes and positions."""
-    text = PUBLISHED[hub_id]
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
-    return Qwen2_5_VLConfig(
-        text_config=text | {"rope_parameters": rope, "max_position_embeddings": 128_000},
-        vision_config=PUBLISHED_VISION | {"out_hidden_size": text["hidden_size"]},
-        tie_word_embeddings=text["tie_word_embeddings"],
-    )
-
-
-def shape(config: Qwen2_5_VLConfig) -> ModelShape:
+def shape(config: config_class) -> ModelShape:
     """Return the sizes that formulas take."""
     text, vision = config.text_config, config.vision_config
     window = vision.window_size // vision.spatial_merge_size // vision.patch_size
@@ -97,28 +52,28 @@ def shape(config: Qwen2_5_VLConfig) -> ModelShape:
     )
 
 
-def decoder(model: Qwen2_5_VLForConditionalGeneration) -> torch.nn.Module:
+def decoder(model: model_class) -> torch.nn.Module:
     """Return the language model, without its head."""
     return model.model.language_model
 
 
-def vision(model: Qwen2_5_VLForConditionalGeneration) -> torch.nn.Module:
+def vision(model: model_class) -> torch.nn.Module:
     """Return the vision tower with its projector."""
     return model.model.visual
 
 
-def head(model: Qwen2_5_VLForConditionalGeneration) -> torch.nn.Module:
+def head(model: model_class) -> torch.nn.Module:
     """Return what makes logits of hidden states."""
     return model.lm_head
 
 
-def pixel_multiple(image_processor: Qwen2VLImageProcessorPil) -> int:
+def pixel_multiple(image_processor: image_processor_class) -> int:
     """Return the side of one visual token in pixels."""
     return image_processor.patch_size * image_processor.merge_size
 
 
 def image_inputs(
-    image_processor: Qwen2VLImageProcessorPil, image: Image.Image
+    image_processor: image_processor_class, image: Image.Image
 ) -> tuple[np.ndarray, tuple[int, int, int], int]:
     """Return patches [patches, values], (frames, rows, columns) of them, and the number of visual tokens."""
     features = image_processor(images=[image.convert("RGB")], return_tensors="np")
@@ -127,7 +82,7 @@ def image_inputs(
 
 
 def positions(
-    image_processor: Qwen2VLImageProcessorPil, length: int, begin: int, grid: tuple[int, int, int] | None
+    image_processor: image_processor_class, length: int, begin: int, grid: tuple[int, int, int] | None
 ) -> np.ndarray:
     """Return positions [3, length] of a sequence, as `get_rope_index` of transformers gives them.
 
@@ -158,7 +113,7 @@ def model_inputs(batch: "Batch") -> dict[str, torch.Tensor | None]:
     return inputs
 
 
-def generation_inputs(model: Qwen2_5_VLForConditionalGeneration, batch: "Batch") -> dict[str, Any]:
+def generation_inputs(model: model_class, batch: "Batch") -> dict[str, Any]:
     """Return keyword arguments of `model.generate` for a batch of prompts with images."""
     return {
         "input_ids": batch.input_ids,
@@ -169,9 +124,7 @@ def generation_inputs(model: Qwen2_5_VLForConditionalGeneration, batch: "Batch")
     }
 
 
-def hidden_states(
-    model: Qwen2_5_VLForConditionalGeneration, batch: "Batch", *, images: Any = None, **options: Any
-) -> Any:
+def hidden_states(model: model_class, batch: "Batch", *, images: Any = None, **options: Any) -> Any:
     """Run a batch through everything below the head; `.last_hidden_state` is [rows, length, hidden].
 
     `images`: what `image_features` gave, instead of the vision tower. `options` go to the forward pass.
@@ -182,7 +135,7 @@ def hidden_states(
     return model.model(**inputs, **{"use_cache": False} | options)
 
 
-def image_features(model: Qwen2_5_VLForConditionalGeneration, batch: "Batch") -> BaseModelOutputWithPooling:
+def image_features(model: model_class, batch: "Batch") -> BaseModelOutputWithPooling:
     """Run the vision tower alone, on a batch with images."""
     tower = model.model.get_image_features(batch.pixel_values, batch.image_grid_thw, return_dict=True)
     # Only what the decoder takes: the states before the merger are several times as large.
@@ -190,7 +143,7 @@ def image_features(model: Qwen2_5_VLForConditionalGeneration, batch: "Batch") ->
 
 
 def continued(
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: model_class,
     ids: torch.Tensor,
     first: Sequence[int] | np.ndarray,
     cache: DynamicCache,

@@ -8,7 +8,6 @@ from stages.backbones.config import ModelShape
 
 IMAGE_TOKEN = "<|image_pad|>"
 DECODER_LAYERS = r"model\.layers\.\d+\."
-PUBLISHED: dict = {}
 
 
 class config_class(LlamaConfig):

@@ -157,9 +157,7 @@ ADAPTED = TrainedParts(vision=False, lora_rank=8, lora_targets=PROJECTIONS)
 def test_a_decoder_saves_what_is_predicted(precision, packing, trained):
     engine = EngineConfig(precision=precision, packing=packing)
     positions = 117 if packing else 120
-    predicted = activation_bytes(
-        DEEP, trained, engine, positions=positions, visual_tokens=0, longest=60
-    )
+    predicted = activation_bytes(DEEP, trained, engine, positions=positions, visual_tokens=0, longest=60)
     assert predicted == pytest.approx(saved_bytes(trained, engine, grid=None), rel=0.03)
 
 
