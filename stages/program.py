@@ -196,7 +196,7 @@ def _write(path: Path, content: Any) -> None:
     elif isinstance(content, str):
         path.write_text(content, encoding="utf-8")
     else:
-        path.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1), encoding="utf-8")
+        path.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def worker(processes_per_cell: int) -> int:
