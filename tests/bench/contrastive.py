@@ -17,11 +17,10 @@ import numpy as np
 import torch
 
 from data_prep.shards import ShardSource, read_queries
-from stages.backbone import load_backbone
-from stages.recipes import EngineConfig
-from stages.refine.adapter import add_adapter
-from stages.refine.contrastive import Rows
-from stages.refine.gradcache import Embedder, chunks_of, contrastive_step
+from stages.backbones.adapters import add_adapter
+from stages.backbones.backbone import load_backbone
+from stages.refine.gradcache import Embedder, Rows, chunks_of, contrastive_step
+from stages.train.config import EngineConfig
 from stages.train.engine import Optimization, build_engine, start_process_group
 from stages.train.sequences import SequenceBuilder
 from tests.bench.contrastive_peers import (
@@ -144,7 +143,7 @@ def our_step(engine_config: EngineConfig):
     model = add_adapter(backbone, CONFIG)
     randomize(model)
     engine = build_engine(
-        Embedder(model, temperature=CONFIG.temperature, learn_temperature=False).train(),
+        Embedder(backbone, model, CONFIG.loss).train(),
         engine_config,
         Optimization(
             learning_rate=CONFIG.learning_rate,
@@ -163,9 +162,9 @@ def our_step(engine_config: EngineConfig):
             answers=torch.eye(anchors, candidates, dtype=torch.bool),
         )
         chunks = chunks_of(sequences, builder, engine_config)
-        return contrastive_step(engine, chunks, rows, symmetric=False, dimensions=())
+        return contrastive_step(engine, chunks, rows)
 
-    return step, model.get_base_model().model.language_model, functools.partial(our_gradient, engine, step)
+    return step, backbone.family.decoder(backbone.model), functools.partial(our_gradient, engine, step)
 
 
 def our_gradient(engine, step: Step, columns: Columns) -> tuple[float, dict[str, torch.Tensor]]:

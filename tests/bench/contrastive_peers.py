@@ -7,7 +7,7 @@ import peft
 import torch
 from transformers import AutoTokenizer
 
-from stages.backbone import SUMMARIZE_TEXT, load_backbone
+from stages.backbones.backbone import SUMMARIZE_TEXT, load_backbone
 from stages.recipes import get_recipe
 
 RECIPE = get_recipe("tiny")
@@ -35,7 +35,7 @@ def sentence_transformers_step(mini_batch_size: int | None):
     width = transformer.model.config.text_config.hidden_size
     model = SentenceTransformer(modules=[transformer, Pooling(width, pooling_mode="lasttoken"), Normalize()])
     model.train()
-    scale = 1 / CONFIG.temperature
+    scale = 1 / CONFIG.loss.temperature
     loss = (
         losses.CachedMultipleNegativesRankingLoss(model, scale=scale, mini_batch_size=mini_batch_size)
         if mini_batch_size
@@ -64,7 +64,7 @@ def plain_step():
         ):
             output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
             vectors.append(torch.nn.functional.normalize(output.hidden_states[-1][:, -1], dim=-1))
-        scores = vectors[0] @ torch.cat(vectors[1:]).T / CONFIG.temperature
+        scores = vectors[0] @ torch.cat(vectors[1:]).T / CONFIG.loss.temperature
         return torch.nn.functional.cross_entropy(scores, torch.arange(len(scores)))
 
     step, gradient = plain_optimizer(model, loss)

@@ -21,14 +21,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainingArguments
 
 from data_prep.order import BatchOrder
-from data_prep.shards import Sample, ShardSource
-from stages.backbone import load_backbone
-from stages.pretrain.loop import WINDOW_STEPS, train
+from data_prep.samples import Sample
+from data_prep.shards import ShardSource
+from stages.backbones.backbone import load_backbone
+from stages.pretrain.config import ObjectiveMixture
+from stages.pretrain.loop import WINDOW_STEPS, pretrain_steps
 from stages.pretrain.objectives import GenerativeBucket, GenerativeLoss, build_sequence
-from stages.recipes import ObjectiveMixture, get_recipe
+from stages.recipes import get_recipe
 from stages.train.batches import IGNORED_LABEL, bucket_batch
 from stages.train.engine import plan_passes, start_process_group
-from stages.train.ledger import Step
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from tests.bench.measure import DecoderCalls, Moment, Run, relative_difference, show, training_split
 
@@ -92,22 +93,19 @@ def train_ours(source: ShardSource) -> Run:
     """Run the loop of stage 1 as it is, with its loader."""
     start_process_group()
     backbone = load_backbone(RECIPE.backbone.location, RECIPE.backbone)
-    clock: list[tuple[Step, Moment]] = []
-    calls = DecoderCalls()
-
-    def on_step(step: Step) -> None:
+    steps, moments, calls = [], [], DecoderCalls()
+    for step in pretrain_steps(backbone, [source], [1.0], CONFIG, milestones=(WARM_UP + STEPS,)):
+        steps.append(step)
+        moments.append(Moment.now())
         if step.number == WARM_UP:
-            backbone.model.model.language_model.register_forward_pre_hook(calls, with_kwargs=True)
-        clock.append((step, Moment.now()))
-
-    train(backbone, [source], [1.0], CONFIG, on_step=on_step, on_dose=lambda dose, steps: None)
-    steps = [step for step, _ in clock[WARM_UP:]]
+            decoder = backbone.family.decoder(backbone.model)
+            decoder.register_forward_pre_hook(calls, with_kwargs=True)
     return Run(
-        work=sum(step.label_tokens for step in steps),
-        took=clock[-1][1] - clock[WARM_UP - 1][1],
+        work=sum(step.label_tokens for step in steps[WARM_UP:]),
+        took=moments[-1] - moments[WARM_UP - 1],
         calls=calls.calls,
-        tokens=sum(step.tokens for step in steps),
-        positions=sum(step.positions for step in steps),
+        tokens=sum(step.tokens for step in steps[WARM_UP:]),
+        positions=sum(step.positions for step in steps[WARM_UP:]),
     )
 
 

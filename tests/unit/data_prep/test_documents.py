@@ -12,7 +12,7 @@ from PIL import Image
 from data_prep import text_layer
 from data_prep.config import ReadingConfig
 from data_prep.documents import _pixel_box, fit_to_grid, read_document
-from tests.unit.data_prep.making import column, prose, write_pdf
+from tests.unit.data_prep.making import column, write_pdf
 
 FIRST = ("The quick river bends around", "the old stone market and the", "bridge of iron.")
 SECOND = ("Winter letters arrive by cart", "when the garden gate is shut.")
@@ -34,17 +34,12 @@ def pixels(png: bytes) -> np.ndarray:
     [(TWO_PARAGRAPHS, (FIRST, SECOND)), (TWO_COLUMNS, (FIRST, SECOND, BESIDE))],
     ids=["paragraphs", "columns"],
 )
-def test_a_paragraph_becomes_one_block_with_its_text(tmp_path, page, paragraphs):
-    units = units_of(write_pdf(tmp_path / "a.pdf", [page]), max_block_characters=200)
-    assert [unit.text for unit in units] == [" ".join(lines) for lines in paragraphs]
-    assert [unit.block for unit in units] == list(range(len(paragraphs)))
-    assert {unit.page for unit in units} == {1}
-
-
-@pytest.mark.parametrize("page", [TWO_PARAGRAPHS, TWO_COLUMNS], ids=["paragraphs", "columns"])
-def test_a_crop_shows_its_own_text_and_nothing_else(tmp_path, page):
+def test_a_crop_shows_its_own_text_and_nothing_else(tmp_path, page, paragraphs):
     """A page that holds only a block's lines, at their places, gives the same image as the whole page."""
-    for number, unit in enumerate(units_of(write_pdf(tmp_path / "all.pdf", [page]), max_block_characters=60)):
+    units = units_of(write_pdf(tmp_path / "all.pdf", [page]), max_block_characters=200)
+    assert [unit.text for unit in units] == [" ".join(lines) for lines in paragraphs]
+    assert [(unit.page, unit.block) for unit in units] == [(1, block) for block in range(len(paragraphs))]
+    for number, unit in enumerate(units_of(tmp_path / "all.pdf", max_block_characters=60)):
         own = [line for line in page if line[2] in unit.text]
         assert " ".join(text for _, _, text in own) == unit.text
         (alone,) = units_of(write_pdf(tmp_path / f"{number}.pdf", [own]), max_block_characters=60)
@@ -52,17 +47,16 @@ def test_a_crop_shows_its_own_text_and_nothing_else(tmp_path, page):
         assert pixels(unit.png).min() < 100
 
 
-def test_a_long_paragraph_is_cut_between_lines(tmp_path):
-    units = units_of(write_pdf(tmp_path / "a.pdf", [TWO_COLUMNS]), max_block_characters=58)
-    assert [unit.text for unit in units] == [
-        " ".join(FIRST[:2]), FIRST[2], *SECOND, " ".join(BESIDE[:2]), BESIDE[2]
-    ]  # fmt: skip
-    assert all(len(unit.text) <= 58 for unit in units)
-
-
-def test_a_line_longer_than_the_limit_stays_whole(tmp_path):
-    units = units_of(write_pdf(tmp_path / "a.pdf", [TWO_PARAGRAPHS]), max_block_characters=5)
-    assert [unit.text for unit in units] == [*FIRST, *SECOND]
+@pytest.mark.parametrize(
+    ("longest", "texts"),
+    [
+        (58, [" ".join(FIRST[:2]), FIRST[2], *SECOND, " ".join(BESIDE[:2]), BESIDE[2]]),
+        (5, [*FIRST, *SECOND, *BESIDE]),  # a line that is longer stays whole
+    ],
+)
+def test_a_long_paragraph_is_cut_between_lines(tmp_path, longest, texts):
+    units = units_of(write_pdf(tmp_path / "a.pdf", [TWO_COLUMNS]), max_block_characters=longest)
+    assert [unit.text for unit in units] == texts
 
 
 def test_crops_fill_the_grid_of_the_backbone(tmp_path):
@@ -74,24 +68,18 @@ def test_crops_fill_the_grid_of_the_backbone(tmp_path):
         assert (image.size, image.mode, image.format) == ((unit.width, unit.height), "L", "PNG")
 
 
+@pytest.mark.parametrize("most", [320 * 96, 1_000_000])
 @pytest.mark.parametrize(
     "size",
-    [(640, 480), (5000, 20), (20, 5000), (60_000, 1), (17, 16), (1, 1), (3500, 8), (330, 93)],
+    [(640, 480), (5000, 20), (20, 5000), (60_000, 1), (17, 16), (1, 1), (3500, 8), (8, 3500), (330, 93)],
 )
-def test_an_image_of_any_shape_is_shrunk_to_the_grid_and_keeps_its_ink(size):
-    fitted = fit_to_grid(Image.new("L", size, 0), multiple=16, max_pixels=320 * 96)
+def test_an_image_of_any_shape_is_shrunk_to_what_the_backbone_takes_and_keeps_its_ink(size, most):
+    fitted = fit_to_grid(Image.new("L", size, 0), multiple=16, max_pixels=most)
     assert fitted.width % 16 == 0 == fitted.height % 16
-    assert fitted.width * fitted.height <= 320 * 96
+    assert fitted.width * fitted.height <= most
+    assert max(fitted.size) <= 190 * min(fitted.size)
     ink = np.asarray(fitted) < 128
     assert max(ink.sum(axis=0)) >= min(size[1] * fitted.width / size[0] * 0.7, fitted.height * 0.7, size[1])
-
-
-@pytest.mark.parametrize("size", [(3500, 8), (8, 3500), (60_000, 1)])
-def test_a_strip_is_padded_to_a_shape_that_the_backbone_takes(size):
-    fitted = fit_to_grid(Image.new("L", size, 0), multiple=16, max_pixels=1_000_000)
-    assert max(fitted.size) <= 190 * min(fitted.size)
-    assert fitted.width % 16 == 0 == fitted.height % 16
-    assert fitted.width * fitted.height <= 1_000_000
 
 
 def test_an_image_that_fits_is_padded_and_a_larger_one_keeps_its_shape():
@@ -115,17 +103,14 @@ def test_a_bold_short_paragraph_is_a_heading(tmp_path):
     assert not any(unit.is_heading for unit in others)
 
 
-def test_the_unit_page_is_one_sample_a_page(tmp_path):
-    path = write_pdf(tmp_path / "a.pdf", [TWO_PARAGRAPHS, TWO_COLUMNS])
+def test_the_unit_page_and_a_page_without_text_are_one_sample_a_page(tmp_path):
+    path = write_pdf(tmp_path / "a.pdf", [TWO_PARAGRAPHS, []])
     units = units_of(path, unit="page")
     assert [(unit.page, unit.block) for unit in units] == [(1, None), (2, None)]
-    assert units[0].text == " ".join(FIRST + SECOND)
-
-
-def test_a_page_without_text_is_one_sample_without_text(tmp_path):
-    units = units_of(write_pdf(tmp_path / "a.pdf", [[], TWO_PARAGRAPHS]), max_block_characters=200)
-    assert (units[0].block, units[0].text) == (None, "")
-    assert [unit.page for unit in units] == [1, 2, 2]
+    assert [unit.text for unit in units] == [" ".join(FIRST + SECOND), ""]
+    blocks = units_of(path, max_block_characters=200)
+    assert [(unit.page, unit.block) for unit in blocks] == [(1, 0), (1, 1), (2, None)]
+    assert blocks[2].text == ""
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
@@ -182,11 +167,8 @@ def test_an_image_takes_the_text_beside_it(tmp_path, scan):
     assert unit.text == "Tiếng Việt ở đây"
     assert unicodedata.is_normalized("NFC", unit.text)
     assert pixels(unit.png)[15, 30] == 0
-
-
-def test_an_image_without_text_beside_it_has_none(tmp_path, scan):
-    scan.save(tmp_path / "page.jpg")
-    assert [unit.text for unit in units_of(tmp_path / "page.jpg")] == [""]
+    scan.save(tmp_path / "other.jpg")
+    assert [unit.text for unit in units_of(tmp_path / "other.jpg")] == [""]
 
 
 def test_every_frame_of_a_tiff_is_a_page(tmp_path, scan):
@@ -208,8 +190,3 @@ def test_a_scan_of_16_bits_keeps_its_greys(tmp_path, scan, suffix):
     Image.fromarray(np.asarray(scan).astype(np.uint16) // 2 * 257).save(tmp_path / f"a.{suffix}")
     (unit,) = units_of(tmp_path / f"a.{suffix}")
     assert (pixels(unit.png)[15, 30], pixels(unit.png)[100, 150]) == (0, 127)
-
-
-def test_the_same_file_gives_the_same_bytes(tmp_path):
-    path = write_pdf(tmp_path / "a.pdf", [prose(1)])
-    assert units_of(path) == units_of(path)

@@ -41,6 +41,12 @@ REASONS = {
 }
 
 
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "documents").mkdir()
+    return tmp_path / "documents"
+
+
 def bad_files(folder: Path, scan) -> None:
     good = write_pdf(folder / "good.pdf", [prose(number) for number in range(6)]).read_bytes()
     (folder / "good.pdf").unlink()
@@ -64,9 +70,7 @@ def bad_files(folder: Path, scan) -> None:
 
 
 @pytest.mark.parametrize("pages", [2, 4])
-def test_one_good_document_among_bad_ones_is_enough(tmp_path, scan, pages):
-    folder = tmp_path / "documents"
-    folder.mkdir()
+def test_one_good_document_among_bad_ones_is_enough(folder, tmp_path, scan, pages):
     bad_files(folder, scan)
     write_pdf(folder / "good.pdf", [prose(number) for number in range(pages)], heading="The same heading")
     write_pdf(folder / "scanned.pdf", [[], [], [], [], []])
@@ -81,9 +85,8 @@ def test_one_good_document_among_bad_ones_is_enough(tmp_path, scan, pages):
     assert reasons == {"good.pdf": None, "scanned.pdf": None}
     assert inventory["counts"] == {"used": 2, "quarantined": len(REASONS), "unsupported": 1}
     assert inventory["unsupported"] == ["notes.docx"]
-    assert all(
-        entry["status"] == ("quarantined" if entry["reason"] else "used") for entry in inventory["documents"]
-    )
+    for entry in inventory["documents"]:
+        assert entry["status"] == ("quarantined" if entry["reason"] else "used")
     assert "Only 1 document(s) with text" in inventory["warnings"][0]
     for split in (prepared.train, prepared.test):
         assert split.manifest.counts["trainable"]
@@ -94,32 +97,32 @@ def test_one_good_document_among_bad_ones_is_enough(tmp_path, scan, pages):
     assert again.read() == 1  # the link: it may point to something now
 
 
-def test_a_file_that_hangs_the_reader_is_left_and_tried_again_next_time(tmp_path):
-    folder = tmp_path / "documents"
-    folder.mkdir()
-    write_pdf(folder / "b.pdf", [prose(1)])
-    endless_pdf(folder / "a.pdf")
-    config = ReadingConfig(document_seconds=1.5, document_memory_bytes=64 * 2**30)
-    files, _ = find_documents(folder)
-    store, steps = LocalStore(tmp_path / "store"), Steps()
-    endless, good = read_documents(files, config, store, steps, workers=1)
-    assert endless.reason == "took longer than 1.5 s to read"
-    assert (good.reason, good.pages) == (None, 1)
-    assert [store.root / "document" / path.name for path in (store.root / "document").iterdir()] == [
-        good.samples.path
-    ]
+ENOUGH_TO_HANG = {"document_memory_bytes": 64 * 2**30}
 
 
-def test_a_file_that_kills_the_reader_is_left(tmp_path):
-    folder = tmp_path / "documents"
-    folder.mkdir()
-    write_pdf(folder / "b.pdf", [prose(1)])
-    swelling_pdf(folder / "a.pdf", 2**28)
-    config = ReadingConfig(document_memory_bytes=2**28)
-    files, _ = find_documents(folder)
-    swollen, good = read_documents(files, config, LocalStore(tmp_path / "store"), Steps(), workers=1)
-    assert swollen.reason.startswith("the reader died on it (exit code -")
+@pytest.mark.parametrize(
+    ("make", "limits", "reason"),
+    [
+        (endless_pdf, {"document_seconds": 1.5, **ENOUGH_TO_HANG}, "took longer than 1.5 s to read"),
+        (
+            lambda path: swelling_pdf(path, 2**28),
+            {"document_memory_bytes": 2**28},
+            "the reader died on it (exit code -",
+        ),
+    ],
+    ids=["hangs", "kills"],
+)
+def test_a_file_that_hangs_or_kills_the_reader_is_left_and_tried_again_next_time(
+    tmp_path, make, limits, reason
+):
+    make(tmp_path / "a.pdf")
+    write_pdf(tmp_path / "b.pdf", [prose(1)])
+    files, _ = find_documents(tmp_path)
+    store = LocalStore(tmp_path / "store")
+    bad, good = read_documents(files, ReadingConfig(**limits), store, Steps(), workers=1)
+    assert bad.reason.startswith(reason)
     assert (good.reason, good.pages) == (None, 1)
+    assert store.names("document") == [good.samples.path.name]
 
 
 def test_an_interrupt_does_not_wait_for_documents_that_are_being_read(tmp_path):
@@ -131,15 +134,10 @@ def test_an_interrupt_does_not_wait_for_documents_that_are_being_read(tmp_path):
     def interrupted(done: int, total: int, label: str) -> None:
         raise KeyboardInterrupt
 
+    config, store = ReadingConfig(**ENOUGH_TO_HANG), LocalStore(tmp_path / "store")
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        read_documents(
-            files,
-            ReadingConfig(document_seconds=120, document_memory_bytes=64 * 2**30),
-            LocalStore(tmp_path / "store"),
-            interrupted,
-            workers=1,
-        )
+        read_documents(files, config, store, interrupted, workers=1)
     assert time.monotonic() - started < 60
 
 
@@ -157,41 +155,31 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path, scan):
     assert [one.text for one in read_document(documents[1].path, "scan.png", ReadingConfig())] == [""]
 
 
-def refused(folder: Path, tmp_path: Path, **settings) -> str:
+def refused(folder: Path, **settings) -> str:
+    config, store = DocumentsConfig(**settings), LocalStore(folder.parent / "store")
     with pytest.raises(NoUsableDocuments) as caught:
-        prepare_documents(
-            folder, DocumentsConfig(**settings), LocalStore(tmp_path / "store"), Steps(), workers=1
-        )
+        prepare_documents(folder, config, store, Steps(), workers=1)
     message = str(caught.value)
     assert message.startswith(f"{folder}: ")
     assert "\n" not in message
     return message
 
 
-def test_nothing_usable_names_the_first_reason(tmp_path):
-    folder = tmp_path / "documents"
-    folder.mkdir()
-    (folder / "a.pdf").touch()
-    (folder / "b.pdf").write_text("text")
-    assert "2 of 2 document(s) cannot be used" in (message := refused(folder, tmp_path))
-    assert message.endswith("the first is a.pdf: empty file (0 bytes)")
-
-
-def test_too_large_a_share_of_bad_files_is_an_error(tmp_path):
-    folder = tmp_path / "documents"
-    folder.mkdir()
+def test_too_large_a_share_of_bad_files_names_the_first_reason(folder):
     write_pdf(folder / "a.pdf", [prose(1), prose(2)])
     (folder / "b.pdf").touch()
-    message = refused(folder, tmp_path, max_quarantined_share=0.4)
+    message = refused(folder, max_quarantined_share=0.4)
     assert "1 of 2 document(s) cannot be used (limit 40%)" in message
+    (folder / "a.pdf").write_text("text")
+    assert "2 of 2 document(s) cannot be used" in (message := refused(folder))
+    assert message.endswith("the first is a.pdf: not a PDF: the file does not begin with %PDF-")
 
 
-def test_empty_and_missing_folders(tmp_path):
-    (tmp_path / "empty").mkdir()
-    assert "no documents found (.pdf, " in refused(tmp_path / "empty", tmp_path)
-    (tmp_path / "empty" / "a.docx").touch()
-    assert "among 1 file(s)" in refused(tmp_path / "empty", tmp_path)
-    assert "no such folder" in refused(tmp_path / "missing", tmp_path)
+def test_empty_and_missing_folders(folder, tmp_path):
+    assert "no documents found (.pdf, " in refused(folder)
+    (folder / "a.docx").touch()
+    assert "among 1 file(s)" in refused(folder)
+    assert "no such folder" in refused(tmp_path / "missing")
 
 
 @pytest.mark.parametrize(
@@ -204,23 +192,19 @@ def test_empty_and_missing_folders(tmp_path):
     ],
     ids=["scans", "one page", "the same page", "one query"],
 )
-def test_usable_documents_without_enough_text(tmp_path, pages, reason):
-    folder = tmp_path / "documents"
-    folder.mkdir()
+def test_usable_documents_without_enough_text(folder, pages, reason):
     write_pdf(folder / "a.pdf", pages)
     purpose, why = reason.split(": ")
-    message = refused(folder, tmp_path)
+    message = refused(folder)
     assert f"1 usable document(s) leave not enough text {purpose} (" in message
     assert f" needed): {why}" in message
 
 
-def test_long_text_beside_images_asks_for_pages(tmp_path, scan):
-    folder = tmp_path / "documents"
-    folder.mkdir()
+def test_long_text_beside_images_asks_for_pages(folder, scan):
     for number in range(2):
         scan.rotate(90 * number).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text("many words " * 40 + str(number))
-    assert 'use unit "page"' in refused(folder, tmp_path)
+    assert 'use unit "page"' in refused(folder)
 
 
 def test_a_file_name_that_is_not_unicode_is_shown_and_read(tmp_path):
