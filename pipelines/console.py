@@ -88,8 +88,8 @@ class StageView(Progress):
         if not task.total:
             return f"{self.title}: starting ({elapsed})"
         done = f" [{task.fields['done']}]" if task.fields["done"] else ""
-        left = task.time_remaining
-        pace = "" if left is None else f", {self.pace()}, {clock_time(left)} left"
+        pace, left = self.pace(), task.time_remaining
+        pace = f", {pace}, {clock_time(left)} left" if pace and left is not None else ""
         count = f"{task.completed:.0f}/{task.total:.0f}"
         return f"{self.title}{done}: {task.fields['label']} {count}{pace} ({elapsed})"
 

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,76 +32,62 @@ def test_a_line_shows_count_rate_and_time_left() -> None:
     assert "2.0/s, 0:35 left (0:30)" in view.line()
     view.tell(label="seed 2", step=0, total=60, cells_done=2)  # new work: another rate
     assert view.line() == "refine [2 of 3 done]: seed 2 0/60 (0:30)"
-
-
-def test_slow_steps_are_shown_in_seconds() -> None:
-    now = [0.0]
-    view = StageView("generation", cells=1, clock=lambda: now[0])
+    now[0] = 0.0
+    slow = StageView("generation", cells=1, clock=lambda: now[0])
     for now[0], step in ((0.0, 1), (30.0, 2)):
-        view.tell(label="dose 0", step=step, total=4, cells_done=0)
-    assert view.line() == "generation: dose 0 2/4, 30 s each, 1:00 left (0:30)"
+        slow.tell(label="dose 0", step=step, total=4, cells_done=0)
+    assert slow.line() == "generation: dose 0 2/4, 30 s each, 1:00 left (0:30)"
+    for step in (0, 2):
+        slow.tell(label="dose 32", step=step, total=2, cells_done=0)
+    assert slow.line() == "generation: dose 32 2/2 (0:30)"
 
 
 def test_lines_go_on_when_a_stage_says_nothing() -> None:
     lines: list[str] = []
     reporter = Reporter(write=lines.append, interval=0.02)
     reporter.stage_started("pretrain", cells=2, reused=1)
-    deadline = time.monotonic() + 10
-    while len([line for line in lines if "starting" in line]) < 3:
-        assert time.monotonic() < deadline, lines
-        time.sleep(0.02)
+    wait_until(lambda: len([line for line in lines if "starting" in line]) > 2)
     reporter.stage_finished("pretrain: done")
-    assert lines[0] == "pretrain: 2 to do, 1 reused"
-    assert lines[-1] == "pretrain: done"
     time.sleep(0.1)
-    assert lines[-1] == "pretrain: done"
+    assert (lines[0], lines[-1]) == ("pretrain: 2 to do, 1 reused", "pretrain: done")
 
 
-def test_bars_show_label_count_and_rate_and_leave_a_line() -> None:
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def bars() -> tuple[Reporter, io.StringIO]:
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=100)
-    reporter = terminal_reporter(console)
+    return terminal_reporter(Console(file=screen, force_terminal=True, width=100)), screen
+
+
+def test_a_bar_shows_a_running_clock_then_label_count_and_rate_and_leaves_a_line() -> None:
+    reporter, screen = bars()
     reporter.stage_started("refine", cells=2, reused=0)
+    wait_until(lambda: "(0:01)" in screen.getvalue())  # the stage has said nothing yet
+    assert "refine: starting" in screen.getvalue()
     for step in range(1, 6):
         reporter.progress(label="seed 0", step=step, total=10)
         time.sleep(0.05)
     reporter.stage_finished("refine: done")
-    assert "seed 0 (0 of 2 done)" in screen.getvalue()
-    assert "5/10" in screen.getvalue()
-    assert "/s" in screen.getvalue()
-    assert screen.getvalue().rstrip().endswith("refine: done")
+    shown = screen.getvalue()
+    assert all(text in shown for text in ("seed 0 (0 of 2 done)", "5/10", "/s"))
+    assert shown.rstrip().endswith("refine: done")
 
 
-def test_a_pipe_gets_plain_lines_with_the_time_of_day(capsys: pytest.CaptureFixture) -> None:
-    reporter = terminal_reporter(Console(file=io.StringIO()))
-    reporter.stage_started("refine", cells=1, reused=0)
-    reporter.stage_finished("refine: done")
-    first, last = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"\d\d:\d\d:\d\d refine: 1 to do", first) and last.endswith(" refine: done")
-
-
-def test_stages_log_their_summaries_beside_the_terminal() -> None:
-    shown, logged = [], []
-    reporter = dataclasses.replace(Reporter(write=shown.append, interval=60), log=logged.append)
+def test_a_pipe_gets_lines_with_the_time_of_day_and_the_log_the_summaries(capsys) -> None:
+    logged = []
+    reporter = dataclasses.replace(terminal_reporter(Console(file=io.StringIO())), log=logged.append)
     reporter.stage_started("refine", cells=1, reused=0)
     reporter.progress(label="seed 0", step=1, total=2)
     reporter.stage_finished("refine: done")
     reporter.note("a.pdf: empty")
-    assert shown == ["refine: 1 to do", "refine: done", "a.pdf: empty"]
+    lines = [re.fullmatch(r"\d\d:\d\d:\d\d (.*)", line)[1] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["refine: 1 to do", *logged]
     assert logged == ["refine: done", "a.pdf: empty"]
-
-
-def test_a_stage_that_has_said_nothing_yet_shows_its_title_and_a_running_clock() -> None:
-    screen = io.StringIO()
-    reporter = terminal_reporter(Console(file=screen, force_terminal=True, width=100))
-    reporter.stage_started("refine", cells=2, reused=0)
-    deadline = time.monotonic() + 10
-    while "(0:01)" not in screen.getvalue():
-        assert time.monotonic() < deadline, screen.getvalue()
-        time.sleep(0.05)
-    reporter.stage_finished("refine: stopped")
-    assert "refine: starting" in screen.getvalue()
-    assert "(0:00)" in screen.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -113,8 +100,7 @@ def test_a_file_name_is_neither_markup_nor_a_terminal_command(tmp_path: Path, na
     inventory = Output(stage="documents-inventory", cell=Cell(), path=tmp_path, digest="d")
     used, quarantined, lines = inventory_summary(inventory)
     assert (used, quarantined, lines) == (0, 1, [f"{shown}: empty", shown])
-    screen = io.StringIO()
-    reporter = terminal_reporter(Console(file=screen, force_terminal=True, width=100))
+    reporter, screen = bars()
     reporter.stage_started(lines[1], cells=1, reused=0)
     reporter.progress(label=lines[1], step=1, total=2)
     reporter.stage_finished(lines[1])
