@@ -120,37 +120,34 @@ def compare_controls(found: Measurements, thresholds: LawConfig) -> Controls:
     Raises:
         EvidenceError: a control or the equal-compute arm is missing, or has other seeds.
     """
-    how, top, arm = bootstrap(thresholds), found.top, found.primary
+    how, arm, equal = bootstrap(thresholds), found.primary, found.equal_compute
     doses = {control: control_doses(found, control) for control in CONTROLS}
-    equal = found.equal_compute
-
-    def own(dose: int, direction: str = "query_to_image") -> np.ndarray:
-        return found.scores(dose, arm, direction)
-
-    def of(control: str, dose: int, direction: str = "query_to_image") -> np.ndarray:
-        return found.paired(dose, arm, direction, pages=control)
 
     def minus(after: np.ndarray, before: np.ndarray) -> Estimate:
         return paired_difference(after, before, how, found.test.documents)
 
-    def gains(direction: str) -> dict[str, Estimate]:
+    def at_top(direction: str) -> dict[str, np.ndarray]:
         return {
-            control: minus(of(control, max(doses[control]), direction), own(0, direction))
-            for control in CONTROLS
+            control: found.paired(max(doses[control]), arm, direction, pages=control) for control in CONTROLS
         }
 
-    gain, more_cl = own(top) - own(0), found.paired(0, equal.arm, steps=equal.steps)
-    reproduced = {control: of(control, max(doses[control])) - own(0) for control in CONTROLS}
-    reproduced["compute"] = more_cl - own(0)
-    reproduced["grounding"] = own(top, "query_to_text") - own(0, "query_to_text")
+    own, own_text = found.curve(arm), found.curve(arm, "query_to_text")
+    image, text = at_top("query_to_image"), at_top("query_to_text")
+    more_cl = found.paired(0, equal.arm, steps=equal.steps)
+    reproduced = {control: scores - own[0] for control, scores in image.items()}
+    reproduced |= {"compute": more_cl - own[0], "grounding": own_text[-1] - own_text[0]}
+    gain = own[-1] - own[0]
     return Controls(
         against={
-            control: {dose: minus(own(dose), of(control, dose)) for dose in doses[control]}
+            control: {
+                dose: minus(found.scores(dose, arm), found.paired(dose, arm, pages=control))
+                for dose in doses[control]
+            }
             for control in CONTROLS
         },
-        gains=gains("query_to_image"),
-        text_gains=gains("query_to_text"),
-        compute=minus(own(top), more_cl),
+        gains={control: minus(scores, own[0]) for control, scores in image.items()},
+        text_gains={control: minus(scores, own_text[0]) for control, scores in text.items()},
+        compute=minus(own[-1], more_cl),
         unexplained={
             name: minus(gain * allowed_share(name, thresholds), part) for name, part in reproduced.items()
         },

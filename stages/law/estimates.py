@@ -27,16 +27,14 @@ from stages.law.comparisons import control_doses
 from stages.law.measurements import COMPARED_KINDS, EvidenceError, Measurements
 from stages.law.statistics import Bootstrap, Estimate, mean_over_queries, means_over_queries, ratio_of_sums
 
+Row = dict[str, Any]
 BASELINE = "baseline"
 """Kind of the rows that are no arm: "bm25" and "random"."""
-_PLACE = ("dose", "pages", "arm", "kind", "seed", "steps", "split")
 _LANGUAGE = {
     "nats_per_byte": ("nats", "bytes"),
     "character_error_rate": ("edits", "characters"),
     "token_accuracy": ("correct", "tokens"),
 }
-Row = tuple[str, str, tuple, Estimate]
-"""quantity, metric, place as in `_PLACE`, estimate."""
 
 
 def estimate_all(found: Measurements, how: Bootstrap) -> pd.DataFrame:
@@ -48,13 +46,9 @@ def estimate_all(found: Measurements, how: Bootstrap) -> pd.DataFrame:
     rows = [*_generation(found, how), *_dose_response(found, how), *_baselines(found, how)]
     if found.is_sweep:
         rows += [*_controls(found, how), *_adapters(found, how), *_critics(found, how)]
-    rows += _other_tests(found, how)
-    table = pd.DataFrame(
-        [(quantity, metric, *place, one.value, one.low, one.high) for quantity, metric, place, one in rows],
-        columns=("quantity", "metric", *_PLACE, "value", "low", "high"),
-        dtype=object,
+    return pd.DataFrame([*rows, *_other_tests(found, how)], dtype=object).astype(
+        dict.fromkeys(("value", "low", "high"), np.float64)
     )
-    return table.astype(dict.fromkeys(("value", "low", "high"), np.float64))
 
 
 def estimate_of(row: Any) -> Estimate:
@@ -93,8 +87,11 @@ def adapters(found: Measurements) -> list[Cell]:
     )
 
 
-def _place(cell: Cell, *, seed: int | None = None, split: str | None = None) -> tuple:
-    return (cell.dose, cell.pages, cell.arm.name, cell.arm.kind, seed, cell.steps, split)
+def _row(quantity: str, metric: str, cell: Cell, estimate: Estimate, **changes: Any) -> Row:
+    """A row of the table: where `cell` stands, of all its seeds but where `changes` name one."""
+    place = {"dose": cell.dose, "pages": cell.pages, "arm": cell.arm.name, "kind": cell.arm.kind}
+    place |= {"seed": None, "steps": cell.steps, "split": cell.split} | changes
+    return {"quantity": quantity, "metric": metric, **place, **vars(estimate)}
 
 
 def _generation(found: Measurements, how: Bootstrap) -> Iterator[Row]:
@@ -103,7 +100,7 @@ def _generation(found: Measurements, how: Bootstrap) -> Iterator[Row]:
             reading = found.reading(dose, corpus)
             for metric, (above, below) in _LANGUAGE.items():
                 one = ratio_of_sums(getattr(reading, above), getattr(reading, below), how)
-                yield corpus, metric, _place(Cell(dose=dose)), one
+                yield _row(corpus, metric, Cell(dose=dose), one)
 
 
 def _dose_response(found: Measurements, how: Bootstrap) -> Iterator[Row]:
@@ -113,29 +110,29 @@ def _dose_response(found: Measurements, how: Bootstrap) -> Iterator[Row]:
             cells = [cell for cell in found.cells("retrieval", dose=dose, arm=arm) if found.is_own(cell)]
             if not cells:
                 continue
-            place = _place(cells[0], split="test")
             measured = {
                 ("query_to_image", metric): found.scores(dose, arm, metric=metric) for metric in metrics
             }
             measured["query_to_text", PRIMARY_METRIC] = found.scores(dose, arm, "query_to_text")
             estimates = means_over_queries(np.stack(list(measured.values())), how, found.test.documents)
             for (direction, metric), one in zip(measured, estimates, strict=True):
-                yield direction, metric, place, one
+                yield _row(direction, metric, cells[0], one)
             # The queries of this direction are the pages' own texts, which `documents` does not describe.
             texts = found.scores(dose, arm, "text_to_image")
-            yield "text_to_image", PRIMARY_METRIC, place, mean_over_queries(texts, how)
+            yield _row("text_to_image", PRIMARY_METRIC, cells[0], mean_over_queries(texts, how))
 
 
 def _baselines(found: Measurements, how: Bootstrap) -> Iterator[Row]:
     for name, metrics in found.test.baselines.items():
         for metric, values in metrics.items():
-            place = (None, "target", name, BASELINE, None, None, "test")
-            yield "query_to_image", metric, place, mean_over_queries(values[None], how, found.test.documents)
+            one = mean_over_queries(values[None], how, found.test.documents)
+            lexical = {"dose": None, "arm": name, "kind": BASELINE}
+            yield _row("query_to_image", metric, Cell(split="test"), one, **lexical)
 
 
 def _controls(found: Measurements, how: Bootstrap) -> Iterator[Row]:
     cells = [
-        Cell(dose=dose, pages=pages, arm=found.primary, steps=found.steps)
+        Cell(dose=dose, pages=pages, arm=found.primary, steps=found.steps, split="test")
         for pages in CONTROLS
         for dose in control_doses(found, pages)
     ]
@@ -143,13 +140,13 @@ def _controls(found: Measurements, how: Bootstrap) -> Iterator[Row]:
         for cell in (*cells, found.equal_compute):
             scores = found.paired(cell.dose, cell.arm, direction, pages=cell.pages, steps=cell.steps)
             one = mean_over_queries(scores, how, found.test.documents)
-            yield direction, PRIMARY_METRIC, _place(cell, split="test"), one
+            yield _row(direction, PRIMARY_METRIC, cell, one)
 
 
 def _adapters(found: Measurements, how: Bootstrap) -> Iterator[Row]:
     for cell in adapters(found):
         one = mean_over_queries(found.scores(cell.dose, cell.arm)[:1], how, found.test.documents)
-        yield "query_to_image", PRIMARY_METRIC, _place(cell, seed=cell.seed, split="test"), one
+        yield _row("query_to_image", PRIMARY_METRIC, cell, one, seed=cell.seed, split="test")
 
 
 def _critics(found: Measurements, how: Bootstrap) -> Iterator[Row]:
@@ -158,7 +155,7 @@ def _critics(found: Measurements, how: Bootstrap) -> Iterator[Row]:
             found.values("critic", "critic text", name, dose=cell.dose, pages=cell.pages)[0]
             for name in ("nats", "nats_blank", "bytes")
         )
-        yield "critic text", "nats_saved_per_byte", _place(cell), ratio_of_sums(blank - nats, sizes, how)
+        yield _row("critic text", "nats_saved_per_byte", cell, ratio_of_sums(blank - nats, sizes, how))
 
 
 def _other_tests(found: Measurements, how: Bootstrap) -> Iterator[Row]:
@@ -172,4 +169,4 @@ def _other_tests(found: Measurements, how: Bootstrap) -> Iterator[Row]:
         for dose, cell in sorted(by_dose.items()):
             scores = found.paired(dose, found.primary, split=split)
             one = mean_over_queries(scores, how, found.searched[split].documents)
-            yield "query_to_image", PRIMARY_METRIC, _place(cell, split=split), one
+            yield _row("query_to_image", PRIMARY_METRIC, cell, one)
