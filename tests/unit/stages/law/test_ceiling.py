@@ -55,6 +55,8 @@ def test_the_fit_is_that_of_scipy():
     assert found.height == found.plateau
     assert list(found.curve) == [0, *BUDGETS]
     assert found.curve[30].value == pytest.approx(means[2])
+    at_once, _, _ = fitted(lambda steps: 0.5)
+    assert at_once.determined and at_once.plateau.value == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_interval_holds_the_plateau_as_often_as_it_says():
@@ -79,36 +81,26 @@ def test_a_curve_that_levels_off_later_is_told_with_its_time_constant():
     assert re.search(r"plateau lies \+0\.\d{3} \[.*\] from the .* time constant \d+ steps$", found.reason)
 
 
-@pytest.mark.parametrize("noise", [0.05, 0.001])
-def test_a_dip_that_the_curve_passes_above_is_no_plateau(noise):
-    found, _, _ = fitted({5: 0.5, 10: 0.5, 30: 0.5, 60: 0.3, 120: 0.5}.get, noise=noise)
-    assert not found.determined and found.height == found.best
-    assert found.reason.startswith("the curve does not fit: its plateau lies 0.0")
-    assert found.reason.endswith("below the highest measured")
-
-
-def test_retrieval_that_falls_again_has_no_plateau_and_keeps_its_best_budget():
-    found, _, _ = fitted({5: 0.4, 10: 0.45, 30: 0.5, 60: 0.42, 120: 0.3}.get)
-    assert not found.determined
-    assert "falls again after 30 steps" in found.reason
-    assert found.best_steps == 30 and found.best.value == pytest.approx(0.5, abs=0.05)
-
-
-def test_cl_that_only_harms_leaves_the_score_before_it():
-    found, _, _ = fitted(lambda steps: 0.3 - 0.002 * steps)
-    assert not found.determined and "falls again with CL" in found.reason
-    assert found.best_steps == 0 and found.best == found.curve[0]
-
-
-def test_two_budgets_are_too_few():
-    found, _, _ = fitted(lambda steps: saturating(steps, 0.5, 0.3, 10), budgets=(10, 60))
-    assert not found.determined and found.time_constant is None
-    assert found.reason.startswith("2 CL budgets")
-
-
-def test_a_plateau_that_is_reached_at_once_is_one():
-    found, _, _ = fitted(lambda steps: 0.5)
-    assert found.determined and found.plateau.value == pytest.approx(0.5, abs=0.05)
+@pytest.mark.parametrize(
+    ("mean_at", "changes", "reason", "best_steps"),
+    [
+        ({5: 0.5, 10: 0.5, 30: 0.5, 60: 0.3, 120: 0.5}.get, {}, "does not fit: its plateau lies 0.0", None),
+        (
+            {5: 0.5, 10: 0.5, 30: 0.5, 60: 0.3, 120: 0.5}.get,
+            {"noise": 0.001},
+            "below the highest measured",
+            None,
+        ),
+        ({5: 0.4, 10: 0.45, 30: 0.5, 60: 0.42, 120: 0.3}.get, {}, "falls again after 30 steps", 30),
+        (lambda steps: 0.3 - 0.002 * steps, {}, "falls again with CL", 0),
+        (lambda steps: saturating(steps, 0.5, 0.3, 10), {"budgets": (10, 60)}, "2 CL budgets", None),
+    ],
+)
+def test_no_plateau_where_the_budgets_show_none(mean_at, changes, reason, best_steps):
+    found, _, _ = fitted(mean_at, **changes)
+    assert not found.determined and found.plateau is None and reason in found.reason
+    assert found.height == found.best == found.curve[found.best_steps]
+    assert best_steps in (None, found.best_steps)
 
 
 def test_trend_of_the_ceilings_over_doses():
