@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.cells import BEFORE_CL, PRIMARY_METRIC, Arm, Cell
+from stages.cells import PRIMARY_METRIC, Arm, Cell
 
 TEXTS = ("text", "query")
 """What a critic and the embeddings discriminate: the pages' own texts, and queries."""
@@ -191,8 +191,7 @@ class Measurements:
     def values(self, stage: str, quantity: str, metric: str, **place: Any) -> np.ndarray | None:
         """``[seeds, units]``, seeds ascending; None where this was not measured.
 
-        `place`: fields of the cells. Left out, the arm is "before CL", the pages are "target", and the steps
-        of an arm with CL are the law's own.
+        `place`: fields of the cells, at their defaults where left out; an arm with CL after the law's steps.
         """
         found = self._by_seed(stage, quantity, metric, **place)
         return np.stack(list(found.values())) if found else None
@@ -216,26 +215,21 @@ class Measurements:
         arm: Arm,
         direction: str = "query_to_image",
         metric: str = PRIMARY_METRIC,
-        *,
-        split: str = "test",
         **place: Any,
     ) -> np.ndarray:
         """`scores` that pair with the law's own. Raises EvidenceError for none, or for other seeds."""
-        found = self._by_seed("retrieval", direction, metric, dose=dose, arm=arm, split=split, **place)
-        if tuple(found) != self.seeds:
-            seed = next(iter(found), None)
-            cell = Cell(
-                **{"dose": dose, "arm": arm, "seed": seed, "split": split, "steps": self.steps} | place
-            )
+        seeds, scores = self.seeds_of(dose, arm, **place), self.scores(dose, arm, direction, metric, **place)
+        if seeds != self.seeds:
+            seed = next(iter(seeds), None)
+            cell = Cell(**{"dose": dose, "arm": arm, "seed": seed, "steps": self.steps} | place)
             raise EvidenceError(
-                f"retrieval, {cell.words} has seeds {tuple(found)}, the law's own cells {self.seeds}; "
-                "run the same."
+                f"retrieval, {cell.words} has seeds {seeds}, the law's own cells {self.seeds}; run the same."
             )
-        return np.stack(list(found.values()))
+        return scores
 
-    def seeds_of(self, dose: int, arm: Arm) -> tuple[int | None, ...]:
+    def seeds_of(self, dose: int, arm: Arm, **place: Any) -> tuple[int | None, ...]:
         """Seeds with which an arm was searched at a dose, ascending."""
-        place = {"dose": dose, "arm": arm, "split": "test"}
+        place = {"dose": dose, "arm": arm, "split": "test"} | place
         return tuple(self._by_seed("retrieval", "query_to_image", PRIMARY_METRIC, **place))
 
     def curve(self, arm: Arm, direction: str = "query_to_image") -> np.ndarray:
@@ -255,25 +249,14 @@ class Measurements:
 
     def number(self, stage: str, cell: Cell, quantity: str, metric: str) -> float | None:
         """The one value of a scalar that one cell measured; None where it did not."""
-        place = {"pages": cell.pages, "steps": cell.steps, "split": cell.split}
-        found = self._by_seed(stage, quantity, metric, dose=cell.dose, arm=cell.arm, **place)
+        found = self._by_seed(stage, quantity, metric, **vars(cell))
         return found[cell.seed].item() if cell.seed in found else None
 
-    def _by_seed(
-        self,
-        stage: str,
-        quantity: str,
-        metric: str,
-        *,
-        dose: int,
-        arm: Arm = BEFORE_CL,
-        pages: str = "target",
-        steps: int | None = None,
-        split: str | None = None,
-    ) -> dict[int | None, np.ndarray]:
-        if steps is None and arm.kind not in ("none", "linear map"):
-            steps = self.steps
-        return self._index.get((stage, quantity, metric, dose, arm.name, pages, steps, split), {})
+    def _by_seed(self, stage: str, quantity: str, metric: str, **place: Any) -> dict[int | None, np.ndarray]:
+        cell = Cell(**place)
+        steps = None if cell.arm.kind in ("none", "linear map") else cell.steps or self.steps
+        key = (stage, quantity, metric, cell.dose, cell.arm.name, cell.pages, steps, cell.split)
+        return self._index.get(key, {})
 
     @cached_property
     def _cells(self) -> dict[str, list[Cell]]:
