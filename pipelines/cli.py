@@ -21,7 +21,7 @@ from pipelines.parameters import (
     require_base_model,
 )
 from pipelines.plan import Plan, plan
-from pipelines.run import exit_status, run
+from pipelines.run import exit_code, run
 from stages.recipes import BOOTSTRAPS
 
 
@@ -111,16 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = tyro.cli(
         Command, prog="lco", description=EXAMPLES, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
     )
-    with exit_status() as status:
-        if isinstance(command, Run):
-            status.code = _run(command)
-        elif isinstance(command, Plan):
-            status.code = plan(command)
-        elif isinstance(command, Up):
-            status.code = _up(command)
-        else:
-            status.code = _bootstrap(command)
-    return status.code
+    commands = {Run: _run, Sweep: _run, Plan: plan, Up: _up, Bootstrap: _bootstrap}
+    return exit_code(lambda: commands[type(command)](command))
 
 
 def _run(command: Run) -> int:

@@ -6,7 +6,6 @@ straight into SQLite. The server starts first: while it does, the slow imports h
 
 import contextlib
 import functools
-import importlib
 import logging
 import os
 import signal
@@ -41,62 +40,43 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 LOG_LINES_SHOWN = 25
 
-Pipeline = Callable[[RunParameters], dict[str, Any]]
 
-
-def run(
-    parameters: RunParameters,
-    *,
-    flow: str = "lco",
-    console: Console | None = None,
-    pipeline: Pipeline | None = None,
-) -> int:
-    """Run a flow of pipelines/flow.py and print what it found; return the exit status.
-
-    `pipeline`: called instead, inside the environment of a run; it must run a flow.
-    """
+def run(parameters: RunParameters, *, flow: str = "lco", console: Console | None = None) -> int:
+    """Run a flow of pipelines/flow.py and print what it found; return the exit status 0."""
     console = console or Console()
     began = time.monotonic()
-    with exit_status() as status:
-        settings = Settings.from_environment(output=parameters.output)
-        with only_run(settings.output):
-            pass  # refused now, not by the flow after a second server has opened the first one's database
-        settings.runs.mkdir(parents=True, exist_ok=True)
-        console.print(f"Output folder: {settings.output}", markup=False, highlight=False)
-        with prefect_of_the_run(settings) as server:
-            pipeline = pipeline or _pipeline(flow)
-            log_path = _quiet_libraries(settings.runs)
-            console.print(f"Log of Prefect and MLflow: {log_path}", markup=False, highlight=False)
-            _wait_for(server, console)
-            with reporting(terminal_reporter(console)):
-                result = _interruptible(pipeline, parameters)
-        _show(result, console, seconds=time.monotonic() - began)
-    return status.code
+    settings = Settings.from_environment(output=parameters.output)
+    with only_run(settings.output):
+        pass  # refused now, not by the flow after a second server has opened the first one's database
+    settings.runs.mkdir(parents=True, exist_ok=True)
+    console.print(f"Output folder: {settings.output}", markup=False, highlight=False)
+    with prefect_of_the_run(settings) as server:
+        from pipelines import flow as flows  # slow; Prefect reads its settings now
+
+        log_path = _quiet_libraries(settings.runs)
+        console.print(f"Log of Prefect and MLflow: {log_path}", markup=False, highlight=False)
+        _wait_for(server, console)
+        with reporting(terminal_reporter(console)):
+            result = _call(getattr(flows, flow), parameters)
+    _show(result, console, seconds=time.monotonic() - began)
+    return 0
 
 
-class _Status:
-    code = 0
-
-
-@contextlib.contextmanager
-def exit_status() -> Iterator[_Status]:
-    """Turn the errors that a person can act on into a message and an exit status.
+def exit_code(command: Callable[[], int]) -> int:
+    """What a command returns; the errors that a person can act on become a message and an exit status.
 
     Others are bugs: a traceback.
     """
-    status = _Status()
     try:
-        yield status
+        return command()
     except (BadParameter, SettingsError, NoUsableDocuments) as error:
-        status.code = _fail(str(error), EXIT_BAD_INPUT)
+        return _fail(str(error), EXIT_BAD_INPUT)
     except ProcessFailed as error:
-        status.code = _fail(_short_failure(error), EXIT_FAILED)
+        return _fail(_short_failure(error), EXIT_FAILED)
     except (ServerFailed, StoreError) as error:
-        status.code = _fail(str(error), EXIT_FAILED)
+        return _fail(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
-        status.code = _fail(
-            "interrupted; what was committed is kept, run again to continue", EXIT_INTERRUPTED
-        )
+        return _fail("interrupted; what was committed is kept, run again to continue", EXIT_INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> int:
@@ -151,13 +131,14 @@ def _send_what_waits() -> None:
     APILogWorker.drain_all(timeout=10)
 
 
-def _pipeline(flow: str) -> Pipeline:
-    """The flow, called with what a person chose; Prefect checks its arguments as those of the form."""
-    function = getattr(importlib.import_module("pipelines.flow"), flow)
+def _call(flow: Callable[..., dict[str, Any]], chosen: RunParameters) -> dict[str, Any]:
+    """Run it with what a person chose; a SIGTERM, which Prefect turns into its own exception, counts as an
+    interrupt."""
+    from prefect.exceptions import TerminationSignal
 
-    def pipeline(chosen: RunParameters) -> dict[str, Any]:
-        others = {"other_documents": list(map(str, chosen.others))} if chosen.others else {}
-        return function(
+    others = {"other_documents": list(map(str, chosen.others))} if chosen.others else {}
+    try:
+        return flow(
             recipe=chosen.recipe,
             documents=chosen.documents and str(chosen.documents),
             doses=chosen.doses and list(chosen.doses),
@@ -165,16 +146,6 @@ def _pipeline(flow: str) -> Pipeline:
             output=str(chosen.output),
             **others,
         )
-
-    return pipeline
-
-
-def _interruptible(pipeline: Pipeline, parameters: RunParameters) -> dict[str, Any]:
-    """Run it; a SIGTERM, which Prefect turns into an exception of its own, counts as an interrupt."""
-    from prefect.exceptions import TerminationSignal
-
-    try:
-        return pipeline(parameters)
     except TerminationSignal as error:
         raise KeyboardInterrupt from error
 

@@ -63,8 +63,8 @@ def run_stage(
     """
     stage = run.stages[name]
     names = [stage.fingerprint(run.recipe, one.cell, _digests(inputs, one)) for one in work]
-    named = dict(zip(reversed(names), reversed(work), strict=True))  # of equal ones the first
     found = {one: run.store.find(name, one) for one in dict.fromkeys(names)}
+    named = dict(zip(names, work, strict=True))  # of equal cells, any one is computed for all
     missing = {one: named[one] for one, committed in found.items() if committed is None}
     execution = _Execution(run=run, stage=stage, inputs=inputs, cells=len(found), missing=missing)
     if missing:
@@ -184,7 +184,7 @@ class _Execution:
 
     def _close_committed(self) -> None:
         """Give a cell its end in MLflow when it is committed, not when the whole stage ends."""
-        for digest in self.missing.keys() - self.committed.keys():
+        for digest in [one for one in self.missing if one not in self.committed]:
             committed = self.run.store.find(self.stage.name, digest)
             if committed is not None:
                 self.committed[digest] = committed

@@ -14,7 +14,7 @@ from infra.launcher import LocalLauncher
 from infra.settings import Settings
 from infra.store import CorruptOutput
 from pipelines.parameters import BadParameter, check_parameters
-from pipelines.run import exit_status
+from pipelines.run import exit_code
 from pipelines.runner import OutputMissing, PipelineRun, run_stage
 from pipelines.stage_table import Output
 from pipelines.sweep_cells import pretrain_work
@@ -37,10 +37,8 @@ def pretrain(run: PipelineRun, *doses: int) -> list[Output]:
 def test_a_failed_stage_says_how_it_ended_where_its_log_is_and_keeps_what_it_finished(
     real: PipelineRun, capsys: pytest.CaptureFixture
 ) -> None:
-    with exit_status() as status:
-        pretrain(real, 0, 666)
+    assert exit_code(lambda: pretrain(real, 0, 666)) == 1
     message, log = capsys.readouterr().err, real.logs / "pretrain" / "output.log"
-    assert status.code == 1
     assert "fake_stages failed with exit code 1" in message
     assert "the made-up loss became NaN" in message
     assert str(log) in message and log.is_file()
@@ -74,9 +72,7 @@ def test_damaged_outputs_and_leftovers_are_errors_not_silent_recomputations(work
 
 def test_documents_of_which_none_is_usable(workplace: Workplace, capsys: pytest.CaptureFixture) -> None:
     workplace.write("target", "a.txt", "")
-    with exit_status() as status:
-        workplace.run()
-    assert status.code == 2
+    assert exit_code(workplace.run) == 2
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(NoUsableDocuments):
         workplace.run()

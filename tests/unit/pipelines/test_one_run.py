@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.flow import pipeline_run
 from pipelines.parameters import BadParameter, check_parameters, only_run
-from pipelines.run import run
+from pipelines.run import exit_code, run
 from stages.recipes import get_recipe
 
 ROOT = Path(__file__).parents[3]
@@ -76,6 +76,6 @@ def test_a_program_that_the_run_started_does_not_hold_the_folder(tmp_path: Path)
 def test_a_second_lco_run_is_refused_before_it_starts_a_server(tmp_path: Path, capsys) -> None:
     parameters = check_parameters(recipe="tiny", documents=None, doses=None, seeds=None, output=tmp_path)
     with only_run(tmp_path):
-        assert run(parameters, pipeline=lambda parameters: pytest.fail("it was started")) == 2
+        assert exit_code(lambda: run(parameters)) == 2
     assert f"another run uses {tmp_path}" in capsys.readouterr().err
     assert not (tmp_path / "prefect").exists() and not (tmp_path / "runs").exists()
