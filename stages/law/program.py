@@ -38,7 +38,7 @@ def main(job_path: Path) -> None:
     measurements = read_measurements(inputs.values(), job.store, job.settings)
     job.tell(task, "reading the evidence", step=1, done=1, total=4)
     findings = find(measurements, job.settings.law, job.settings.item)
-    job.tell(task, "judging", step=2, done=2, total=4, metrics=headline(findings))
+    job.tell(task, "judging", step=2, done=2, total=4)
 
     def write_report(folder: Path) -> None:
         report.write(
@@ -51,20 +51,6 @@ def main(job_path: Path) -> None:
     verdict = verdict_json(findings, tell(findings))
     job.commit(task, {"verdict.json": verdict, ".": write_report}, counts=counts)
     job.tell(task, f"verdict: {findings.verdict}", step=4, done=4, total=4)
-
-
-def headline(findings: Findings) -> dict[str, float]:
-    """What the tracker shows beside the verdict."""
-    compared = findings.compared
-    return {
-        "ndcg_at_10_gain": compared.paired.value,
-        "ndcg_at_10_gain_low": compared.paired.low,
-        "ndcg_at_10_gain_high": compared.paired.high,
-        "times_random": compared.times_random.value,
-        "generative_gain": compared.gain.value,
-        "forgetting": compared.forgetting.value,
-        "spearman": compared.spearman.value,
-    }
 
 
 def verdict_json(findings: Findings, story: Story) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """From the JSON that the stages committed to `Measurements`; what does not belong together is refused."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from infra.store import Store
 from stages.cells import Cell
+from stages.law.config import LawSettings
 from stages.law.measurements import (
     PER_BLOCK,
     PER_DECODED_BLOCK,
@@ -16,11 +18,7 @@ from stages.law.measurements import (
     Searched,
     tidy,
 )
-
-if TYPE_CHECKING:
-    from infra.store import Store
-    from stages.law.config import LawSettings
-    from stages.program import Input
+from stages.program import Input
 
 FILES = {
     "pretrain": "training.json",
@@ -34,7 +32,7 @@ Row = tuple[str, str, Any]
 """quantity, metric, values."""
 
 
-def read_measurements(inputs: "Iterable[Input]", store: "Store", settings: "LawSettings") -> Measurements:
+def read_measurements(inputs: Iterable[Input], store: Store, settings: LawSettings) -> Measurements:
     """Read the measured outputs among a job's inputs; of each, its one small file is verified."""
     return measurements_of(
         (
