@@ -1,18 +1,23 @@
-"""A training that can be interrupted, for test_restart.py and test_elastic.py."""
+"""A training that can be interrupted, for test_restart.py: the bench, and the program that it starts."""
 
+import importlib
 import json
+import os
+import signal
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from infra.launcher import Launch, LocalLauncher
 from infra.process import ProcessFailed
 from infra.store import Committed, LocalStore
 from stages.cells import Cell
 from stages.pretrain.config import PretrainSettings
 from stages.recipes import ARMS, get_recipe
 from stages.refine.config import RefineSettings
+from stages.train import checkpoint, loop
 from stages.train.config import EngineConfig
 
 STEPS, BATCH = 14, 4
@@ -24,7 +29,7 @@ class Bench:
     """One store, one job of one stage, and a way to run it under interruptions."""
 
     root: Path
-    launcher: LocalLauncher
+    launch: Callable[..., None]
     model: Path
     split: Path
     stage: str
@@ -61,27 +66,19 @@ class Bench:
             "settings": asdict(self.settings(engine)),
             "store": str(self.store.root),
             "journal": str(self.root / f"journal-{self.runs}.jsonl"),
-            "inputs": {name: split for name in ("target_train", "base_train")},
+            "inputs": dict.fromkeys(("target_train", "base_train"), split),
             "tasks": [{**task, "inputs": {"model": {"path": str(self.model), **place}}}],
             "processes_per_cell": processes,
             "provenance": {},
+            "processes": processes,
             "interruption": interruption,
         }
-        path = self.root / f"job-{self.runs}.json"
-        path.write_text(json.dumps(job))
-        launch = Launch(
-            module="tests.integration.interrupted",
-            job_path=path,
-            processes=processes,
-            threads=1,
-            log_path=self.root / f"{self.runs}.log",
-            journal_path=Path(job["journal"]),
-        )
-        self.launcher.run(launch, lambda event: None)
+        journal = Path(job["journal"])
+        self.launch("tests.integration.restarting", job, self.root, name=str(self.runs), journal=journal)
 
-    def interrupted(self, signal: str, at: int, **options) -> ProcessFailed:
+    def interrupted(self, kind: str, at: int, **options) -> ProcessFailed:
         with pytest.raises(ProcessFailed) as failure:
-            self.run(signal=signal, at=at, **options)
+            self.run(kind=kind, at=at, **options)
         return failure.value
 
     def output(self) -> Committed:
@@ -94,3 +91,45 @@ class Bench:
 
     def steps(self) -> list[dict]:
         return [json.loads(line) for line in (self.output().path / "steps.jsonl").read_text().splitlines()]
+
+
+measure = loop.peak_memory_gib  # called once in every step
+save, save_file = checkpoint.Checkpoints.save, checkpoint.save_file
+calls = 0
+saved: list[checkpoint.Checkpoints] = []
+
+
+def main(job_path: Path) -> None:
+    """Run the job's stage, and send rank 0 a signal in the middle of the n-th step of this process.
+
+    The job's "interruption" names it: "kill", "term", or "kill-writing": killed when the step's checkpoint is
+    half written.
+    """
+    job = json.loads(job_path.read_text())
+    kind, at = job["interruption"].get("kind"), job["interruption"].get("at")
+
+    def interrupt() -> float:
+        global calls
+        calls += 1
+        if kind in ("kill", "term") and calls == at and os.environ.get("RANK", "0") == "0":
+            if saved:  # checkpoints are committed in the background: how far one has come is not left to luck
+                saved[-1].wait()
+            os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM}[kind])
+        return measure()
+
+    def save_half(tensors, path: Path) -> None:
+        save_file(tensors, path)
+        if kind == "kill-writing" and calls >= at:
+            os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.peak_memory_gib = interrupt
+    checkpoint.Checkpoints.save = save_noted
+    checkpoint.save_file = save_half
+    importlib.import_module(f"stages.{job['stage']}.program").main(job_path)
+    assert "mlflow" not in sys.modules, "a rank has loaded MLflow: see stages.train.lean_deepspeed"
+
+
+def save_noted(self, engine, steps) -> None:
+    save(self, engine, steps)
+    saved.append(self)

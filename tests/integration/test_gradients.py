@@ -1,31 +1,181 @@
 """The gradient is that of the whole batch on one process, in float64, written down plainly: for every chunk
 size, ZeRO stage and number of processes, also where one process never sees an image."""
 
+import copy
 import dataclasses
+import itertools
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from infra.launcher import Launch
+from data_prep.shards import ShardSource
 from stages.backbones.adapters import add_adapter
-from stages.backbones.backbone import load_backbone
+from stages.backbones.backbone import Backbone, load_backbone
 from stages.backbones.qwen2_5_vl import model_inputs
 from stages.losses import InfoNCE
+from stages.pretrain.objectives import GenerativeBucket, GenerativeLoss
 from stages.recipes import get_recipe
-from stages.train.batches import collate
-from stages.train.sequences import SequenceBuilder
-from tests.integration.gradients import CHUNKS, LOSSES, answers_of, rows_of
+from stages.refine.gradcache import Embedder, Rows, chunks_of, contrastive_step
+from stages.train.batches import bucket_batch, collate
+from stages.train.config import EngineConfig
+from stages.train.engine import (
+    Optimization,
+    build_engine,
+    global_sum,
+    plan_passes,
+    rank,
+    start_process_group,
+    step_engine,
+    world_size,
+)
+from stages.train.lean_deepspeed import deepspeed
+from stages.train.sequences import SequenceBuilder, TokenSequence
 
 ZERO_STAGES = (0, 1, 2, 3)
 PROCESSES = (1, 2)
+CHUNKS = {"one": 90, "three": 200, "all": 16_384}  # token budgets: about one, three, all rows at a time
+EVERYTHING = {"symmetric": True, "matryoshka_dimensions": (8, 4), "learn_temperature": True}
+LOSSES = {
+    "plain": (InfoNCE(temperature=0.05), 0),
+    "everything": (InfoNCE(temperature=0.05, **EVERYTHING), 2),
+}
+"""Each with its number of mined negatives."""
+OPTIMIZATION = Optimization(
+    learning_rate=1e-3, schedule=lambda step: 1.0, weight_decay=0.0, max_gradient_norm=0.0
+)
 CASES = [(processes, zero, chunk) for processes in PROCESSES for zero in ZERO_STAGES for chunk in CHUNKS]
 
 
+def rows_of(builder: SequenceBuilder, samples: list, ranks: int, negatives: int) -> list[list[TokenSequence]]:
+    """Rows of each rank. Only rank 0 of two has images: rows 0, 2, ... are its own."""
+    dealt = []
+    for number in range(ranks):
+        own = range(number, len(samples), ranks)
+        anchors = [builder.summarize_text(" ".join(samples[i].text.split()[:2])) for i in own]
+        positives = [
+            builder.summarize_image(samples[i].image())
+            if i % 2 == 0
+            else builder.summarize_text(samples[i].text)
+            for i in own
+        ]
+        mined = [
+            builder.summarize_text(samples[(i + 3 + n) % len(samples)].text + "!")
+            for i in own
+            for n in range(negatives)
+        ]
+        dealt.append(anchors + positives + mined)
+    return dealt
+
+
+def answers_of(anchors: int, ranks: int, negatives: int) -> torch.Tensor:
+    """Anchor a is also answered by the positive of a + 1, in the column order of the ranks."""
+    order = [i for number in range(ranks) for i in range(number, anchors, ranks)]
+    columns = []
+    for number in range(ranks):
+        own = range(number, anchors, ranks)
+        columns += [("positive", i) for i in own] + [("negative", i) for i in own for _ in range(negatives)]
+    return torch.tensor([[c == ("positive", (a + 1) % anchors) for c in columns] for a in order])
+
+
+def main(job_path: Path) -> None:
+    job = json.loads(job_path.read_text())
+    start_process_group(job["processes"])
+    backbone = load_backbone(job["model"], get_recipe("tiny").backbone)
+    samples = list(map(ShardSource(job["split"]).__getitem__, range(job["samples"])))
+    for zero_stage in ZERO_STAGES:
+        for (chunk, budget), (name, (loss, negatives)) in itertools.product(CHUNKS.items(), LOSSES.items()):
+            config = EngineConfig(zero_stage=zero_stage, text_tokens=budget)
+            gradient = contrastive_gradient(copy.deepcopy(backbone), samples, config, loss, negatives)
+            _save(job, f"contrastive-{name}-zero{zero_stage}-{chunk}", gradient)
+        for chunk, packing in (("one", False), ("three", False), ("all", False), ("three", True)):
+            config = EngineConfig(zero_stage=zero_stage, text_tokens=CHUNKS[chunk], packing=packing)
+            name = f"generative-mixed-zero{zero_stage}-{chunk}{'-packed' if packing else ''}"
+            _save(job, name, generative_gradient(copy.deepcopy(backbone), samples, config))
+
+
+def contrastive_gradient(
+    backbone: Backbone, samples: list, config: EngineConfig, loss: InfoNCE, negatives: int
+) -> dict[str, torch.Tensor]:
+    builder = SequenceBuilder(backbone)
+    model = add_adapter(backbone, dataclasses.replace(get_recipe("tiny").refine, lora_rank=4))
+    torch.manual_seed(1)
+    for name, parameter in sorted(model.named_parameters()):
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    root = Embedder(backbone, model, loss).train()
+    engine = build_engine(root, config, OPTIMIZATION)
+    ranks = world_size()
+    counts = [len(range(number, len(samples), ranks)) for number in range(ranks)]
+    rows = Rows(
+        anchors=counts,
+        candidates=[count * (1 + negatives) for count in counts],
+        answers=answers_of(len(samples), ranks, negatives),
+    )
+    chunks = chunks_of(rows_of(builder, samples, ranks, negatives)[rank()], builder, config)
+    with recorded(engine) as gradient:
+        contrastive_step(engine, chunks, rows)
+    engine.destroy()
+    return gradient
+
+
+def generative_gradient(backbone: Backbone, samples: list, config: EngineConfig) -> dict[str, torch.Tensor]:
+    """Rank 0 of two transcribes images, rank 1 repeats texts: one never sees an image."""
+    builder = SequenceBuilder(backbone)
+    sequences = [
+        builder.transcribe_image(sample.image(), sample.text)
+        if number % 2 == 0
+        else builder.repeat_text(sample.text)
+        for number, sample in enumerate(samples)
+    ][rank() :: world_size()]
+    engine = build_engine(GenerativeLoss(backbone.model).train(), config, OPTIMIZATION)
+    passes = [
+        [
+            GenerativeBucket(
+                batch=bucket_batch(bucket, sequences, builder, packed=config.packing), targets=None
+            )
+            for bucket in micro_batch
+        ]
+        for micro_batch in plan_passes(sequences, config, always_an_image=False)
+    ]
+    labels = global_sum(sum(len(sequence) - sequence.label_start for sequence in sequences))
+    with recorded(engine) as gradient:
+        step_engine(engine, (engine(buckets) for buckets in passes), labels)
+    engine.destroy()
+    return gradient
+
+
+class recorded:
+    """Takes the reduced gradient of every trained parameter when the engine is about to step."""
+
+    def __init__(self, engine) -> None:
+        self.engine = engine
+        self.gradient: dict[str, torch.Tensor] = {}
+
+    def __enter__(self) -> dict[str, torch.Tensor]:
+        self.patch = mock.patch.object(self.engine, "step", self._record)
+        self.patch.start()
+        return self.gradient
+
+    def __exit__(self, *failure) -> None:
+        self.patch.stop()
+
+    def _record(self) -> None:
+        for name, parameter in self.engine.module.named_parameters():
+            if parameter.requires_grad:
+                self.gradient[name] = deepspeed.utils.safe_get_full_grad(parameter).detach().clone()
+
+
+def _save(job: dict, name: str, gradient: dict[str, torch.Tensor]) -> None:
+    if rank() == 0:
+        save_file(gradient, Path(job["output"]) / f"{name}.safetensors")
+
+
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, launcher, model, split_folder, samples) -> Path:
+def root(tmp_path_factory, launch, model, split_folder, samples) -> Path:
     """Gradients of every case at PROCESSES/NAME.safetensors."""
     root = tmp_path_factory.mktemp("gradients")
     for processes in PROCESSES:
@@ -36,18 +186,8 @@ def root(tmp_path_factory, launcher, model, split_folder, samples) -> Path:
             "model": str(model / "model"),
             "output": str(root / str(processes)),
             "processes": processes,
-            "zero_stages": ZERO_STAGES,
         }
-        path = root / f"job-{processes}.json"
-        path.write_text(json.dumps(job))
-        launch = Launch(
-            module="tests.integration.gradients",
-            job_path=path,
-            processes=processes,
-            threads=1,
-            log_path=root / f"{processes}.log",
-        )
-        launcher.run(launch, print)
+        launch("tests.integration.test_gradients", job, root / str(processes))
     return root
 
 

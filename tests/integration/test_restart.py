@@ -1,4 +1,4 @@
-"""A training that was killed, preempted or damaged ends as if nothing had happened."""
+"""A training that was killed, preempted, damaged or moved ends as if nothing had happened."""
 
 import shutil
 
@@ -46,3 +46,17 @@ def test_checkpoints_of_which_none_is_valid_are_a_loud_error(bench, uninterrupte
         (bench.store.path("checkpoint", name) / "steps.json").write_text("[]")
     with pytest.raises(ProcessFailed, match="no checkpoint of training"):
         bench.run()
+
+
+@pytest.mark.timeout(600)
+def test_other_processes_and_zero_stages_see_the_same_samples_and_losses(bench, uninterrupted):
+    bench = bench("pretrain")
+    for steps, processes, zero_stage in ((5, 1, 1), (3, 2, 3), (3, 2, 1)):
+        failure = bench.interrupted("term", steps, processes=processes, zero_stage=zero_stage)
+        assert (failure.outcome, failure.exit_code) == ("preempted", EXIT_PREEMPTED)
+    assert bench.checkpoints()[-1] == 5 + 3 + 3
+    bench.run(processes=1, zero_stage=3)
+    for ours, theirs in zip(bench.steps(), uninterrupted("pretrain").steps(), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+        same = ("number", "objective", "examples", "label_tokens", "tokens", "visual_tokens")
+        assert {name: ours[name] for name in same} == {name: theirs[name] for name in same}
