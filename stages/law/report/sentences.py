@@ -1,5 +1,6 @@
 """What the findings say in plain words: the sentences are in sentences.jinja, here is what chooses them."""
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -118,9 +119,15 @@ def refined(findings: Findings, name: str) -> str:
     return f"{name} without CL" if name in maps else f"{name} CL"
 
 
+@functools.cache
+def _sentences() -> Any:
+    """The macros of sentences.jinja."""
+    return environment().get_template("sentences.jinja").module
+
+
 def _lines(macro: str, *arguments: Any) -> tuple[str, ...]:
     """Lines that a macro of sentences.jinja says, the empty ones left out."""
-    said = getattr(environment().get_template("sentences.jinja").module, macro)(*arguments)
+    said = getattr(_sentences(), macro)(*arguments)
     return tuple(line.strip() for line in said.splitlines() if line.strip())
 
 

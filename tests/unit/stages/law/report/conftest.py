@@ -1,0 +1,53 @@
+"""Findings of one simulated run and one simulated sweep, and pages of them."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from stages.law.report.figures import figure_tables
+from stages.law.report.page import Context, render
+from tests.unit.stages.law.conftest import REFUSED, image_of, inventory
+from tests.unit.stages.law.sweeps import Sweep
+
+PICTURE = b"\x89PNG\r\n\x1a\n"
+CONTEXT = Context(
+    inventories={"target": inventory(REFUSED, ["notes.docx"]), "base": inventory([], [])},
+    images=image_of,
+    provenance={"recipe": "tiny", "date": "2026-01-02 03:04 UTC", "machine": "2 CPU cores"},
+    documents="help-pages",
+    recipe={"name": "tiny", "law": {"confidence": 0.95}},
+)
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """A rising run: no controls."""
+    return Sweep(controls=False).find()
+
+
+@pytest.fixture(scope="session")
+def swept():
+    """A rising sweep with every arm, two further test sets and short budgets."""
+    return Sweep(other_arms=True, other_tests=("Khmer", "Lao")).find()
+
+
+@pytest.fixture(scope="session")
+def pages(plain, swept):
+    """The page of the run and that of the sweep, with empty pictures: drawing takes seconds."""
+    return {"run": page_of(plain), "sweep": page_of(swept)}
+
+
+def page_of(findings, **changes):
+    tables = figure_tables(findings)
+    return render(findings, replace(CONTEXT, **changes), tables, dict.fromkeys(tables, PICTURE))
+
+
+def with_numbers(findings, **compared):
+    """The same findings with other numbers in `compared`."""
+    return replace(findings, compared=replace(findings.compared, **compared))
+
+
+def masked(text):
+    """Prose with # for every number: its wording is what a snapshot holds."""
+    return re.sub(r"[+−]?\d+(,\d{3})*(\.\d+)?(e-\d+)?", "#", text)
