@@ -1,94 +1,278 @@
-"""Start a stage: `python -m stages.<stage> JOB.json`, as one process or as several ranks on this machine."""
+"""Start a stage's program as one process or several ranks on this machine, and see it to its end.
 
+    with LocalLauncher(preload=["stages.pretrain.program"]) as launcher:
+        launcher.run(Launch(module="stages.pretrain.program", job_path=..., processes=2, ...), on_event=print)
+
+The ranks are forked by one preloaded parent (infra.preloaded), which starts in the background. Any exception
+here (a cancel, Ctrl-C, a bug) ends all of them: TERM, grace, KILL. Progress is what they append to the
+journal; when none comes for long, they hang.
+"""
+
+import contextlib
+import json
 import os
+import signal
+import socket
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from infra.process import run_supervised
+from infra.fingerprint import ROOT
+from infra.journal import JournalTail
+from infra.process import (
+    SUPERVISION,
+    ProcessFailed,
+    Supervised,
+    child_environment,
+    kill_marked,
+    last_lines,
+    log_pump,
+    outcome_of,
+    signal_group,
+)
 
-
-class Launcher(Protocol):
-    """Runs a module with a job file on some machines, to its end. Raises infra.process.ProcessFailed."""
-
-    def run(
-        self,
-        module: str,
-        job_path: Path,
-        *,
-        processes: int,
-        sharing_cores: int | None = None,
-        log_path: Path,
-        metrics_path: Path | None,
-        on_event: Callable[[dict], None],
-    ) -> None: ...
+POLL_SECONDS = 0.25
+RENDEZVOUS = "LCO_RENDEZVOUS"  # a private folder in which ranks find each other
+# While the parent imports: a library that starts threads then would make the fork unsafe.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalLauncher:
-    """One machine. One process runs as plain Python, several through torchrun; all traffic stays on loopback.
+class Launch:
+    """`module.main(job_path)` as `processes` ranks of `threads` each.
 
-    `environment` is given to every process, beside what infra.process allows through.
+    Output goes to `log_path`. Without a `journal_path`, there are no events and no hang is found.
     """
 
+    module: str
+    job_path: Path
+    processes: int
+    threads: int
+    log_path: Path
+    journal_path: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ValueError(
+                f"{self.module}: processes is {self.processes}; at least one is needed, correct the recipe"
+            )
+
+
+class Launcher(Protocol):
+    """Runs a stage's program on some machines, to its end."""
+
+    def run(self, launch: Launch, on_event: Callable[[dict], None]) -> None:
+        """Each progress event that the ranks append to the journal goes to `on_event`, in this thread.
+
+        Raises infra.process.ProcessFailed with the log's end.
+        """
+        ...
+
+
+@dataclass(kw_only=True)
+class LocalLauncher:
+    """This machine. `environment` is given to every rank, beside what infra.process allows through."""
+
+    preload: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     grace_seconds: float = 20.0
     hang_seconds: float = 600.0
+    _parent: "_Parent | None" = field(default=None, init=False)
 
-    def run(
-        self,
-        module: str,
-        job_path: Path,
-        *,
-        processes: int,
-        sharing_cores: int | None = None,
-        log_path: Path,
-        metrics_path: Path | None,
-        on_event: Callable[[dict], None],
-    ) -> None:
-        """Run `python -m module job_path` as `processes` ranks. Raises ProcessFailed with the log's end.
+    def __enter__(self) -> "LocalLauncher":
+        self._parent = _Parent(self.preload, local_environment() | dict(self.environment))
+        return self
 
-        `sharing_cores`: by how many the cores are divided; None: by `processes`. The number of threads
-        decides the last digits of a sum, and must not depend on how much is left to do.
-        """
-        run_supervised(
-            command(module, job_path, processes=processes),
-            environment=local_environment(processes=sharing_cores or processes) | dict(self.environment),
-            log_path=log_path,
-            metrics_path=metrics_path,
-            on_event=on_event,
-            grace_seconds=self.grace_seconds,
-            hang_seconds=self.hang_seconds,
+    def __exit__(self, *_: object) -> None:
+        parent, self._parent = self._parent, None
+        parent.stop()
+
+    def run(self, launch: Launch, on_event: Callable[[dict], None]) -> None:
+        """See Launcher.run. Outside a `with`, the preloaded parent serves this launch alone."""
+        if self._parent is None:
+            with self:
+                return self.run(launch, on_event)
+        tail = JournalTail(launch.journal_path) if launch.journal_path else ()
+        with tempfile.TemporaryDirectory(prefix="lco-") as rendezvous, log_pump(launch.log_path) as output:
+            ranks = self._parent.fork(launch, Path(rendezvous), output)
+            try:
+                hung = self._wait(ranks, tail, on_event)
+                codes = dict(ranks.codes)
+            finally:
+                ranks.stop(self.grace_seconds)
+        _deliver(tail, on_event)
+        if hung or len(codes) < launch.processes or any(codes.values()):
+            raise self._failure(launch, codes, hung=hung, parent=self._parent)
+
+    def _wait(self, ranks: "_Ranks", tail: JournalTail | tuple, on_event: Callable[[dict], None]) -> bool:
+        """Wait for the end of all, or of the first that fails; True if they hang instead."""
+        last_progress = time.monotonic()
+        while not ranks.ended:
+            ranks.listen(POLL_SECONDS)
+            if _deliver(tail, on_event):
+                last_progress = time.monotonic()
+            if any(ranks.codes.values()):
+                ranks.listen(POLL_SECONDS)  # the one that explains it may be told second
+                break
+            if tail and time.monotonic() - last_progress > self.hang_seconds:
+                return True
+        return False
+
+    def _failure(
+        self, launch: Launch, codes: Mapping[int, int], *, hung: bool, parent: "_Parent"
+    ) -> ProcessFailed:
+        lost = not hung and not any(codes.values())
+        code = (parent.process.exit_code or 1) if lost else exit_code_of(codes)
+        outcome = "hung" if hung else outcome_of(code)
+        reason = {
+            "hung": f"made no progress for {self.hang_seconds} s and was stopped: "
+            "a rank or a data source is stuck",
+            "preempted": f"was preempted after saving a checkpoint (exit code {code}): run again to continue",
+            "killed": f"was killed (exit code {code}), probably out of memory: use smaller batches",
+            "failed": f"failed with exit code {code}",
+        }[outcome]
+        if lost:
+            reason = f"lost the parent of its ranks, which {reason}; it said: {parent.words()}"
+        return ProcessFailed(
+            command=launch.module, outcome=outcome, exit_code=code, reason=reason, log_path=launch.log_path
         )
 
 
-def command(module: str, job_path: Path, *, processes: int) -> list[str]:
-    """The command line for `processes` ranks on this machine (1 or more)."""
-    if processes < 1:
-        raise ValueError(f"{module}: processes is {processes}; at least one is needed, correct the recipe")
-    if processes == 1:
-        return [sys.executable, "-m", module, str(job_path)]
-    torchrun = [sys.executable, "-m", "infra.torchrun", "--standalone", "--nproc-per-node", str(processes)]
-    return [*torchrun, "--local-addr", "127.0.0.1", "-m", module, str(job_path)]
+def _deliver(tail: JournalTail | tuple, on_event: Callable[[dict], None]) -> bool:
+    """Hand on new progress; whether there was any."""
+    events = [event for event in tail if event["event"] == "progress"]
+    for event in events:
+        on_event(event)
+    return bool(events)
 
 
-def local_environment(*, processes: int) -> dict[str, str]:
-    """CPU, loopback transport, a fair share of the cores, and our own source tree whatever the folder."""
-    source = str(Path(__file__).resolve().parent.parent)
+def exit_code_of(codes: Mapping[int, int]) -> int:
+    """One exit code (or minus the signal) for all ranks, in the order in which they ended.
+
+    A killed rank explains the others: they fail in a collective a moment later.
+    """
+    failed = [code for code in codes.values() if code]
+    return -signal.SIGKILL if -signal.SIGKILL in failed else next(iter(failed), 1)
+
+
+class _Parent:
+    """The preloaded parent, and our end of its socket."""
+
+    def __init__(self, preload: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="lco-")
+        self._log_path = Path(self._folder.name, "log")
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = Supervised(
+                [sys.executable, "-m", "infra.preloaded", str(theirs.fileno()), *preload],
+                environment=child_environment(environment) | ONE_THREAD,
+                log_path=self._log_path,
+                pass_fds=(theirs.fileno(),),
+            )
+
+    def fork(self, launch: Launch, rendezvous: Path, output: int) -> "_Ranks":
+        """Ask for the ranks; they begin when the parent has imported what they need."""
+        marker = uuid.uuid4().hex
+        shared = {
+            SUPERVISION: marker, RENDEZVOUS: str(rendezvous), "OMP_NUM_THREADS": str(launch.threads)
+        }  # fmt: skip
+        environments = [shared]
+        if launch.processes > 1:
+            world = {"WORLD_SIZE": str(launch.processes), "LOCAL_WORLD_SIZE": str(launch.processes)}
+            ranks = map(str, range(launch.processes))
+            environments = [shared | world | {"RANK": rank, "LOCAL_RANK": rank} for rank in ranks]
+        request = {"module": launch.module, "job": str(launch.job_path), "threads": launch.threads}
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, contextlib.suppress(BrokenPipeError):  # it has ended: the answers then end at once
+            message = json.dumps(request | {"environments": environments}).encode()
+            socket.send_fds(self._requests, [message], [output, theirs.fileno()])
+        return _Ranks(ours, marker)
+
+    def words(self) -> str:
+        return last_lines(self._log_path) or "it said nothing"
+
+    def stop(self) -> None:
+        self.process.stop()
+        self._requests.close()
+        self._folder.cleanup()
+
+
+class _Ranks:
+    """The ranks of one launch: `codes` has the exit code of each that has ended, in that order."""
+
+    def __init__(self, answers: socket.socket, marker: str) -> None:
+        self._answers = answers
+        self._marker = marker
+        self._pids: list[int] = []
+        self._lost = False
+        self.codes: dict[int, int] = {}
+
+    @property
+    def ended(self) -> bool:
+        return self._lost or 0 < len(self._pids) == len(self.codes)
+
+    def listen(self, seconds: float) -> None:
+        """Take in what the parent says next, if it says it in time."""
+        if self.ended:
+            return
+        self._answers.settimeout(seconds)
+        try:
+            message = self._answers.recv(1 << 16)
+        except TimeoutError:
+            return
+        told = json.loads(message or "{}")
+        self._lost = not told
+        self._pids = told.get("pids", self._pids)
+        if "rank" in told:
+            self.codes[told["rank"]] = told["code"]
+
+    def stop(self, grace_seconds: float) -> None:
+        """TERM, `grace_seconds`, KILL to every rank that runs and all it started. Harmless after the end."""
+        try:
+            self._signal(signal.SIGTERM)
+            self._wait(grace_seconds)
+        finally:  # a second cancel during the grace cuts it short
+            self._signal(signal.SIGKILL)
+            kill_marked(self._marker)
+            self._wait(5.0)
+            self._answers.close()
+
+    def _signal(self, number: int) -> None:
+        for rank, pid in enumerate(self._pids):
+            if rank not in self.codes:
+                signal_group(pid, number)
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._pids and not self.ended and time.monotonic() < deadline:
+            self.listen(0.1)
+
+
+def local_environment() -> dict[str, str]:
+    """CPU, loopback transport, and our own source tree whatever the folder."""
     inherited = os.environ.get("PYTHONPATH")
     return {
-        "MASTER_ADDR": "127.0.0.1",
         "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // processes)),
         "TOKENIZERS_PARALLELISM": "false",
         # This version trains on the CPU only: no batch is moved to a device, so none may be found.
         "CUDA_VISIBLE_DEVICES": "",
         "DS_ACCELERATOR": "cpu",
-        "PYTHONPATH": f"{source}{os.pathsep}{inherited}" if inherited else source,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{inherited}" if inherited else str(ROOT),
         "PYTHONSAFEPATH": "1",  # a json.py in the user's folder must not become ours
     }
+
+
+def threads_of_each(processes: int) -> int:
+    """A fair share of the cores for each of so many processes, or what the user's OMP_NUM_THREADS says.
+
+    It decides the last digits of a sum, and so must not depend on how much work is left to do.
+    """
+    return int(os.environ.get("OMP_NUM_THREADS") or max(1, usable_cores() // processes))
 
 
 def usable_cores() -> int:

@@ -1,203 +1,423 @@
-"""Stages start with our source, fair shares of cores and loopback only; ranks die with their supervisor."""
+"""Ranks are forked by one preloaded parent, end as their programs say, and die with whoever started them."""
 
+import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from infra.launcher import LocalLauncher, command, local_environment, usable_cores
-from infra.process import ProcessFailed
-from infra.torchrun import exit_code_of
+from infra.journal import JOURNAL, Journal
+from infra.launcher import (
+    Launch,
+    LocalLauncher,
+    exit_code_of,
+    local_environment,
+    threads_of_each,
+    usable_cores,
+)
+from infra.process import EXIT_PREEMPTED, ProcessFailed
 
 ROOT = Path(__file__).resolve().parents[3]
+HEAVY = ("torch", "transformers", "deepspeed", "peft", "sklearn", "pyarrow")
 
+# A stage program that does what its job says, with `folder`, `rank` and `event` at hand.
 STAGE = """
-import json, os, sys, time
+import json, os, signal, subprocess, sys, time
 from pathlib import Path
-from infra.process import MetricsFile, watch_parent
-watch_parent()
-job = json.loads(Path(sys.argv[1]).read_text())
-rank = int(os.environ.get("RANK", 0))
-folder = Path(job["folder"])
-seen = {"pid": os.getpid(), "environment": dict(os.environ)}
-(folder / f"rank{rank}.new").write_text(json.dumps(seen))
-(folder / f"rank{rank}.new").rename(folder / f"rank{rank}.json")
-if job.get("collective"):
-    import torch.distributed as distributed
-    distributed.init_process_group("gloo")
-    distributed.barrier()
-if rank == 0:
-    MetricsFile(Path(job["metrics"])).write(cell="c", step=1, label="started", done=1, total=1, metrics={})
-while job.get("sleep"):
-    time.sleep(0.1)
-if rank == job.get("failing", -1):
-    while not (folder / "rank0.json").exists():  # else it may die before the other has said its pid
-        time.sleep(0.05)
-    os._exit(job["code"]) if job["code"] > 0 else os.kill(os.getpid(), -job["code"])
-if job.get("failing") is not None:
-    time.sleep(60)
+from infra.journal import Journal
+
+def main(job_path):
+    job = json.loads(job_path.read_text())
+    folder, rank = Path(job["folder"]), int(os.environ.get("RANK", 0))
+    def event(step=1):
+        Journal(folder / "journal.jsonl").progress("c", label="working", step=step, done=step, total=9)
+    def say(name, value):
+        (folder / f"{name}.new").write_text(json.dumps(value))
+        (folder / f"{name}.new").rename(folder / name)
+    def wait_for(name):
+        while not (folder / name).exists():
+            time.sleep(0.02)
+    say(f"pid{rank}", os.getpid())
+    exec(job["program"], {**globals(), **locals()})
 """
 
 
-@pytest.fixture(autouse=True)
-def no_threads_chosen(monkeypatch):
-    """`make test` sets a number of threads; these tests are about the default."""
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "small_stage.py").write_text(STAGE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def launcher(source):
+    """One preloaded parent for all tests, with the real libraries: what may go wrong is in them."""
+    launcher = LocalLauncher(preload=(*HEAVY, "no_such_module"), environment={"GIVEN": "1"}, grace_seconds=2)
+    with contextlib.ExitStack() as running:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(source))
+            patch.setenv("HF_TOKEN", "hunter2")
+            (source / "user").mkdir()
+            (source / "user" / "json.py").write_text("raise RuntimeError('the wrong json')")
+            patch.chdir(source / "user")  # a module in the user's folder must not become ours
+            running.enter_context(launcher)
+        yield launcher
 
 
 @pytest.fixture
-def launch(tmp_path, monkeypatch):
-    """Run a small stage of the test's own as `processes` ranks, with a job of the given fields."""
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "small_stage.py").write_text(STAGE)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "source"))
+def launch(launcher, tmp_path):
+    """Run a program of the test's own as `processes` ranks; events are collected in `launch.events`."""
 
-    def run(*, processes, on_event=lambda event: None, **job):
-        path, metrics = tmp_path / "job.json", tmp_path / "metrics.jsonl"
-        path.write_text(json.dumps({"folder": str(tmp_path), "metrics": str(metrics)} | job))
-        LocalLauncher(grace_seconds=2.0, environment={"GIVEN": "1"}).run(
-            "small_stage",
-            path,
+    def run(program: str, *, processes=1, threads=1, on_event=None, journal=True, **options):
+        job = tmp_path / "job.json"
+        job.write_text(json.dumps({"folder": str(tmp_path), "program": textwrap.dedent(program)}))
+        one = Launch(
+            module="small_stage",
+            job_path=job,
             processes=processes,
-            log_path=tmp_path / "log",
-            metrics_path=metrics,
-            on_event=on_event,
+            threads=threads,
+            log_path=tmp_path / "log" / "output.log",
+            journal_path=tmp_path / JOURNAL if journal else None,
         )
+        before = {name: getattr(launcher, name) for name in options}
+        try:
+            for name, value in options.items():
+                setattr(launcher, name, value)
+            launcher.run(one, on_event or run.events.append)
+        finally:
+            for name, value in before.items():
+                setattr(launcher, name, value)
 
+    run.events = []
+    run.log = tmp_path / "log" / "output.log"
     return run
 
 
-def rank_of(folder: Path, rank: int) -> dict:
-    return json.loads((folder / f"rank{rank}.json").read_text())
+def pids(folder: Path) -> list[int]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("pid?"))]
 
 
 def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def listening_beyond_loopback(pids: set[int]) -> list:
-    connections = psutil.net_connections("inet")
-    listening = [c for c in connections if c.pid in pids and c.status == psutil.CONN_LISTEN]
-    assert listening, "the test looked at the wrong processes"
-    return [c for c in listening if c.laddr.ip not in ("127.0.0.1", "::1")]
+def stop(event):
+    raise KeyboardInterrupt
 
 
-def test_one_process_is_plain_python(launch, tmp_path):
-    events = []
-    launch(processes=1, on_event=events.append)
-    seen = rank_of(tmp_path, 0)["environment"]
-    assert "RANK" not in seen
-    assert seen["OMP_NUM_THREADS"] == str(usable_cores())
-    assert seen["GIVEN"] == "1"
-    assert (seen["CUDA_VISIBLE_DEVICES"], seen["DS_ACCELERATOR"]) == ("", "cpu")
-    assert [event["label"] for event in events] == ["started"]
+IGNORE_TERM = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+SLEEP = "event()\ntime.sleep(100)\n"
 
 
-def test_two_ranks_share_the_cores(launch, tmp_path):
-    launch(processes=2, collective=True)
-    seen = [rank_of(tmp_path, rank)["environment"] for rank in (0, 1)]
-    assert [each["WORLD_SIZE"] for each in seen] == ["2", "2"]
-    assert {each["OMP_NUM_THREADS"] for each in seen} == {str(max(1, usable_cores() // 2))}
+def test_the_parent_forks_with_one_thread_and_a_rank_starts_in_no_time(launcher, launch, tmp_path):
+    launch("")
+    began = time.time()
+    launch("say('began', time.time())\nsay('loaded', sorted(sys.modules))")
+    assert json.loads((tmp_path / "began").read_text()) - began < 2  # 10 s where each imports for itself
+    assert set(HEAVY) < set(json.loads((tmp_path / "loaded").read_text()))
+    assert len(os.listdir(f"/proc/{launcher._parent.process._process.pid}/task")) == 1
+    assert "no_such_module" in launcher._parent.words()  # it is the rank's to fail
+
+
+def test_memory_is_shared(launch, tmp_path):
+    launch("import psutil; say('memory', psutil.Process().memory_full_info()._asdict())")
+    memory = json.loads((tmp_path / "memory").read_text())
+    assert memory["uss"] < memory["rss"] / 2
+
+
+ARITHMETIC = """
+import numpy, torch
+torch.manual_seed(0)
+a, b = torch.randn(513, 700), torch.randn(700, 431)
+layer = torch.nn.Linear(700, 300)
+torch.nn.functional.layer_norm(layer(a), (300,)).pow(3).mean().backward()
+c = numpy.random.default_rng(0).standard_normal((400, 500))
+sums = [(a @ b).sum(), a.sum(), torch.softmax(b, 1).log().sum(), layer.weight.grad.sum(),
+        (c @ c.T).sum(), numpy.linalg.svd(c)[1].sum()]
+result = [repr(float(one)) for one in sums] + [torch.__config__.parallel_info()]
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_numbers_are_those_of_a_fresh_process_with_as_many_threads(launch, tmp_path, threads):
+    launch(ARITHMETIC + "say('result', result)", threads=threads)
+    fresh = subprocess.run(
+        [sys.executable, "-c", ARITHMETIC + "import json; print(json.dumps(result))"],
+        env=os.environ | {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads((tmp_path / "result").read_text()) == json.loads(fresh.stdout)
+
+
+def test_a_rank_is_a_plain_program(launch, tmp_path, capfd):
+    launch(
+        """
+        print('out'); print('err', file=sys.stderr); print(repr(sys.stdin.read()))
+        subprocess.run(['echo', 'inner'])
+        import atexit, threading
+        atexit.register(print, 'at exit')
+        threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()
+        say('seen', dict(os.environ)); say('session', os.getsid(0)); say('argv', sys.argv)
+        event(1); event(2)
+        """,
+        threads=3,
+    )
+    assert launch.log.read_text().splitlines() == ["out", "err", "''", "inner", "thread", "at exit"]
+    assert capfd.readouterr() == ("", "")
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert "hunter2" not in seen.values()
+    assert seen["GIVEN"] == "1" and "PATH" in seen and "RANK" not in seen
+    assert (seen["OMP_NUM_THREADS"], seen["CUDA_VISIBLE_DEVICES"], seen["DS_ACCELERATOR"]) == ("3", "", "cpu")
+    assert [json.loads((tmp_path / "session").read_text())] == pids(tmp_path)
+    assert json.loads((tmp_path / "argv").read_text()) == ["small_stage", str(tmp_path / "job.json")]
+    assert [(event["event"], event["run"], event["step"]) for event in launch.events] == [
+        ("progress", "c", 1), ("progress", "c", 2)
+    ]  # fmt: skip
+
+
+def test_no_descriptor_of_ours_or_the_parents_reaches_a_rank(launch, tmp_path):
+    with (tmp_path / "held").open("w") as held:
+        os.set_inheritable(held.fileno(), True)
+        launch("say('open', [os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')\n"
+               "if os.path.lexists(f'/proc/self/fd/{n}')])")  # fmt: skip
+    opened = json.loads((tmp_path / "open").read_text())
+    assert not [path for path in opened if "held" in path or path.startswith("socket")]
+
+
+def test_events_arrive_while_it_runs_and_only_those_of_this_launch(launch, tmp_path):
+    journal = Journal(tmp_path / JOURNAL)
+    journal.progress("c", label="earlier", step=7, done=1, total=9)
+
+    def on_event(event):
+        launch.events.append(event["step"])
+        journal.start("other", "not progress")
+        (tmp_path / "seen").touch()
+
+    launch("event(1); wait_for('seen'); event(2)", on_event=on_event)
+    assert launch.events == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("ending", "outcome", "code", "words"),
+    [
+        ("sys.exit(3)", "failed", 3, "failed with exit code 3"),
+        (f"raise SystemExit({EXIT_PREEMPTED})", "preempted", 75, "run again to continue"),
+        ("os.kill(os.getpid(), 9)", "killed", -9, "out of memory"),
+        ("sys.exit(137)", "killed", 137, "out of memory"),
+        ("sys.exit('no such shard')", "failed", 1, "no such shard"),
+        ("raise ValueError('bad shard')", "failed", 1, "ValueError: bad shard"),
+    ],
+)
+def test_a_bad_end_says_what_happened_and_shows_the_log(launch, ending, outcome, code, words):
+    with pytest.raises(ProcessFailed, match=words) as caught:
+        launch("print('last words')\n" + ending)
+    assert (caught.value.outcome, caught.value.exit_code) == (outcome, code)
+    assert str(caught.value).startswith("small_stage ")
+    assert "last words" in str(caught.value) and str(launch.log) in str(caught.value)
+
+
+def test_two_ranks_find_each_other_through_a_private_folder(launch, tmp_path):
+    launch(
+        """
+        from torch import distributed
+        folder_of_ranks = Path(os.environ["LCO_RENDEZVOUS"])
+        store = distributed.FileStore(str(folder_of_ranks / "worker-0"), 2)
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+        import torch, psutil
+        total = torch.tensor([float(rank + 1)])
+        distributed.all_reduce(total)
+        addresses = [c.laddr.ip for c in psutil.Process().net_connections() if c.laddr]
+        names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        say(f"seen{rank}", [total.item(), [os.environ[name] for name in names], addresses])
+        if rank == 0:
+            say("mode", [oct(folder_of_ranks.stat().st_mode & 0o777), str(folder_of_ranks)])
+        distributed.barrier()
+        distributed.destroy_process_group()
+        """,
+        processes=2,
+    )
+    for rank in (0, 1):
+        total, names, addresses = json.loads((tmp_path / f"seen{rank}").read_text())
+        assert (total, names) == (3.0, ["2", str(rank), str(rank), "2"])
+        assert addresses and set(addresses) <= {"127.0.0.1", "::1"}, "a rank speaks to the world"
+    mode, folder = json.loads((tmp_path / "mode").read_text())
+    assert mode == "0o700" and not Path(folder).exists()
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize(
-    ("code", "outcome", "reported"), [(75, "preempted", 75), (-9, "killed", 137), (3, "failed", 3)]
+    ("ending", "outcome", "code"),
+    [
+        ("sys.exit(75)", "preempted", 75),
+        ("os.kill(os.getpid(), 9)", "killed", -9),
+        ("sys.exit(3)", "failed", 3),
+    ],
 )
-def test_the_failed_ranks_own_code_is_reported(launch, tmp_path, code, outcome, reported):
+def test_the_first_failed_ranks_own_code_counts_and_the_others_end(launch, tmp_path, ending, outcome, code):
     with pytest.raises(ProcessFailed) as caught:
-        launch(processes=2, failing=1, code=code)
-    assert (caught.value.outcome, caught.value.exit_code) == (outcome, reported)
-    assert "small_stage" in str(caught.value)
-    assert not any(alive(rank_of(tmp_path, rank)["pid"]) for rank in (0, 1))
+        launch(f"wait_for('pid0'); wait_for('pid1')\nif rank == 1: {ending}\n" + SLEEP, processes=2)
+    assert (caught.value.outcome, caught.value.exit_code) == (outcome, code)
+    assert len(pids(tmp_path)) == 2 and not any(map(alive, pids(tmp_path)))
 
 
 def test_a_killed_rank_explains_the_others():
-    assert exit_code_of({0: 1, 1: -9}, first=0) == 137
-    assert exit_code_of({0: 75, 1: 75}, first=1) == 75
-    assert exit_code_of({0: -15}, first=0) == 143
+    assert exit_code_of({0: 1, 1: -9}) == -9
+    assert exit_code_of({1: 75, 0: 1}) == 75
+    assert exit_code_of({2: 0, 0: -15}) == -15
 
 
 @pytest.mark.chaos
-def test_every_rank_dies_when_the_caller_is_stopped_and_none_listens_to_the_world(launch, tmp_path):
-    beyond = []
-
-    def on_event(event):
-        rank = psutil.Process(rank_of(tmp_path, 0)["pid"])
-        beyond.extend(listening_beyond_loopback({rank.pid, rank.ppid(), rank_of(tmp_path, 1)["pid"]}))
-        raise KeyboardInterrupt
-
-    start = time.monotonic()
+@pytest.mark.parametrize("stubborn", ["", IGNORE_TERM])
+def test_an_exception_ends_every_rank(launch, tmp_path, stubborn):
+    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        launch(processes=2, collective=True, sleep=True, on_event=on_event)
-    assert not beyond
-    assert not any(alive(rank_of(tmp_path, rank)["pid"]) for rank in (0, 1))
-    assert time.monotonic() - start < 60
+        launch(stubborn + "wait_for('pid1')\n" + SLEEP, processes=2, on_event=stop)
+    assert len(pids(tmp_path)) == 2 and not any(map(alive, pids(tmp_path)))
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.chaos
-def test_every_rank_dies_when_the_supervisor_is_killed(tmp_path):
-    (tmp_path / "small_stage.py").write_text(STAGE)
-    (tmp_path / "job.json").write_text(
-        json.dumps({"folder": str(tmp_path), "metrics": str(tmp_path / "m"), "sleep": 1})
-    )
-    program = (
-        "import sys; from pathlib import Path; from infra.launcher import LocalLauncher\n"
-        "folder = Path(sys.argv[1])\n"
-        "LocalLauncher().run('small_stage', folder / 'job.json', processes=2, log_path=folder / 'log', "
-        "metrics_path=None, on_event=print)"
-    )
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=environment) as supervisor:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "m").exists() or not (tmp_path / "rank1.json").exists():
-            assert time.monotonic() < deadline and supervisor.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.1)
+def test_a_rank_may_save_within_the_grace(launch, tmp_path):
+    program = """
+    def save(*_):
+        time.sleep(0.3); say("saved", 1); sys.exit(75)
+    signal.signal(signal.SIGTERM, save)
+    """
+    with pytest.raises(KeyboardInterrupt):
+        launch(textwrap.dedent(program) + SLEEP, on_event=stop, grace_seconds=10.0)
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("end", ["sys.exit(0)", "sys.exit(1)"])
+@pytest.mark.parametrize("session", [True, False])
+def test_what_a_rank_leaves_behind_is_killed(launch, tmp_path, end, session):
+    left = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100)"
+    program = f"left = subprocess.Popen([sys.executable, '-c', {left!r}], start_new_session={session})\n"
+    began = time.monotonic()
+    try:
+        launch(program + f"say('pid9', left.pid)\n{end}")
+    except ProcessFailed as failed:
+        assert end == "sys.exit(1)" and failed.exit_code == 1
+    assert len(pids(tmp_path)) == 2 and not any(map(alive, pids(tmp_path)))
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("how", ["never starts", "stops writing", "is suspended"])
+def test_a_hang_is_found_and_ended(launch, tmp_path, how):
+    program = {
+        "never starts": "",
+        "stops writing": "event()\n",
+        "is suspended": "os.kill(os.getpid(), signal.SIGSTOP)\n",
+    }[how]
+    began = time.monotonic()
+    with pytest.raises(ProcessFailed, match=r"no progress for 1\.5 s") as caught:
+        launch(program + "time.sleep(100)", hang_seconds=1.5, grace_seconds=0.5)
+    assert caught.value.outcome == "hung"
+    assert time.monotonic() - began < 10
+    assert not any(map(alive, pids(tmp_path)))
+
+
+def test_slow_but_steady_progress_is_no_hang(launch):
+    launch("for step in range(6): event(step); time.sleep(0.8)", hang_seconds=4.0)
+    assert len(launch.events) == 6
+
+
+def test_without_a_journal_there_is_no_hang_detection(launch):
+    launch("time.sleep(1)", journal=False, hang_seconds=0.2)
+
+
+def test_a_launch_that_was_given_up_before_it_began_never_runs(launch, tmp_path, monkeypatch):
+    monkeypatch.setattr("infra.launcher.LocalLauncher._wait", lambda *_: stop(None))
+    with pytest.raises(KeyboardInterrupt):
+        launch("time.sleep(0.5); say('ran', 1)")
+    monkeypatch.undo()
+    launch("time.sleep(1)")
+    assert not (tmp_path / "ran").exists()
+
+
+SUPERVISOR = """
+import json, sys, threading
+from pathlib import Path
+from infra.launcher import Launch, LocalLauncher
+folder = Path(sys.argv[1])
+with LocalLauncher() as launcher:
+    (folder / "parent").write_text(str(launcher._parent.process._process.pid))
+    launcher.run(Launch(module="small_stage", job_path=folder / "job.json", processes=2, threads=1,
+                        log_path=folder / "log"), print)
+"""
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("stubborn", ["", IGNORE_TERM])
+@pytest.mark.parametrize("victim", ["supervisor", "parent"])
+def test_everything_dies_with_the_supervisor_or_the_parent(source, tmp_path, number, stubborn, victim):
+    job = {"folder": str(tmp_path), "program": stubborn + "time.sleep(100)"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{source}"}
+    command = [sys.executable, "-c", SUPERVISOR, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as supervisor:
+        deadline = time.monotonic() + 30
+        while len(pids(tmp_path)) < 2:
+            assert time.monotonic() < deadline and supervisor.poll() is None
+            time.sleep(0.05)
         time.sleep(0.2)
-        pids = [rank_of(tmp_path, rank)["pid"] for rank in (0, 1)]
-        pids.append(psutil.Process(pids[0]).ppid())
-        supervisor.send_signal(signal.SIGKILL)
-    killed = time.monotonic()
-    while any(map(alive, pids)) and time.monotonic() - killed < 10:
-        time.sleep(0.1)
-    assert not any(map(alive, pids)), "an orphan is left"
-    assert time.monotonic() - killed < 6
+        parent = int((tmp_path / "parent").read_text())
+        os.kill(parent if victim == "parent" else supervisor.pid, number)
+        killed = time.monotonic()
+        while any(map(alive, [parent, *pids(tmp_path)])) and time.monotonic() - killed < 10:
+            time.sleep(0.05)
+        assert not any(map(alive, [parent, *pids(tmp_path)])), "an orphan is left"
+        assert time.monotonic() - killed < 7
+        words = supervisor.communicate(timeout=20)[1].decode()
+    assert victim == "supervisor" or "lost the parent of its ranks" in words
 
 
-def test_a_module_in_the_current_folder_is_not_taken_for_ours(launch, tmp_path, monkeypatch):
-    (tmp_path / "user").mkdir()
-    (tmp_path / "user" / "json.py").write_text("raise RuntimeError('the wrong json')")
-    (tmp_path / "user" / "infra.py").write_text("raise RuntimeError('the wrong infra')")
-    monkeypatch.chdir(tmp_path / "user")
-    launch(processes=1)
-    assert local_environment(processes=1)["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
+def test_two_launches_at_once_do_not_disturb_each_other(launcher, tmp_path):
+    import threading
+
+    events = {0: [], 1: []}
+
+    def work(number):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        program = f"for step in range(3 + 3 * {number}): event(step); time.sleep(0.1)"
+        (folder / "job").write_text(json.dumps({"folder": str(folder), "program": program}))
+        one = {"job_path": folder / "job", "log_path": folder / "log", "journal_path": folder / JOURNAL}
+        launcher.run(Launch(module="small_stage", processes=1, threads=1, **one), events[number].append)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in events]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert [len(events[number]) for number in (0, 1)] == [3, 6]
 
 
 @pytest.mark.parametrize("processes", [0, -1])
 def test_no_processes_is_an_error(processes):
     with pytest.raises(ValueError, match="small_stage"):
-        command("small_stage", Path("job.json"), processes=processes)
+        Launch(
+            module="small_stage", job_path=Path("j"), processes=processes, threads=1, log_path=Path("l")
+        )
 
 
-def test_more_processes_than_cores_get_one_thread_each():
-    assert local_environment(processes=10_000)["OMP_NUM_THREADS"] == "1"
-
-
-def test_a_number_of_threads_that_the_user_set_is_kept(monkeypatch):
+def test_processes_share_the_cores_unless_the_user_chose_a_number_of_threads(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert threads_of_each(1) == usable_cores()
+    assert threads_of_each(2) == max(1, usable_cores() // 2)
+    assert threads_of_each(10_000) == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert local_environment(processes=1)["OMP_NUM_THREADS"] == "3"
+    assert threads_of_each(2) == 3
 
 
-def test_the_store_of_torchrun_takes_a_free_port_on_loopback():
-    from infra.torchrun import LoopbackTCPStore
-
-    store = LoopbackTCPStore("localhost", 0, None, True, wait_for_workers=False)
-    with socket.create_connection(("127.0.0.1", store.port), timeout=5):
-        assert not listening_beyond_loopback({os.getpid()})
+def test_our_source_comes_first(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/theirs")
+    assert local_environment()["PYTHONPATH"] == f"{ROOT}{os.pathsep}/theirs"
