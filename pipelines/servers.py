@@ -194,7 +194,7 @@ def mlflow_server(settings: Settings) -> Server:
     )
 
 
-def deployments_server(settings: Settings, deployments: Sequence[str]) -> Server:
+def deployments_server(settings: Settings) -> Server:
     """The process that polls for runs of the deployments and starts each in a process of its own."""
     environment = {
         **prefect_environment(settings, {}),
@@ -207,17 +207,17 @@ def deployments_server(settings: Settings, deployments: Sequence[str]) -> Server
     return Server(
         name="deployments",
         module="pipelines.serve",
-        arguments=(str(settings.output), *deployments),
+        arguments=(str(settings.output),),
         environment=environment,
         log_path=settings.output / "logs" / "deployments.log",
-        ready=lambda: _deployments_are_ready(settings, len(deployments)),
+        ready=lambda: _deployments_are_ready(settings),
         # A running flow stops its training (20 s of grace there) and sets the final states in MLflow.
         grace_seconds=30.0,
     )
 
 
-def _deployments_are_ready(settings: Settings, count: int) -> bool:
-    """Whether the server knows the deployments and a runner polls for them."""
+def _deployments_are_ready(settings: Settings) -> bool:
+    """Whether the server knows both deployments and a runner polls for them."""
     request = urllib.request.Request(
         f"{settings.prefect_url}/api/deployments/filter", b"{}", {"Content-Type": "application/json"}
     )
@@ -226,7 +226,7 @@ def _deployments_are_ready(settings: Settings, count: int) -> bool:
             deployments = json.load(response)
     except OSError:  # a busy server; one that ended is noticed by its own check
         return False
-    return sum(deployment["status"] == "READY" for deployment in deployments) >= count
+    return sum(deployment["status"] == "READY" for deployment in deployments) >= 2
 
 
 def _run_server() -> None:

@@ -6,7 +6,7 @@ stopped and its log is shown: half a system would only look alive.
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from infra.mlflow_client import runs_page
@@ -21,22 +21,13 @@ from pipelines.servers import (
     wait_healthy,
 )
 
-DEPLOYMENT = "lco/full-pipeline"
-DEPLOYMENTS = ("pipelines.flow:lco=full-pipeline", "pipelines.flow:sweep=grsl")
 POLL_SECONDS = 0.5
 
 
-def up(
-    settings: Settings,
-    *,
-    prefect_port: int | None = None,
-    mlflow_port: int | None = None,
-    deployments: Sequence[str] = DEPLOYMENTS,
-) -> int:
+def up(settings: Settings, *, prefect_port: int | None = None, mlflow_port: int | None = None) -> int:
     """Start everything, print the addresses, wait for Ctrl-C or SIGTERM; return the exit status 0.
 
-    `deployments`: what to serve; see pipelines.serve. Raises BadParameter for a taken port, ServerFailed
-    when a server does not start or ends by itself.
+    Raises BadParameter for a taken port, ServerFailed when a server does not start or ends by itself.
     """
     given = {"prefect_port": prefect_port, "mlflow_port": mlflow_port}
     settings = settings.model_copy(update={name: port for name, port in given.items() if port is not None})
@@ -51,7 +42,7 @@ def up(
         servers = [stack.enter_context(server) for server in starting]
         if not wait_healthy(servers, sleep=stop.wait):
             return 0
-        servers.append(stack.enter_context(deployments_server(settings, deployments)))
+        servers.append(stack.enter_context(deployments_server(settings)))
         if not wait_healthy(servers, sleep=stop.wait):
             return 0
         print(_welcome(settings, runs_page(settings.mlflow_url, settings.experiment)), flush=True)
@@ -102,7 +93,7 @@ Logs      {settings.output / "logs"}
 Start a run from the Prefect page (Deployments, full-pipeline, Run), or from another terminal:
 
   export PREFECT_API_URL={settings.prefect_url}/api
-  {command("prefect")} deployment run {DEPLOYMENT} --watch       # or sweep/grsl, the law's laboratory
+  {command("prefect")} deployment run lco/full-pipeline --watch       # or sweep/grsl, the law's laboratory
 
 Parameters, as JSON:  --param documents=/path/to/pdfs --param doses='[0, 3200]' --param seeds='[0]'
 Ctrl-C stops everything."""
