@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stages.cells import Cell
 from stages.law.ceiling import CeilingTrend
 from stages.law.config import LawConfig
 from stages.law.report.sentences import bounds_in_words, moved, tell, thresholds_in_words
@@ -54,7 +55,8 @@ def failed(findings, *names, size=()):
 def test_every_check_in_words(swept, snapshot):
     """Decision, reasons and notes stand in the snapshots of the pages."""
     checks = tell(swept).checks
-    assert masked("\n".join(f"{one.question} | {one.required} | {one.measured}" for one in checks)) == snapshot
+    said = [f"{one.question} | {one.required} | {one.measured}" for one in checks]
+    assert masked("\n".join(said)) == snapshot
 
 
 def test_thresholds_in_words(snapshot):
@@ -125,7 +127,7 @@ def test_how_much_more_data_counts_what_is_resampled(plain):
 def test_a_lower_dose_reads_best_only_where_the_highest_is_clearly_worse():
     for factor, told in ((1.0001, False), (1.5, True)):
         run = Sweep(controls=False)
-        best, worst = (list(run.cells("generation", dose=dose).values())[0] for dose in (900, 2400))
+        best, worst = (run.contents["generation", Cell(dose=dose)] for dose in (900, 2400))
         blocks = best["corpora"]["target"]["per_block"]
         for block, source in zip(worst["corpora"]["target"]["per_block"], np.roll(blocks, 7), strict=True):
             # The same blocks in another order: without a difference the ratio is 1, or nearly.
