@@ -22,7 +22,7 @@ def digests(prepared) -> dict[str, str]:
 
 
 def inventory_of(prepared) -> dict:
-    return json.loads((prepared.inventory.path / "inventory.json").read_text(encoding="utf-8"))
+    return prepared.inventory.json("inventory.json")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A bad file never ends a run and never vanishes; a folder with nothing usable says why in one line."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -78,7 +77,7 @@ def test_one_good_document_among_bad_ones_is_enough(folder, tmp_path, scan, page
     store = LocalStore(tmp_path / "store")
     prepared = prepare_documents(folder, DocumentsConfig(), store, Steps(), workers=2)
 
-    inventory = json.loads((prepared.inventory.path / "inventory.json").read_text(encoding="utf-8"))
+    inventory = prepared.inventory.json("inventory.json")
     reasons = {entry["path"]: entry["reason"] for entry in inventory["documents"]}
     for name, reason in REASONS.items():
         assert reasons.pop(name).startswith(reason), name

@@ -1,9 +1,9 @@
 """Splits depend on names only, keep documents and their near-copies on one side, and are never empty."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -43,17 +43,10 @@ def test_one_group_more_moves_at_most_the_three_that_are_or_were_placed_by_force
 
 
 @given(st.sets(st.text(min_size=1, max_size=8), min_size=2, max_size=30), st.integers(0, 5))
-def test_test_and_train_are_never_empty(groups, seed):
-    sides = set(assign_splits(groups, **SHARES | {"seed": seed}).values())
-    assert {"test", "train"} <= sides <= set(SPLITS)
-
-
-@given(st.sets(st.text(min_size=1, max_size=8), min_size=5, max_size=30), st.integers(0, 5))
-def test_of_five_groups_one_validates_and_train_keeps_one(groups, seed):
+def test_test_and_train_are_never_empty_and_of_five_groups_one_validates(groups, seed):
     splits = list(assign_splits(groups, **SHARES | {"seed": seed}).values())
-    alone_in_train = splits.count("train") == 1
-    assert "validation" in splits or alone_in_train
-    assert splits.count("train") >= 1
+    assert {"test", "train"} <= set(splits) <= set(SPLITS)
+    assert len(groups) < 5 or "validation" in splits or splits.count("train") == 1
 
 
 def test_shares_are_about_as_asked():
@@ -82,10 +75,6 @@ def candidates(*texts: str, document: str = "a.pdf", page: int = 1) -> list[Cand
     ]  # fmt: skip
 
 
-def choose(name, samples, splits, texts=None):
-    return choose_samples(name, samples, splits, texts or TextDuplicates(0.85), ImageDuplicates(6))
-
-
 class Usable:
     """What `assign_pages` needs of a reading."""
 
@@ -94,21 +83,22 @@ class Usable:
         self.pages = pages
 
 
-def test_with_enough_documents_each_is_on_one_side():
-    documents = [f"d{n}.pdf" for n in range(5)]
-    places = [(document, page) for document in documents for page in (1, 2)]
-    samples = [c for document, page in places for c in candidates("two words", document=document, page=page)]
-    splits, warnings = assign_pages([Usable(d, 2) for d in documents], samples, DocumentsConfig())
-    assert warnings == []
-    assert all(splits[document, 1] == splits[document, 2] for document in documents)
+@pytest.mark.parametrize("documents", [5, 1])
+def test_documents_are_split_whole_where_there_are_enough_and_a_warning_says_where_not(documents):
+    usable = [Usable(f"d{n}.pdf", 4) for n in range(documents)]
+    samples = [
+        one
+        for reading in usable
+        for page in range(1, 5)
+        for one in candidates("two words", document=reading.source.name, page=page)
+    ]
+    splits, warnings = assign_pages(usable, samples, DocumentsConfig())
     assert {"test", "train"} <= set(splits.values())
-
-
-def test_with_few_documents_pages_are_split_and_a_warning_says_so():
-    samples = [c for page in range(1, 5) for c in candidates("two words", page=page)]
-    splits, (warning,) = assign_pages([Usable("a.pdf", 4)], samples, DocumentsConfig())
-    assert {"test", "train"} <= set(splits.values())
-    assert warning.startswith("Only 1 document(s) with text")
+    whole = [len({splits[reading.source.name, page] for page in range(1, 5)}) == 1 for reading in usable]
+    if documents == 5:
+        assert all(whole) and warnings == []
+    else:
+        assert warnings[0].startswith("Only 1 document(s) with text")
 
 
 @given(st.integers(2, 4), st.integers(0, 20), st.integers(0, 99))
@@ -127,9 +117,9 @@ def test_repeats_are_dropped_inside_a_split_and_near_copies_between_splits():
     other = "Letters arrive by cart when the garden gate is shut and nobody looks at the window"
     samples = [*candidates(original, original.upper()), *candidates(near, other, page=2)]
     splits = {("a.pdf", 1): "test", ("a.pdf", 2): "train"}
-    texts = TextDuplicates(0.7)
-    test, from_test = choose("test", samples, splits, texts)
-    train, from_train = choose("train", samples, splits, texts)
+    known = TextDuplicates(0.7), ImageDuplicates(6)
+    test, from_test = choose_samples("test", samples, splits, *known)
+    train, from_train = choose_samples("train", samples, splits, *known)
     assert [c.text for c in test] == [original]
     assert from_test == {"exact_duplicates": 1, "near_duplicates_of_other_splits": 0}
     assert [c.text for c in train] == [other]
@@ -166,10 +156,7 @@ def test_in_a_prepared_folder_no_document_and_no_near_copy_is_on_two_sides(prepa
     for text in texts:
         seen.add(text, text_signature(text))
     assert not any(seen.seen(text_signature(record["text"])) for record in sides["train"])
-
-
-def test_the_inventory_counts_what_was_dropped(prepared):
-    inventory = json.loads((prepared.inventory.path / "inventory.json").read_text(encoding="utf-8"))
+    inventory = prepared.inventory.json("inventory.json")
     assert sum(counts["exact_duplicates"] for counts in inventory["splits"].values()) >= 4
     assert [entry["samples"] for entry in inventory["documents"]] == [8, 8, 8, 8, 8, 12]
     assert all(len(entry["splits"]) == 1 for entry in inventory["documents"])
