@@ -50,7 +50,7 @@ def prepare_documents(
     candidates = list_candidates(usable)
     splits, warnings = assign_pages(usable, candidates, config)
     user_queries = _user_queries(folder)
-    warnings += _unknown_pages(user_queries, candidates) + _only_searched(candidates, config)
+    warnings += _warnings(user_queries, candidates, config)
     texts = TextDuplicates(config.near_duplicate_similarity)
     images = ImageDuplicates(config.near_duplicate_image_bits)
     outputs: dict[str, Committed] = {}
@@ -121,23 +121,21 @@ def _user_queries(folder: Path) -> list[UserQuery]:
         raise NoUsableDocuments(f"{path}: {error}") from error
 
 
-def _unknown_pages(user_queries: list[UserQuery], candidates: list[Candidate]) -> list[str]:
-    """Return a warning if user queries name pages that no usable document has."""
+def _warnings(
+    user_queries: list[UserQuery], candidates: list[Candidate], config: DocumentsConfig
+) -> list[str]:
+    """Say if user queries name pages that no usable document has, and if images have too much text."""
+    warnings = []
     _, unknown = match_user_queries(user_queries, {sample.place: [sample.key] for sample in candidates})
-    if not unknown:
-        return []
-    return [f"{USER_QUERIES}: {unknown} of {len(user_queries)} queries name unknown pages."]
-
-
-def _only_searched(candidates: list[Candidate], config: DocumentsConfig) -> list[str]:
-    """Return a warning if images have more text than a block may have."""
-    count = sum(not one.trainable and len(one.text) >= config.min_characters for one in candidates)
-    if not count:
-        return []
-    return [
-        f"{count} page image(s) have more text beside them than one block may have: searched, not trained "
-        'on. PDFs with a text layer can be cut into blocks; or use a recipe of unit "page".'
-    ]
+    if unknown:
+        warnings.append(f"{USER_QUERIES}: {unknown} of {len(user_queries)} queries name unknown pages.")
+    searched = sum(not one.trainable and len(one.text) >= config.min_characters for one in candidates)
+    if searched:
+        warnings.append(
+            f"{searched} page image(s) have more text beside them than one block may have: searched, not "
+            'trained on. PDFs with a text layer can be cut into blocks; or use a recipe of unit "page".'
+        )
+    return warnings
 
 
 def _queries_of(

@@ -32,7 +32,7 @@ from tests.bench.contrastive_peers import (
     randomize,
     sentence_transformers_step,
 )
-from tests.bench.measure import DecoderCalls, Moment, Run, relative_difference, show, training_split
+from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, relative_difference, show, training_split
 from tests.integration.gradients import recorded
 
 OURS = "ours"
@@ -95,20 +95,16 @@ def measure(batches: list[Columns]) -> dict[str, list[Run]]:
     """Return a run a batch after the warm-up; every batch goes to all variants in turn, in rotating order."""
     built = {variant: build(variant)[:2] for variant in VARIANTS}
     runs: dict[str, list[Run]] = {variant: [] for variant in VARIANTS}
-    for number, batch in enumerate(batches):
-        first = number % len(VARIANTS)
-        for variant in VARIANTS[first:] + VARIANTS[:first]:
-            step, decoder = built[variant]
-            calls = DecoderCalls()
-            with decoder.register_forward_pre_hook(calls, with_kwargs=True):
-                began = Moment.now()
-                step(batch)
-                took = Moment.now() - began
-            if number >= WARM_UP:
-                runs[variant].append(
-                    Run(work=len(batch[0]), took=took, calls=calls.calls, tokens=calls.tokens,
-                        positions=calls.positions)
-                )  # fmt: skip
+    for number, variant in in_turn(VARIANTS, len(batches)):
+        step, decoder = built[variant]
+        calls = DecoderCalls()
+        with decoder.register_forward_pre_hook(calls, with_kwargs=True):
+            began = Moment.now()
+            step(batches[number])
+            took = Moment.now() - began
+        if number >= WARM_UP:
+            work = len(batches[number][0])
+            runs[variant].append(Run(work=work, took=took, **vars(calls)))
     return runs
 
 

@@ -31,7 +31,7 @@ from stages.recipes import get_recipe
 from stages.train.batches import IGNORED_LABEL, bucket_batch
 from stages.train.engine import plan_passes, start_process_group
 from stages.train.sequences import SequenceBuilder, TokenSequence
-from tests.bench.measure import DecoderCalls, Moment, Run, relative_difference, show, training_split
+from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, relative_difference, show, training_split
 
 RECIPE = get_recipe("tiny")
 OBJECTIVE = "transcribe_image"
@@ -62,10 +62,8 @@ def main() -> None:
         1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
     ) as fresh:
         print(fresh.submit(compare, split).result(), flush=True)
-        for number in range(arguments.runs):
-            first = number % len(VARIANTS)
-            for variant in VARIANTS[first:] + VARIANTS[:first]:
-                runs[variant].append(fresh.submit(measure, split, variant, arguments.threads).result())
+        for _, variant in in_turn(VARIANTS, arguments.runs):
+            runs[variant].append(fresh.submit(measure, split, variant, arguments.threads).result())
     title = f"Generative step, {OBJECTIVE}, batch {CONFIG.batch_size}, {arguments.threads} threads"
     show(title, "label tokens/s", runs, OURS)
 
@@ -79,13 +77,8 @@ def measure(split: Path, variant: str, threads: int) -> Run:
 
 def drawn(source: ShardSource) -> list[Sample]:
     """Return the samples that our training draws."""
-    order = BatchOrder(
-        sources=[source],
-        weights=[1.0],
-        batch_size=CONFIG.batch_size,
-        seed=CONFIG.seed,
-        window_steps=WINDOW_STEPS,
-    )
+    how = {"batch_size": CONFIG.batch_size, "seed": CONFIG.seed, "window_steps": WINDOW_STEPS}
+    order = BatchOrder(sources=[source], weights=[1.0], **how)
     return [source[position] for step in range(WARM_UP + STEPS) for _, position in order.batch(step)]
 
 

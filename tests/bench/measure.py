@@ -3,7 +3,7 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,13 @@ class Run:
     calls: int
     tokens: int
     positions: int
+
+
+def in_turn(variants: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Yield every round's number with each variant; another one begins each round."""
+    for number in range(rounds):
+        first = number % len(variants)
+        yield from ((number, variant) for variant in (*variants[first:], *variants[:first]))
 
 
 def show(title: str, unit: str, runs: Mapping[str, Sequence[Run]], ours: str) -> None:
