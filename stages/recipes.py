@@ -1,6 +1,5 @@
 """Recipes: named, complete configurations of a run. Importing this module loads no torch."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -254,13 +253,7 @@ def paper(name: str, location: str, engine: EngineConfig) -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    "tiny": tiny,
-    "smoke": smoke,
-    "small": small,
-    "paper-3b": paper_3b,
-    "paper-7b": paper_7b,
-}
+RECIPES = {"tiny": tiny, "smoke": smoke, "small": small, "paper-3b": paper_3b, "paper-7b": paper_7b}
 
 BOOTSTRAPS: dict[str, BootstrapConfig] = {
     "tiny": BootstrapConfig(shape=TinyShape(), steps=5_000, batch_size=32, learning_rate=2e-3),

@@ -48,8 +48,8 @@ class Draw:
     sequences: list[TokenSequence]
     words: list[dict[int, float]] | None
     """What each sequence's one-word summary should say; None for objectives with labels."""
-    oversized: list[tuple[str, str]]
-    """(key, reason) of each sample that was left out."""
+    oversized: int
+    """Samples that were left out."""
 
     @property
     def labels(self) -> int:
@@ -100,27 +100,22 @@ def pretrain_steps(
         below=min(milestones),
     )
     yield from list(training.ledger)
-    last_step = max(milestones)
-    batches = draw_batches(
-        builder, words, sources, weights, config, range(len(training.ledger), last_step)
-    )
+    train_vision, last_step = config.train_vision, max(milestones)
+    remaining = range(len(training.ledger), last_step)
+    batches = draw_batches(builder, words, sources, weights, config, remaining)
     for draw in training.steps(batches, last_step=last_step):
-        for key, reason in draw.oversized:
-            print(f"sample {key} is left out: {reason}", file=sys.stderr, flush=True)
         passes = [
             [_bucket(bucket, draw, builder, backbone.vocabulary, config) for bucket in micro_batch]
-            for micro_batch in plan_passes(
-                draw.sequences, config.engine, always_an_image=config.train_vision
-            )
+            for micro_batch in plan_passes(draw.sequences, config.engine, always_an_image=train_vision)
         ]
         counts = counts_of(
             draw.sequences,
             [bucket.batch for micro_batch in passes for bucket in micro_batch],
             backbone.model,
-            TrainedParts(vision=config.train_vision),
+            TrainedParts(vision=train_vision),
             label_tokens=draw.labels,
             logits=draw.labels,
-            oversized=len(draw.oversized),
+            oversized=draw.oversized,
         ).over_ranks()
         if not counts.label_tokens:
             raise ValueError("no sample of a batch fits the token budget: raise pretrain.engine.text_tokens")
@@ -153,21 +148,18 @@ def draw_batches(
 
     def draw(step: int) -> Draw:
         objective = objective_of_step(config.mixture, seed=config.seed, step=step)
-        samples = [sources[source][position] for source, position in own_rows(order.batch(step))]
-        built = [(sample, build_sequence(builder, sample, objective)) for sample in samples]
-        fitting = [pair for pair in built if oversized(pair[1], config.engine) is None]
-        return Draw(
-            objective=objective,
-            sequences=[sequence for _, sequence in fitting],
-            words=[words.targets(sample.text) for sample, _ in fitting]
-            if objective.startswith("summarize")
-            else None,
-            oversized=[
-                (sample.key, reason)
-                for sample, sequence in built
-                if (reason := oversized(sequence, config.engine))
-            ],
-        )
+        sequences, texts, left_out = [], [], 0
+        for source, position in own_rows(order.batch(step)):
+            sample = sources[source][position]
+            sequence = build_sequence(builder, sample, objective)
+            if reason := oversized(sequence, config.engine):
+                print(f"sample {sample.key} is left out: {reason}", file=sys.stderr, flush=True)
+                left_out += 1
+            else:
+                sequences.append(sequence)
+                texts.append(sample.text)
+        targets = list(map(words.targets, texts)) if objective.startswith("summarize") else None
+        return Draw(objective=objective, sequences=sequences, words=targets, oversized=left_out)
 
     return prefetched(draw, steps)
 

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,17 +10,13 @@ import torch
 from data_prep.order import BatchOrder, Lengths, prefetched
 from data_prep.queries import Query
 from data_prep.samples import Sample
-from data_prep.shards import ShardSource, read_queries
+from data_prep.shards import ShardSource
 from stages.backbones.adapters import RefinementError
 from stages.refine.config import RefineConfig
 from stages.refine.gradcache import Rows
-from stages.refine.mining import read_negatives
 from stages.train.batches import oversized
 from stages.train.engine import rank, world_size
 from stages.train.sequences import SequenceBuilder, TokenSequence
-
-if TYPE_CHECKING:
-    from stages.program import Input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +27,6 @@ class TrainSplit:
     queries: Sequence[Query]
     negatives: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Mined keys by query identity; see stages.refine.mining."""
-
-    @classmethod
-    def open(cls, inputs: "Mapping[str, Input]") -> "TrainSplit":
-        """Read a job's inputs."""
-        folder = inputs["target_train"].path
-        return cls(
-            source=ShardSource(folder, trainable_only=True),
-            queries=read_queries(folder),
-            negatives=read_negatives(inputs["negatives"].path) if "negatives" in inputs else {},
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

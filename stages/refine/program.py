@@ -7,10 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from data_prep.shards import ShardSource, read_queries
 from stages.backbones.adapters import Refinement, open_model, open_refinement, put_weights, soup
 from stages.program import Job, Task, read_job
 from stages.refine.config import RefineSettings, with_changes
 from stages.refine.loop import begin, refine_steps, trained
+from stages.refine.mining import read_negatives
 from stages.refine.pairs import TrainSplit
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import rank, start_process_group
@@ -25,7 +27,12 @@ def main(job_path: Path) -> None:
     """Refine and commit this worker's share of the job: all cells of one training are of one worker."""
     job = read_job(job_path, RefineSettings)
     start_process_group(job.processes_per_cell)
-    split = TrainSplit.open(job.inputs)
+    folder = job.inputs["target_train"].path
+    split = TrainSplit(
+        source=ShardSource(folder, trainable_only=True),
+        queries=read_queries(folder),
+        negatives=read_negatives(job.inputs["negatives"].path) if "negatives" in job.inputs else {},
+    )
     trainings = job.own_trainings()
     total = sum(map(_steps_of, trainings))
     done = 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from data_prep.shards import ShardSource
+from stages.backbones.qwen2_5_vl import model_inputs
 from stages.evaluate.likelihood import word_log_likelihoods
 from stages.pretrain.config import ObjectiveMixture
 from stages.pretrain.controls import ShuffledTexts, mixture_of
@@ -35,7 +36,7 @@ def test_token_losses_are_those_of_transformers(backbone, samples, objective):
     ours = label_losses(backbone.model, batch)
     labels = torch.full_like(batch.input_ids, -100)
     labels[:, 1:] = batch.labels[:, :-1]
-    theirs = backbone.model(**batch.model_inputs(), labels=labels).loss
+    theirs = backbone.model(**model_inputs(batch), labels=labels).loss
     assert torch.allclose(ours.mean(), theirs, atol=1e-5)
     expected = sum(len(backbone.tokenizer.encode(s.text, add_special_tokens=False)) + 1 for s in samples)
     assert len(ours) == expected
@@ -67,7 +68,7 @@ def test_summary_loss_is_the_cross_entropy_at_the_embedded_position(backbone, sa
     weights = [words.targets(s.text) for s in samples]
     targets = summary_targets(weights, rows=len(samples), vocabulary=len(backbone.tokenizer))
     assert torch.allclose(targets.sum(-1), torch.ones(len(samples)))
-    logits = backbone.model(**batch.model_inputs()).logits[:, -1].double()
+    logits = backbone.model(**model_inputs(batch)).logits[:, -1].double()
     expected = torch.nn.functional.cross_entropy(logits, targets.double(), reduction="none")
     assert torch.allclose(summary_losses(backbone.model, batch, targets).double(), expected, atol=1e-5)
 
