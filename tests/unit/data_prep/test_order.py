@@ -123,22 +123,14 @@ def test_a_window_of_steps_touches_few_shards():
         assert SHARDS_PER_WINDOW <= len(drawn) <= 2 * SHARDS_PER_WINDOW
 
 
-def test_shards_come_in_another_order_in_each_epoch():
+def test_epochs_and_seeds_give_different_orders_and_a_window_draws_from_all_of_a_small_source():
     window = 3 * SHARDS_PER_WINDOW
-    order = ShardOrder(np.full(400, 3), seed=(0,))
-    first, second = (order.positions(epoch * 1200, epoch * 1200 + window) for epoch in (0, 1))
+    shards = ShardOrder(np.full(400, 3), seed=(0,))
+    first, second = (shards.positions(epoch * 1200, epoch * 1200 + window) for epoch in (0, 1))
     assert {position // 3 for position in first} != {position // 3 for position in second}
-
-
-def test_a_window_is_drawn_from_all_of_a_small_source():
-    positions = [position for batch in order(1000).window(0) for _, position in batch]
-    assert max(positions) > 500
-
-
-def test_seeds_give_different_orders():
     assert order(40).batch(0) != order(40, seed=1).batch(0)
-    (first, second) = (one_by_one([40], seed, range(40)) for seed in (0, 1))
-    assert first != second
+    assert one_by_one([40], 0, range(40)) != one_by_one([40], 1, range(40))
+    assert max(position for batch in order(1000).window(0) for _, position in batch) > 500
 
 
 def test_sources_are_mixed_in_their_shares_and_each_in_its_own_order():
@@ -150,12 +142,9 @@ def test_sources_are_mixed_in_their_shares_and_each_in_its_own_order():
     assert first[:50] != third[:50]
 
 
-def test_a_source_without_weight_is_never_drawn():
+def test_a_source_without_weight_is_never_drawn_and_one_without_samples_refused():
     batches = order(50, 0, 50, weights=[1.0, 0.0, 0.0])
     assert {source for batch in batches.window(0) for source, _ in batch} == {0}
-
-
-def test_a_source_without_samples_is_refused():
     with pytest.raises(ValueError, match="no samples to draw"):
         order([0, 0], 5).batch(0)
 
@@ -187,22 +176,18 @@ def test_a_billion_samples_cost_as_much_as_their_shards():
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_prefetching_keeps_the_order_from_any_step(threads):
-    assert list(prefetched(lambda step: step * step, range(7, 40), threads=threads)) == [
-        step * step for step in range(7, 40)
-    ]
+    squares = prefetched(lambda step: step * step, range(7, 40), threads=threads)
+    assert list(squares) == [step * step for step in range(7, 40)]
     assert list(prefetched(lambda step: step, range(5, 5), threads=threads)) == []
     assert list(prefetched(lambda step: None, range(3), threads=threads)) == [None] * 3
 
 
-def test_prefetching_works_a_few_items_ahead_and_stops_with_its_reader():
+def test_prefetching_works_a_few_items_ahead_stops_with_its_reader_and_passes_errors_on():
     made = []
     steps = prefetched(lambda step: made.append(step) or step, range(10**9))
     assert [next(steps), next(steps)] == [0, 1]
     steps.close()
     assert 2 <= len(made) < 20
-
-
-def test_an_error_reaches_the_reader_of_its_step():
     steps = prefetched(lambda step: 10 // (12 - step), range(10, 20))
     assert [next(steps), next(steps)] == [5, 10]
     with pytest.raises(ZeroDivisionError):
