@@ -86,7 +86,6 @@ def environment(**options: Any) -> jinja2.Environment:
         "moved": moved,
         "tally": _tally,
         "refined": refined,
-        "gained": _gained,
         "more_data": _more_data,
     }
     found.globals["SURE"] = SURE
@@ -144,14 +143,6 @@ def _best_reader(findings: Findings) -> tuple[int, Estimate]:
     best = min(found.doses, key=lambda dose: found.reading(dose).nats_per_byte)
     nats, of_best = found.reading(found.top).nats, found.reading(best).nats
     return best, ratio_of_sums(nats, of_best, bootstrap(findings.thresholds))
-
-
-def _gained(findings: Findings) -> str:
-    """The main comparison with both its sides."""
-    thresholds, paired = findings.thresholds, findings.compared.paired
-    before, *_, after = findings.measurements.curve(findings.measurements.primary).mean(axis=(1, 2))
-    moved = f"{by_sign(paired, 'rose', 'fell', 'went')} from {before:.3f} to {after:.3f}"
-    return f"nDCG@10 after {thresholds.primary_arm} CL {moved} ({paired.in_words(thresholds.confidence)})"
 
 
 def _more_data(findings: Findings) -> str:

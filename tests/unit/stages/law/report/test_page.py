@@ -45,13 +45,15 @@ class Outline(html.parser.HTMLParser):
     def handle_data(self, text):
         if "td" in self.open:
             self.rows[-1][-1] += text
-        elif not {"style", "pre"} & set(self.open) and text.strip():
+        if not {"style", "pre"} & set(self.open) and text.strip():
             self.text.append(" ".join(text.split()))
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])
-def test_the_prose_of_the_page(pages, kind, snapshot):
-    assert masked("\n".join(Outline(pages[kind]).text)) == snapshot
+def test_everything_on_the_page_but_its_numbers(pages, kind, snapshot):
+    assert pages[kind].count('class="page"') == 6 and pages[kind].count('class="search"') == 5
+    words = (masked(text) for text in Outline(pages[kind]).text)
+    assert "\n".join(dict.fromkeys(text for text in words if re.search("[^\\W\\d]", text))) == snapshot
 
 
 def test_verdict_decision_and_what_was_tested_come_first(pages, plain):
@@ -69,13 +71,6 @@ def test_page_is_well_formed_and_self_contained(pages):
         assert all(link.startswith("data:image/png;base64,") for link in outline.links)
         assert not {"script", "link", "iframe", "object", "form"} & set(outline.tags)
         assert "url(" not in html_page and "@import" not in html_page
-
-
-def test_files_and_thresholds_are_on_the_page(pages):
-    files = ("encrypted: it needs a password", "old/scan.pdf", "the scores are optimistic", "notes.docx")
-    for expected in (*files, "2026-01-02 03:04 UTC", "minimum_times_random", "pretrain, dose 2,400"):
-        assert expected in pages["run"]
-    assert pages["run"].count('class="page"') == 6 and pages["run"].count('class="search"') == 5
 
 
 def test_tables_on_the_page_show_the_data(pages, swept):
