@@ -1,5 +1,5 @@
-"""The ground floor: committed outputs, fingerprints, supervised processes, launchers, tracking and settings.
+"""The ground floor: committed outputs, fingerprints, supervised processes, launchers, journals and settings.
 
-Nothing here knows documents, models or flows. Every module imports quickly; MLflow is loaded only when a
-tracker is opened.
+Nothing here knows documents, models or flows. Every module imports quickly; MLflow is loaded only by a thread
+that ships a journal.
 """

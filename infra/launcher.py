@@ -233,6 +233,9 @@ class _Ranks:
 
     def stop(self, grace_seconds: float) -> None:
         """TERM, `grace_seconds`, KILL to every rank that runs and all it started. Harmless after the end."""
+        if not self._pids:
+            self._answers.shutdown(socket.SHUT_RD)  # ranks that nobody can be told of are ended by the parent
+            self.listen(0.1)  # it may have told just before
         try:
             self._signal(signal.SIGTERM)
             self._wait(grace_seconds)

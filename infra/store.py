@@ -84,14 +84,14 @@ class Committed:
 
     def read(self, file: str) -> bytes:
         """Content of one file, verified. Raises CorruptOutput, also for a file that is not of the output."""
-        entry = next((entry for entry in self.manifest.files if entry.path == file), None)
-        if entry is None:
+        expected = {entry.path: entry.sha256 for entry in self.manifest.files}
+        if file not in expected:
             raise _corrupt(self.path / file, "it is not in the manifest")
         try:
             content = (self.path / file).read_bytes()
         except OSError as error:
             raise _corrupt(self.path / file, f"it cannot be read ({error})") from error
-        if hashlib.sha256(content).hexdigest() != entry.sha256:
+        if hashlib.sha256(content).hexdigest() != expected[file]:
             raise _corrupt(self.path / file, "its SHA-256 differs from the manifest")
         return content
 
@@ -100,14 +100,14 @@ class Committed:
         return json.loads(self.read(file))
 
 
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A private folder to fill; `commit` makes it visible. Without a commit nothing remains."""
+    """A private folder, `path`, to fill; `commit` makes it visible. Without a commit nothing remains."""
 
-    def __init__(self, path: Path, final: Path, stage: str, fingerprint: str) -> None:
-        self.path = path
-        self._final = final
-        self._stage = stage
-        self._fingerprint = fingerprint
+    path: Path
+    final: Path
+    stage: str
+    fingerprint: str
 
     def commit(self, *, inputs: dict[str, str], configuration: dict, counts: dict) -> Committed:
         """Publish the folder; return the committed output.
@@ -116,8 +116,8 @@ class Attempt:
         same content, that output is adopted. Raises CommitConflict when the contents differ.
         """
         manifest = Manifest(
-            stage=self._stage,
-            fingerprint=self._fingerprint,
+            stage=self.stage,
+            fingerprint=self.fingerprint,
             files=_sync_and_list(self.path),
             inputs=dict(inputs),
             configuration=_as_read(configuration),
@@ -125,26 +125,26 @@ class Attempt:
             counts=_as_read(counts),
         )
         _write_manifest(self.path / MANIFEST, manifest)
-        _sync_folder(self.path)
-        self._final.parent.mkdir(parents=True, exist_ok=True)
-        _sync_folder(self._final.parent.parent)
-        # An empty folder would be replaced silently by rename; a full one makes it fail. Neither is ours.
-        if os.path.lexists(self._final):
-            return self._adopt(manifest)
+        _sync(self.path)
+        self.final.parent.mkdir(parents=True, exist_ok=True)
+        _sync(self.final.parent.parent)
         try:
-            os.rename(self.path, self._final)
+            # Rename would replace an empty folder silently; a full one makes it fail. Neither is ours.
+            if os.path.lexists(self.final):
+                raise FileExistsError(errno.EEXIST, "committed by another attempt")
+            os.rename(self.path, self.final)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
             return self._adopt(manifest)
-        _sync_folder(self._final.parent)
-        return Committed(self._final, manifest)
+        _sync(self.final.parent)
+        return Committed(self.final, manifest)
 
     def _adopt(self, mine: Manifest) -> Committed:
-        theirs = open_committed(self._final, every_byte=True)
+        theirs = open_committed(self.final, every_byte=True)
         if theirs.manifest.content_digest != mine.content_digest:
             raise CommitConflict(
-                f"{self._final} already holds different content "
+                f"{self.final} already holds different content "
                 f"(digest {theirs.manifest.content_digest[:12]}, this attempt {mine.content_digest[:12]}): "
                 "two runs of one fingerprint disagreed. "
                 "Keep the committed one and run again, or delete that folder and run again."
@@ -212,9 +212,7 @@ class LocalStore:
 
     def set_aside(self, stage: str, fingerprint: str) -> Path:
         """Take an output out of sight at once; its files stay among the attempts until those are cleaned."""
-        attempts = self.root / ATTEMPTS
-        attempts.mkdir(parents=True, exist_ok=True)
-        aside = attempts / f"{stage}-{fingerprint}-{uuid.uuid4().hex}-set-aside"
+        aside = self._new_name(stage, fingerprint)
         os.rename(self.path(stage, fingerprint), aside)
         return aside
 
@@ -222,17 +220,20 @@ class LocalStore:
         """Delete an output: no reader sees half of it."""
         shutil.rmtree(self.set_aside(stage, fingerprint))
 
+    def _new_name(self, stage: str, fingerprint: str) -> Path:
+        attempts = self.root / ATTEMPTS
+        attempts.mkdir(parents=True, exist_ok=True)
+        return attempts / f"{stage}-{fingerprint}-{uuid.uuid4().hex}"
+
     @contextlib.contextmanager
     def attempt(self, stage: str, fingerprint: str) -> Iterator[Attempt]:
         """A fresh private folder; removed at the end unless committed."""
         final = self.path(stage, fingerprint)
-        attempts = self.root / ATTEMPTS
-        attempts.mkdir(parents=True, exist_ok=True)
-        remove_abandoned_attempts(attempts)
-        folder = attempts / f"{stage}-{fingerprint}-{uuid.uuid4().hex}"
+        folder = self._new_name(stage, fingerprint)
+        remove_abandoned_attempts(folder.parent)
         folder.mkdir()
         try:
-            yield Attempt(folder, final, stage, fingerprint)
+            yield Attempt(path=folder, final=final, stage=stage, fingerprint=fingerprint)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -277,27 +278,22 @@ def _sync_and_list(folder: Path) -> tuple[FileEntry, ...]:
         path = file.relative_to(folder).as_posix()
         if path == MANIFEST:
             raise StoreError(f"{file}: the name {MANIFEST} is reserved for the store; write another name")
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
+        _sync(file)
         entries.append(FileEntry(path=path, bytes=file.stat().st_size, sha256=_sha256(file)))
     if not entries:
         raise StoreError(f"{folder}: an output without files cannot be committed; write its files first")
     for inner in sorted(path for path in folder.rglob("*") if path.is_dir()):
-        _sync_folder(inner)
+        _sync(inner)
     return tuple(entries)
 
 
 def _files(folder: Path) -> list[Path]:
     """Regular files below `folder`, sorted by path; anything else but folders is refused."""
-    files = []
-    for path in sorted(folder.rglob("*")):
+    below = sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix())
+    for path in below:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise CorruptOutput(
-                f"{path}: an output holds plain files only, no links or devices; copy the file"
-            )
-        if path.is_file():
-            files.append(path)
-    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+            raise CorruptOutput(f"{path}: an output holds plain files only, no links or devices; copy it")
+    return [path for path in below if path.is_file()]
 
 
 def _as_read(value: dict) -> dict:
@@ -307,13 +303,9 @@ def _as_read(value: dict) -> dict:
 
 def _write_manifest(path: Path, manifest: Manifest) -> None:
     body = {"version": MANIFEST_VERSION, **asdict(manifest), "content_digest": manifest.content_digest}
-    body = _as_read(body)
     body["manifest_digest"] = hashlib.sha256(canonical_json(body)).hexdigest()
-    with path.open("x", encoding="utf-8") as stream:
-        json.dump(body, stream, ensure_ascii=False, indent=1, sort_keys=True)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    path.write_text(json.dumps(body, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    _sync(path)
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -348,9 +340,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sync_folder(path: Path) -> None:
-    """Make the folder's entries (names, renames) durable; syncing a file does not do that."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """Make a file's content, or a folder's entries (names, renames), durable: one does not do the other."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,6 +1,5 @@
 """Ranks are forked by one preloaded parent, end as their programs say, and die with whoever started them."""
 
-import contextlib
 import json
 import os
 import signal
@@ -16,7 +15,6 @@ import pytest
 from infra.journal import JOURNAL, Journal
 from infra.launcher import (
     Launch,
-    LocalLauncher,
     exit_code_of,
     local_environment,
     threads_of_each,
@@ -25,79 +23,7 @@ from infra.launcher import (
 from infra.process import EXIT_PREEMPTED, ProcessFailed
 
 ROOT = Path(__file__).resolve().parents[3]
-HEAVY = ("torch", "transformers", "deepspeed", "peft", "sklearn", "pyarrow")
-
-# A stage program that does what its job says, with `folder`, `rank` and `event` at hand.
-STAGE = """
-import json, os, signal, subprocess, sys, time
-from pathlib import Path
-from infra.journal import Journal
-
-def main(job_path):
-    job = json.loads(job_path.read_text())
-    folder, rank = Path(job["folder"]), int(os.environ.get("RANK", 0))
-    def event(step=1):
-        Journal(folder / "journal.jsonl").progress("c", label="working", step=step, done=step, total=9)
-    def say(name, value):
-        (folder / f"{name}.new").write_text(json.dumps(value))
-        (folder / f"{name}.new").rename(folder / name)
-    def wait_for(name):
-        while not (folder / name).exists():
-            time.sleep(0.02)
-    say(f"pid{rank}", os.getpid())
-    exec(job["program"], {**globals(), **locals()})
-"""
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    (folder / "small_stage.py").write_text(STAGE)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def launcher(source):
-    """One preloaded parent for all tests, with the real libraries: what may go wrong is in them."""
-    launcher = LocalLauncher(preload=(*HEAVY, "no_such_module"), environment={"GIVEN": "1"}, grace_seconds=2)
-    with contextlib.ExitStack() as running:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTHONPATH", str(source))
-            patch.setenv("HF_TOKEN", "hunter2")
-            (source / "user").mkdir()
-            (source / "user" / "json.py").write_text("raise RuntimeError('the wrong json')")
-            patch.chdir(source / "user")  # a module in the user's folder must not become ours
-            running.enter_context(launcher)
-        yield launcher
-
-
-@pytest.fixture
-def launch(launcher, tmp_path):
-    """Run a program of the test's own as `processes` ranks; events are collected in `launch.events`."""
-
-    def run(program: str, *, processes=1, threads=1, on_event=None, journal=True, **options):
-        job = tmp_path / "job.json"
-        job.write_text(json.dumps({"folder": str(tmp_path), "program": textwrap.dedent(program)}))
-        one = Launch(
-            module="small_stage",
-            job_path=job,
-            processes=processes,
-            threads=threads,
-            log_path=tmp_path / "log" / "output.log",
-            journal_path=tmp_path / JOURNAL if journal else None,
-        )
-        before = {name: getattr(launcher, name) for name in options}
-        try:
-            for name, value in options.items():
-                setattr(launcher, name, value)
-            launcher.run(one, on_event or run.events.append)
-        finally:
-            for name, value in before.items():
-                setattr(launcher, name, value)
-
-    run.events = []
-    run.log = tmp_path / "log" / "output.log"
-    return run
+PRELOAD = ("psutil",)
 
 
 def pids(folder: Path) -> list[int]:
@@ -114,46 +40,6 @@ def stop(event):
 
 IGNORE_TERM = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 SLEEP = "event()\ntime.sleep(100)\n"
-
-
-def test_the_parent_forks_with_one_thread_and_a_rank_starts_in_no_time(launcher, launch, tmp_path):
-    launch("")
-    began = time.time()
-    launch("say('began', time.time())\nsay('loaded', sorted(sys.modules))")
-    assert json.loads((tmp_path / "began").read_text()) - began < 2  # 10 s where each imports for itself
-    assert set(HEAVY) < set(json.loads((tmp_path / "loaded").read_text()))
-    assert len(os.listdir(f"/proc/{launcher._parent.process._process.pid}/task")) == 1
-    assert "no_such_module" in launcher._parent.words()  # it is the rank's to fail
-
-
-def test_memory_is_shared(launch, tmp_path):
-    launch("import psutil; say('memory', psutil.Process().memory_full_info()._asdict())")
-    memory = json.loads((tmp_path / "memory").read_text())
-    assert memory["uss"] < memory["rss"] / 2
-
-
-ARITHMETIC = """
-import numpy, torch
-torch.manual_seed(0)
-a, b = torch.randn(513, 700), torch.randn(700, 431)
-layer = torch.nn.Linear(700, 300)
-torch.nn.functional.layer_norm(layer(a), (300,)).pow(3).mean().backward()
-c = numpy.random.default_rng(0).standard_normal((400, 500))
-sums = [(a @ b).sum(), a.sum(), torch.softmax(b, 1).log().sum(), layer.weight.grad.sum(),
-        (c @ c.T).sum(), numpy.linalg.svd(c)[1].sum()]
-result = [repr(float(one)) for one in sums] + [torch.__config__.parallel_info()]
-"""
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_numbers_are_those_of_a_fresh_process_with_as_many_threads(launch, tmp_path, threads):
-    launch(ARITHMETIC + "say('result', result)", threads=threads)
-    fresh = subprocess.run(
-        [sys.executable, "-c", ARITHMETIC + "import json; print(json.dumps(result))"],
-        env=os.environ | {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert json.loads((tmp_path / "result").read_text()) == json.loads(fresh.stdout)
 
 
 def test_a_rank_is_a_plain_program(launch, tmp_path, capfd):
