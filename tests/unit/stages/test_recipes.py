@@ -45,7 +45,7 @@ def test_every_recipe_but_smoke_can_reach_a_verdict(recipe):
 def test_an_arm_changes_what_it_names_and_nothing_else(arm, recipe):
     arm = Cell.from_json(json.loads(json.dumps(Cell(arm=arm).to_json()))).arm
     before, after = _flat(asdict(recipe.refine)), _flat(asdict(with_changes(recipe.refine, arm.changes)))
-    assert after == before | arm.changes
+    assert after == before | _flat(arm.changes)
     assert {arm.name for arm in ARMS.values() if arm.kind == "refinement"} >= set(recipe.refine.arms)
     assert set(ARMS) >= {*recipe.sweep.arms, *recipe.sweep.linear_maps}
 
