@@ -194,7 +194,7 @@ class _Parent:
         return _Ranks(ours, marker)
 
     def words(self) -> str:
-        return last_lines(self._log_path) or "it said nothing"
+        return last_lines(self._log_path) or "nothing"
 
     def stop(self) -> None:
         self.process.stop()

@@ -87,7 +87,7 @@ class Shipper:
                     self._journal.ship(self._mlflow)
                     self.failure = None
                     if not pending_sent:
-                        _ship_pending(self._settings, self._mlflow)
+                        ship_pending(self._settings, self._mlflow)
                     pending_sent = True
                 except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the run goes on
                     self._warn(error)
@@ -101,16 +101,13 @@ class Shipper:
             logger.warning(words, self.failure, self._journal.path)
 
 
-def ship_pending(settings: Settings) -> int:
-    """Send what earlier runs could not, oldest first; return how many journals. Raises what MLflow raises."""
-    return _ship_pending(settings, MLflow(settings))
+def ship_pending(settings: Settings, mlflow: MLflow | None = None) -> int:
+    """Send what earlier runs could not, oldest first; return how many journals.
 
-
-def _ship_pending(settings: Settings, mlflow: MLflow) -> int:
-    """Journals that a living run writes, or another process ships, are left alone.
-
-    One that cannot be sent stays for the next time, with a warning; it stops neither others nor the caller.
+    Those that a living run writes, or another process ships, are left alone. One that cannot be sent stays
+    for the next time, with a warning; it stops no other. Raises what MLflow raises when it is opened.
     """
+    mlflow = mlflow or MLflow(settings)
     done = 0
     for path in sorted(settings.runs.glob(f"*/{JOURNAL}")):
         try:
