@@ -13,6 +13,7 @@ from data_prep.errors import NoUsableDocuments
 from infra.launcher import LocalLauncher
 from infra.settings import Settings
 from infra.store import CorruptOutput
+from pipelines.cli import main
 from pipelines.parameters import BadParameter, check_parameters
 from pipelines.run import exit_code
 from pipelines.runner import OutputMissing, PipelineRun, run_stage
@@ -126,19 +127,10 @@ def test_passwords_of_servers_are_not_shown(tmp_path: Path, monkeypatch: pytest.
         pass
 
 
-def lco(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 def test_the_command_refuses_bad_input_at_once(tmp_path: Path) -> None:
-    result = lco("run", "--documents", str(tmp_path / "none"), cwd=tmp_path)
+    command = [sys.executable, "-m", "pipelines.cli", "run", "--documents", str(tmp_path / "none")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
         f"lco: documents folder {tmp_path / 'none'} does not exist: check the path"
@@ -146,8 +138,9 @@ def test_the_command_refuses_bad_input_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_shows_examples(tmp_path: Path) -> None:
-    result = lco("--help", cwd=tmp_path)
-    assert result.returncode == 0
-    assert "lco run --documents" in result.stdout
-    assert "prefect deployment run lco/full-pipeline --watch" in result.stdout
+def test_help_shows_examples(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0 and "lco run --documents" in shown
+    assert "prefect deployment run lco/full-pipeline --watch" in shown

@@ -1,5 +1,6 @@
 """`lco plan` as a person uses it."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,22 +9,35 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cli import main
 from pipelines.parameters import BadParameter
 from pipelines.plan import Plan, plan
 
 ROOT = Path(__file__).resolve().parents[3]
+PLANS = {
+    "paper": {"recipe": "paper-3b", "gpus": 8, "device": "h100", "price": 2.5},
+    "tiny": {"recipe": "tiny", "gpus": 2, "device": "cpu", "peak_tflops": 0.1, "mfu": 1.0},
+    "too large": {"recipe": "paper-3b", "gpus": 8, "memory_gib": 40, "text_tokens": 100},
+}
+PROGRAM = """
+import io, json, sys
+from rich.console import Console
+from pipelines.plan import Plan, plan
+def printed(options):
+    console = Console(file=io.StringIO(), width=120)
+    return plan(Plan(**options), console=console), console.file.getvalue()
+print(json.dumps({name: printed(options) for name, options in json.loads(sys.argv[1]).items()}))
+"""
 
 
-def lco_plan(*arguments: str) -> subprocess.CompletedProcess:
-    """In a process of its own: it loads torch."""
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "plan", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture(scope="module")
+def printed() -> dict[str, tuple[int, str]]:
+    """Status and output of each plan; made in a process of its own, for it loads torch."""
+    command = [sys.executable, "-c", PROGRAM, json.dumps(PLANS)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 def cells(output: str, title: str) -> list[str]:
@@ -32,10 +46,9 @@ def cells(output: str, title: str) -> list[str]:
     return [cell.strip() for cell in row.strip("│").split("│")][1:]
 
 
-def test_the_plan_of_the_papers_recipe():
-    result = lco_plan("--recipe", "paper-3b", "--gpus", "8", "--device", "h100", "--price", "2.5")
-    assert result.returncode == 0, result.stderr
-    out = result.stdout
+def test_the_plan_of_the_papers_recipe(printed):
+    status, out = printed["paper"]
+    assert status == 0
     assert cells(out, "trained parameters") == ["3,754,622,976", "119,734,272"]
     assert cells(out, "frozen parameters") == ["0", "3,754,622,976"]
     assert cells(out, "weights")[0] == f"{2 * 3_754_622_976 / 2**30:.2f}"
@@ -56,31 +69,31 @@ def test_the_plan_of_the_papers_recipe():
     assert "does not fit" not in out
 
 
-def test_the_plan_of_the_tiny_recipe_on_a_cpu():
-    arguments = ("--recipe", "tiny", "--gpus", "2", "--device", "cpu", "--peak-tflops", "0.1")
-    full = lco_plan(*arguments, "--mfu", "1.0")
-    assert full.returncode == 0, full.stderr
-    assert cells(full.stdout, "trained parameters") == ["1,331,776", "36,864"]
-    assert cells(full.stdout, "precision, ZeRO stage") == ["float32, 1"] * 2
-    tera, seconds = (float(cells(full.stdout, title)[0]) for title in ("TFLOP a step", "seconds a step"))
+def test_the_plan_of_the_tiny_recipe_on_a_cpu(printed):
+    status, out = printed["tiny"]
+    assert status == 0
+    assert cells(out, "trained parameters") == ["1,331,776", "36,864"]
+    assert cells(out, "precision, ZeRO stage") == ["float32, 1"] * 2
+    tera, seconds = (float(cells(out, title)[0]) for title in ("TFLOP a step", "seconds a step"))
     assert seconds == pytest.approx(tera / (2 * 0.1), rel=0.01)
-    assert "Cost" not in full.stdout and " of " not in cells(full.stdout, "one GPU's memory, MiB")[0]
+    assert "Cost" not in out and " of " not in cells(out, "one GPU's memory, MiB")[0]
 
 
-def test_what_does_not_fit_ends_with_status_1():
-    result = lco_plan("--recipe", "paper-3b", "--gpus", "8", "--memory-gib", "40", "--text-tokens", "100")
-    assert result.returncode == 1
-    [line] = [line for line in result.stdout.splitlines() if "does not fit" in line]
+def test_what_does_not_fit_ends_with_status_1(printed):
+    status, out = printed["too large"]
+    assert status == 1
+    [line] = [line for line in out.splitlines() if "does not fit" in line]
     assert re.match(
         r"pretrain does not fit: needs \d+\.\d GiB a GPU, h100 has 40\.0 GiB; lower pretrain", line
     )
-    assert "Pages of 1,280 visual and 100 text tokens\n" in result.stdout
+    assert "Pages of 1,280 visual and 100 text tokens\n" in out
 
 
-def test_help_shows_examples():
-    result = lco_plan("--help")
-    assert result.returncode == 0
-    assert "lco plan --recipe paper-3b --gpus 8 --device h100 --price 2.50" in result.stdout
+def test_help_shows_examples(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "--help"])
+    assert ended.value.code == 0
+    assert "lco plan --recipe paper-3b --gpus 8 --device h100 --price 2.50" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
