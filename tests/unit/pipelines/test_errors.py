@@ -129,8 +129,8 @@ def test_passwords_of_servers_are_not_shown(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_command_refuses_bad_input_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines.cli", "run", "--documents", str(tmp_path / "none")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    ours = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=ours, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
         f"lco: documents folder {tmp_path / 'none'} does not exist: check the path"
