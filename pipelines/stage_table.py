@@ -22,9 +22,9 @@ Metrics = dict[str, float]
 SETTINGS = ("steps", "temperature", "learning_rate", "lora_rank", "lora_alpha")
 """Fields of training.json that say what was done, not what was measured."""
 GENERATION = ("nats_per_byte", "token_accuracy", "character_error_rate")
-COMPARISONS = {"times_random": "times_random", "gain": "generative_gain", "forgetting": "forgetting"}
+COMPARISONS = {"generative_gain": "gain", "times_random": "times_random", "forgetting": "forgetting"}
 COMPARISONS |= {"spearman": "spearman"}
-"""Name in verdict.json -> in MLflow."""
+"""Name in MLflow -> in verdict.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +189,7 @@ def _law_metrics(output: Committed) -> Metrics:
     paired, compared = verdict["paired"], verdict["comparisons"]
     gain = {"gain": "difference", "gain_low": "low", "gain_high": "high"}
     metrics = {f"ndcg_at_10_{name}": paired[field] for name, field in gain.items()}
-    return metrics | {name: compared[field]["value"] for field, name in COMPARISONS.items()}
+    return metrics | {name: compared[field]["value"] for name, field in COMPARISONS.items()}
 
 
 STAGES: Mapping[str, Stage] = {
