@@ -41,7 +41,7 @@ result = [repr(float(one)) for one in sums] + [torch.__config__.parallel_info()]
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("threads", [1, 3])  # 3 are more than some machines have cores
 def test_numbers_are_those_of_a_fresh_process_with_as_many_threads(launch, tmp_path, threads):
     launch(ARITHMETIC + "say('result', result)", threads=threads)
     fresh = subprocess.run(
