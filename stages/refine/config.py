@@ -11,6 +11,9 @@ from stages.backbones.config import BackboneConfig
 from stages.losses import Loss
 from stages.train.config import EngineConfig
 
+NEGATIVES = "negatives.jsonl"
+"""What mining commits: a query's identity and the keys of its hard negatives on each line."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MiningConfig:

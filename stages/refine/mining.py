@@ -20,12 +20,11 @@ from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
 from stages.backbones.backbone import Backbone, load_backbone
 from stages.program import read_job
-from stages.refine.config import MineSettings, RefineConfig
+from stages.refine.config import NEGATIVES, MineSettings, RefineConfig
 from stages.train.forward import encode
 from stages.train.lexical import Bm25
 from stages.train.sequences import SequenceBuilder
 
-NEGATIVES = "negatives.jsonl"
 ROWS_AT_ONCE = 256
 DIGESTS = ("text_digest", "image_digest", "document_digest")
 
@@ -44,12 +43,6 @@ def main(job_path: Path) -> None:
         ]
         counts = {"queries": len(queries), "negatives": sum(map(len, mined.values()))}
         job.commit(task, {NEGATIVES: "".join(lines)}, counts=counts)
-
-
-def read_negatives(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return {query identity: keys of its negatives} of a committed output."""
-    lines = (Path(folder) / NEGATIVES).read_text(encoding="utf-8").splitlines()
-    return {record["query"]: tuple(record["negatives"]) for record in map(json.loads, lines)}
 
 
 def mine(

@@ -1,8 +1,10 @@
 """Which anchors meet which candidates: a pure function of (seed, step), the same on every rank."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from data_prep.queries import Query
 from data_prep.samples import Sample
 from data_prep.shards import ShardSource
 from stages.backbones.adapters import RefinementError
-from stages.refine.config import RefineConfig
+from stages.refine.config import NEGATIVES, RefineConfig
 from stages.refine.gradcache import Rows
 from stages.train.batches import oversized
 from stages.train.engine import rank, world_size
@@ -27,6 +29,12 @@ class TrainSplit:
     queries: Sequence[Query]
     negatives: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Mined keys by query identity; see stages.refine.mining."""
+
+
+def read_negatives(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return {query identity: keys of its negatives} of a committed output."""
+    lines = (Path(folder) / NEGATIVES).read_text(encoding="utf-8").splitlines()
+    return {record["query"]: tuple(record["negatives"]) for record in map(json.loads, lines)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,7 @@ from stages.backbones.adapters import Refinement, open_model, open_refinement, p
 from stages.program import Job, Task, read_job
 from stages.refine.config import RefineSettings, with_changes
 from stages.refine.loop import begin, refine_steps, trained
-from stages.refine.mining import read_negatives
-from stages.refine.pairs import TrainSplit
+from stages.refine.pairs import TrainSplit, read_negatives
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import rank, start_process_group
 from stages.train.forward import probe_of

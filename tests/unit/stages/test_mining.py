@@ -1,15 +1,19 @@
 """Hard negatives look like answers and are none."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from data_prep.queries import Query
-from data_prep.shards import ShardSource
+from data_prep.shards import ShardSource, read_queries
+from infra.store import LocalStore
+from stages.cells import Cell
 from stages.recipes import get_recipe
-from stages.refine.config import MiningConfig
-from stages.refine.mining import choose, mine
+from stages.refine.config import MineSettings, MiningConfig
+from stages.refine.mining import choose, main, mine
+from stages.refine.pairs import read_negatives
 
 CONFIG = dataclasses.replace(get_recipe("tiny").refine, hard_negatives=3)
 NONE = np.zeros(6, dtype=bool)
@@ -71,3 +75,27 @@ def test_mined_keys_are_never_answers_nor_equal_to_one(
         assert len(mined["q"]) == 3 and not set(mined["q"]) & set(queries[0].relevant)
     else:
         assert mined["q"] == (), "all samples are of one document"
+
+
+def test_refinement_reads_what_the_program_commits(backbone, split_folder, tmp_path):
+    backbone.save(tmp_path / "model")
+    place = {"path": str(split_folder), "digest": "", "stage": "", "cell": Cell().to_json()}
+    settings = MineSettings(
+        backbone=dataclasses.replace(get_recipe("tiny").backbone, location=str(tmp_path / "model")),
+        refine=dataclasses.replace(CONFIG, mining=MiningConfig(relative_margin=-2.0)),
+    )
+    job = {
+        "stage": "mine",
+        "settings": dataclasses.asdict(settings),
+        "store": str(tmp_path / "store"),
+        "journal": str(tmp_path / "journal.jsonl"),
+        "inputs": {"target_train": place},
+        "tasks": [{"cell": Cell().to_json(), "fingerprint": "one", "training": "one", "inputs": {}}],
+        "processes_per_cell": 1,
+        "provenance": {},
+    }
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    main(tmp_path / "job.json")
+    committed = LocalStore(tmp_path / "store").find("mine", "one")
+    expected = mine(backbone, ShardSource(split_folder), read_queries(split_folder), settings.refine)
+    assert read_negatives(committed.path) == expected and any(expected.values())
