@@ -25,6 +25,7 @@ _CONTROLS = {
     "compute": {"color": style.PURPLE, "marker": "D", "linestyle": ":"},
 }
 _PANELS_IN_A_ROW = 4
+_EVERY_RUN = ("dose_response", "law", "generation", "geometry")
 
 
 def dose_response(table: pd.DataFrame, item: str) -> Figure:
@@ -190,9 +191,10 @@ def plateau(table: pd.DataFrame, item: str) -> Figure:
     figure, (axes,) = panels(1, 4.4, 7.2)
     losses = values(table, "nats_per_byte")
     axes.plot(losses, values(table, "height"), color=style.GRID, linewidth=1.5, zorder=0)
+    seen = table["determined"].astype(bool)
     for face, label, rows in (
-        (style.VERMILLION, "fitted plateau", table[table["determined"] == True]),  # noqa: E712
-        ("white", "highest measured", table[table["determined"] == False]),  # noqa: E712
+        (style.VERMILLION, "fitted plateau", table[seen]),
+        ("white", "highest measured", table[~seen]),
     ):
         look = {"markerfacecolor": face, "linestyle": "none", "label": label} | _CONTRASTIVE
         if not rows.empty:
@@ -268,8 +270,8 @@ def baselines(table: pd.DataFrame, item: str) -> Figure:
 
 
 def figure_tables(findings: Findings) -> dict[str, pd.DataFrame]:
-    """Every table that has rows, by name; of a run that is no sweep only the first four."""
-    names = list(FIGURES) if findings.controls is not None else list(FIGURES)[:4]
+    """Every table that has rows, by name."""
+    names = _EVERY_RUN if findings.controls is None else FIGURES
     made = {name: FIGURES[name][0](findings).reset_index(drop=True) for name in names}
     return {name: table for name, table in made.items() if not table.empty}
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -24,9 +24,7 @@ from stages.law.report.samples import SHOWN_CHARACTERS, data_uri, sample_pages, 
 from stages.law.report.sentences import bounds_in_words, environment, tell
 from stages.law.statistics import with_sign
 from stages.law.verdict import Findings
-
-if TYPE_CHECKING:
-    from stages.program import Input
+from stages.program import Input
 
 _SHOWN_ROWS = 200
 _THUMBNAIL_PIXELS = (560, 720)
@@ -52,7 +50,7 @@ def write(
     folder: Path,
     findings: Findings,
     *,
-    inputs: "Mapping[str, Input]",
+    inputs: Mapping[str, Input],
     settings: LawSettings,
     provenance: Mapping[str, str],
 ) -> None:
