@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.cells import PRIMARY_METRIC, Cell
 from stages.law.measurements import TEXTS, Measurements
-from stages.law.statistics import Bootstrap, Estimate, mean_over_queries, paired_difference, spearman
+from stages.law.statistics import Bootstrap, Estimate, mean_over_queries, spearman
 
 HELD, BROKEN, OPEN = "held", "did not hold", "open"
 SURE = 0.001
@@ -66,19 +66,6 @@ def held_or_not(difference: Estimate) -> str:
     return HELD if difference.low >= 0 else BROKEN if difference.high < 0 else OPEN
 
 
-def losses_by_size(found: Measurements, dose: int, kind: str) -> dict[int, tuple[float, float]]:
-    """n -> (generative, contrastive) mean loss over the first n candidates, of a dose on the own pages."""
-    metrics = found.table[found.table.quantity == f"critic {kind}"].metric.unique()
-    names = [name for name in metrics if name.startswith("loss@")]
-    return {
-        int(name.removeprefix("loss@")): (
-            float(found.values("critic", f"critic {kind}", name, dose=dose).item()),
-            float(np.mean(found.paired(dose, found.primary, f"contrastive {kind}", metric=name))),
-        )
-        for name in names
-    }
-
-
 def generative_order(found: Measurements, how: Bootstrap) -> dict[str, Estimate]:
     """Kind -> Spearman of the critic's discrimination (`-L_gen(N)`) with nDCG@10 after CL, over doses.
 
@@ -118,8 +105,8 @@ def _read(found: Measurements, cell: Cell, kind: str, how: Bootstrap) -> BoundRe
         generative=mean_over_queries(generative, how),
         contrastive=mean_over_queries(contrastive, how),
         slack=slack,
-        guarantee=paired_difference(generative + slack, contrastive, how),
-        ceiling=paired_difference(contrastive, generative, how),
+        guarantee=mean_over_queries(generative + slack - contrastive, how),
+        ceiling=mean_over_queries(contrastive - generative, how),
         critic_ndcg=mean_over_queries(critic(PRIMARY_METRIC), how),
         embedding_ndcg=mean_over_queries(embeddings(PRIMARY_METRIC), how),
     )

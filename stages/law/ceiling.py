@@ -239,7 +239,7 @@ def _learning_rates(found: Measurements, dose: int) -> dict[Arm, float]:
     rates: dict[Arm, float] = {}
     for cell in found.cells("refine", dose=dose, pages="target"):
         if cell.arm == found.primary or cell.arm.kind == "learning rate":
-            rate = found.number("refine", cell, "training", "learning_rate")
+            rate = found.contents["refine", cell]["learning_rate"]
             if rates.setdefault(cell.arm, rate) != rate:
                 both = sorted({rate, rates[cell.arm]})
                 raise EvidenceError(f"{cell.arm.name} CL at dose {dose} has learning rates {both}; need one.")

@@ -11,7 +11,6 @@ from stages.law.statistics import (
     Bootstrap,
     Estimate,
     mean_over_queries,
-    paired_difference,
     ratio_of_sums,
     spearman,
     trend_p,
@@ -81,11 +80,11 @@ class Controls:
 
 def compare(found: Measurements, thresholds: LawConfig) -> Comparisons:
     """Compute every comparison that a run has."""
-    how, documents, top = bootstrap(thresholds), found.test.documents, found.top
+    how, documents, top = Bootstrap.of(thresholds), found.test.documents, found.top
     image, text = found.curve(found.primary), found.curve(found.primary, "query_to_text")
 
     def difference(after: np.ndarray | None, before: np.ndarray | None) -> Estimate | None:
-        return None if after is None or before is None else paired_difference(after, before, how, documents)
+        return None if after is None or before is None else mean_over_queries(after - before, how, documents)
 
     def comparable(arm: Arm) -> bool:
         seeds = found.seeds_of(top, arm)
@@ -93,7 +92,9 @@ def compare(found: Measurements, thresholds: LawConfig) -> Comparisons:
 
     untouched, means = found.scores(top, BEFORE_CL), image.mean(axis=(1, 2))
     chance = float(found.test.baselines["random"][PRIMARY_METRIC].mean())
-    target, base = ([found.reading(dose, corpus) for dose in found.doses] for corpus in ("target", "base"))
+    nats, base = ([found.blocks("nats", dose, of) for dose in (0, top)] for of in ("target", "base"))
+    quality = np.array([-found.nats_per_byte(dose) for dose in found.doses])
+    reached = mean_over_queries(image[-1], how, documents)
     return Comparisons(
         paired=difference(image[-1], image[0]),
         last_step=difference(image[-1], image[-2]) if len(image) > 2 else None,
@@ -105,10 +106,10 @@ def compare(found: Measurements, thresholds: LawConfig) -> Comparisons:
         arms={
             arm.name: difference(found.scores(top, arm), image[-1]) for arm in found.arms if comparable(arm)
         },
-        gain=ratio_of_sums(target[0].nats, target[-1].nats, how),
-        forgetting=ratio_of_sums(base[-1].nats, base[0].nats, how),
-        times_random=_over(mean_over_queries(image[-1], how, documents), chance),
-        spearman=spearman(np.array([-reading.nats_per_byte for reading in target]), image, how, documents),
+        gain=ratio_of_sums(nats[0], nats[1], how),
+        forgetting=ratio_of_sums(base[1], base[0], how),
+        times_random=Estimate(**{name: level / chance for name, level in vars(reached).items()}),
+        spearman=spearman(quality, image, how, documents),
         trend_p=trend_p(means, seed=thresholds.random_seed),
         steps_up=int((np.diff(means) > 0).sum()),
     )
@@ -120,11 +121,11 @@ def compare_controls(found: Measurements, thresholds: LawConfig) -> Controls:
     Raises:
         EvidenceError: a control or the equal-compute arm is missing, or has other seeds.
     """
-    how, arm, equal = bootstrap(thresholds), found.primary, found.equal_compute
+    how, arm, equal = Bootstrap.of(thresholds), found.primary, found.equal_compute
     doses = {control: control_doses(found, control) for control in CONTROLS}
 
-    def minus(after: np.ndarray, before: np.ndarray) -> Estimate:
-        return paired_difference(after, before, how, found.test.documents)
+    def mean(difference: np.ndarray) -> Estimate:
+        return mean_over_queries(difference, how, found.test.documents)
 
     def at_top(direction: str) -> dict[str, np.ndarray]:
         return {
@@ -140,16 +141,16 @@ def compare_controls(found: Measurements, thresholds: LawConfig) -> Controls:
     return Controls(
         against={
             control: {
-                dose: minus(found.scores(dose, arm), found.paired(dose, arm, pages=control))
+                dose: mean(found.scores(dose, arm) - found.paired(dose, arm, pages=control))
                 for dose in doses[control]
             }
             for control in CONTROLS
         },
-        gains={control: minus(scores, own[0]) for control, scores in image.items()},
-        text_gains={control: minus(scores, own_text[0]) for control, scores in text.items()},
-        compute=minus(own[-1], more_cl),
+        gains={control: mean(scores - own[0]) for control, scores in image.items()},
+        text_gains={control: mean(scores - own_text[0]) for control, scores in text.items()},
+        compute=mean(own[-1] - more_cl),
         unexplained={
-            name: minus(gain * allowed_share(name, thresholds), part) for name, part in reproduced.items()
+            name: mean(gain * allowed_share(name, thresholds) - part) for name, part in reproduced.items()
         },
     )
 
@@ -165,19 +166,12 @@ def control_doses(found: Measurements, pages: str) -> list[int]:
     return doses
 
 
+def leads(compared: Comparisons, controls: Controls) -> dict[str, Estimate]:
+    """What the own pages gain more than "shuffled", "unrelated", "compute", "grounding" (the text side)."""
+    of_pages = {name: controls.at_top(name) for name in controls.against}
+    return of_pages | {"compute": controls.compute, "grounding": compared.beyond_text}
+
+
 def allowed_share(name: str, thresholds: LawConfig) -> float:
     """Share of the gain that "shuffled", "unrelated", "compute" or "grounding" may reproduce."""
     return thresholds.maximum_explained_by_shuffled if name == "shuffled" else thresholds.maximum_explained
-
-
-def bootstrap(thresholds: LawConfig) -> Bootstrap:
-    """How the thresholds want intervals to be resampled."""
-    return Bootstrap(
-        resamples=thresholds.bootstrap_resamples,
-        confidence=thresholds.confidence,
-        seed=thresholds.random_seed,
-    )
-
-
-def _over(one: Estimate, level: float) -> Estimate:
-    return Estimate(value=one.value / level, low=one.low / level, high=one.high / level)

@@ -7,15 +7,17 @@ One row for each cell, quantity and metric, its `values` a float64 array over un
 | retrieval | "query_to_image", ... (`DIRECTIONS`) | "ndcg@10", ... as in retrieval.json | queries |
 | retrieval | "contrastive text", "contrastive query" | "loss", "ndcg@10", "loss@8", ... | candidates; one |
 | retrieval | "geometry" | "layer", "cka", ...; NaN where not measured | layers |
-| generation | "target", "base" | "nats", "bytes", "tokens", "correct", "edits", "characters" | blocks |
-| generation | "target", "base" | "nats_per_byte", "character_error_rate", "token_accuracy" | one |
+| generation | "target", "base" | "nats", "bytes", "tokens", "correct" | blocks |
+| generation | "target", "base" | "edits", "characters" | decoded blocks |
 | critic | "critic text", "critic query" | "loss", "ndcg@10", ..., "loss@8", ..., "slack" | candidates; one |
 | critic | "critic text" | "nats", "nats_blank", "bytes" | candidates |
-| refine, pretrain | "training" | every number of training.json | one |
+
+Of a block: its teacher-forced loss, UTF-8 length, tokens, and those of them that were predicted; the distance
+of its free transcription from its text, and the text's length.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -28,12 +30,10 @@ TEXTS = ("text", "query")
 """What a critic and the embeddings discriminate: the pages' own texts, and queries."""
 COMPARED_KINDS = ("refinement", "soup", "linear map")
 """Arms that stand in the dose-response, beside "none"."""
-COLUMNS = (
-    *("stage", "cell", "dose", "pages", "arm", "kind", "seed", "steps", "split"),
+_COLUMNS = (
+    *("stage", "dose", "pages", "arm", "kind", "seed", "steps", "split"),
     *("quantity", "metric", "values"),
 )
-PER_BLOCK = ("nats", "bytes", "tokens", "correct")
-PER_DECODED_BLOCK = ("edits", "characters")
 
 Content = Mapping[str, Any]
 Entry = tuple[str, Cell, str, str, Any]
@@ -42,33 +42,6 @@ Entry = tuple[str, Cell, str, str, Any]
 
 class EvidenceError(ValueError):
     """The cells of a run do not belong together; the message names the cell and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How well one checkpoint generates held-out text from its images.
-
-    ``nats``, ``bytes``, ``tokens`` and ``correct`` are ``[blocks]``: teacher-forced loss, UTF-8 length,
-    tokens, and those of them that were predicted. ``edits`` and ``characters`` are ``[decoded blocks]``:
-    distance of the free transcription from the text, and the text's length.
-    """
-
-    nats: np.ndarray
-    bytes: np.ndarray
-    tokens: np.ndarray
-    correct: np.ndarray
-    edits: np.ndarray
-    characters: np.ndarray
-
-    @property
-    def nats_per_byte(self) -> float:
-        """Total nats over total bytes."""
-        return float(self.nats.sum() / self.bytes.sum())
-
-    @property
-    def character_error_rate(self) -> float:
-        """Total edits over total characters."""
-        return float(self.edits.sum() / self.characters.sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +79,14 @@ class Measurements:
         table: columns stage, cell, dose, pages, arm (its name), kind, seed, steps, split, quantity, metric,
             values; None where a cell has no seed, steps or split.
         searched: split -> what its cells share; "test" is the law's own.
-        contents: (stage, cell) -> the JSON content as committed: examples, for the report.
+        contents: (stage, cell) -> the JSON content as committed: settings, and examples for the report.
     """
 
     table: pd.DataFrame
     searched: Mapping[str, Searched]
     primary_arm: str
     steps: int
-    contents: Mapping[tuple[str, Cell], Content] = field(default_factory=dict)
+    contents: Mapping[tuple[str, Cell], Content]
 
     @cached_property
     def primary(self) -> Arm:
@@ -178,8 +151,9 @@ class Measurements:
         """Cells of a stage whose fields equal `fields` and whose arm is of `kind`, in order of reading."""
         return [
             cell
-            for cell in self._cells.get(stage, ())
-            if kind in (None, cell.arm.kind)
+            for of, cell in self.contents
+            if of == stage
+            and kind in (None, cell.arm.kind)
             and all(getattr(cell, name) == value for name, value in fields.items())
         ]
 
@@ -242,27 +216,23 @@ class Measurements:
             )
         return np.stack(list(scores.values()))
 
-    def reading(self, dose: int, corpus: str = "target") -> Reading:
-        """How a dose reads the "target" or the "base" language before CL."""
-        names = (*PER_BLOCK, *PER_DECODED_BLOCK)
-        return Reading(**{name: self.values("generation", corpus, name, dose=dose)[0] for name in names})
+    def blocks(self, name: str, dose: int, corpus: str = "target") -> np.ndarray:
+        """What reading a block of the "target" or "base" language measured before CL ``[blocks]``."""
+        return self.values("generation", corpus, name, dose=dose)[0]
 
-    def number(self, stage: str, cell: Cell, quantity: str, metric: str) -> float | None:
-        """The one value of a scalar that one cell measured; None where it did not."""
-        found = self._by_seed(stage, quantity, metric, **vars(cell))
-        return found[cell.seed].item() if cell.seed in found else None
+    def nats_per_byte(self, dose: int) -> float:
+        """How badly a dose reads the target language before CL: total nats over total bytes."""
+        return float(self.blocks("nats", dose).sum() / self.blocks("bytes", dose).sum())
+
+    def character_error_rate(self, dose: int) -> float:
+        """The same of its free transcriptions: total edits over total characters."""
+        return float(self.blocks("edits", dose).sum() / self.blocks("characters", dose).sum())
 
     def _by_seed(self, stage: str, quantity: str, metric: str, **place: Any) -> dict[int | None, np.ndarray]:
         cell = Cell(**place)
         steps = None if cell.arm.kind in ("none", "linear map") else cell.steps or self.steps
         key = (stage, quantity, metric, cell.dose, cell.arm.name, cell.pages, steps, cell.split)
         return self._index.get(key, {})
-
-    @cached_property
-    def _cells(self) -> dict[str, list[Cell]]:
-        return {
-            stage: list(dict.fromkeys(cells)) for stage, cells in self.table.groupby("stage", sort=False).cell
-        }
 
     @cached_property
     def _index(self) -> dict[tuple, dict[int | None, np.ndarray]]:
@@ -277,8 +247,8 @@ class Measurements:
 def tidy(entries: Iterable[Entry]) -> pd.DataFrame:
     """The table of such entries; seeds ascend."""
     rows = [
-        (stage, cell, cell.dose, cell.pages, cell.arm.name, cell.arm.kind, cell.seed, cell.steps, cell.split,
+        (stage, cell.dose, cell.pages, cell.arm.name, cell.arm.kind, cell.seed, cell.steps, cell.split,
          quantity, metric, np.atleast_1d(np.asarray(values, dtype=np.float64)))
         for stage, cell, quantity, metric, values in sorted(entries, key=lambda entry: entry[1].seed or 0)
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=COLUMNS, dtype=object).astype({"dose": np.int64})
+    return pd.DataFrame(rows, columns=_COLUMNS, dtype=object).astype({"dose": np.int64})

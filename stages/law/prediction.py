@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from stages.law.measurements import Measurements
 from stages.law.statistics import Estimate
 
 _FEWEST_LOWER_DOSES = 3  # a line and one degree of freedom for its error
@@ -30,19 +29,13 @@ class Prediction:
     lower_doses: int
 
 
-def predict_highest(found: Measurements, confidence: float) -> Prediction | None:
-    """Fit mean nDCG@10 after CL on log(nats per byte) over all doses but the highest.
+def predict_last(losses: np.ndarray, means: np.ndarray, confidence: float) -> Prediction | None:
+    """Fit all but the last of `means` ``[doses]`` on `losses` ``[doses]``, logarithms of nats per byte.
 
     The interval is that of least squares with a normal error, `s t sqrt(1 + 1/n + (x - mean)^2 / Sxx)`, with
     n - 2 degrees of freedom. None where fewer than three lower doses, or only one loss, leave no error to
     estimate.
     """
-    losses = [found.reading(dose).nats_per_byte for dose in found.doses]
-    return predict_last(np.log(losses), found.curve(found.primary).mean(axis=(1, 2)), confidence)
-
-
-def predict_last(losses: np.ndarray, means: np.ndarray, confidence: float) -> Prediction | None:
-    """Fit all but the last of `means` ``[doses]`` on `losses` ``[doses]``, logarithms of nats per byte."""
     lower, count = losses[:-1], len(losses) - 1
     if count < _FEWEST_LOWER_DOSES or np.ptp(lower) == 0:
         return None

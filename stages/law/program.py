@@ -9,16 +9,15 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from infra.fingerprint import code_version
-from stages.law import report
 from stages.law.config import LawSettings
-from stages.law.estimates import estimate_of, in_dose_response
 from stages.law.reading import read_measurements
+from stages.law.report import page
 from stages.law.report.sentences import Story, tell
 from stages.law.verdict import Findings, find
 from stages.program import Job, Task, read_job
@@ -41,9 +40,8 @@ def main(job_path: Path) -> None:
     job.tell(task, "judging", step=2, done=2, total=4)
 
     def write_report(folder: Path) -> None:
-        report.write(
-            folder, findings, inputs=inputs, settings=job.settings, provenance=_provenance(job, task)
-        )
+        provenance = _provenance(job, task)
+        page.write(folder, findings, inputs=inputs, settings=job.settings, provenance=provenance)
         job.tell(task, "drawing", step=3, done=3, total=4)
 
     counts = {"queries": measurements.test.queries, "doses": len(measurements.doses)}
@@ -58,41 +56,40 @@ def verdict_json(findings: Findings, story: Story) -> dict[str, Any]:
 
     `table` has one row for each dose; "prediction" and "laboratory" are there where there is one.
     """
-    compared = {name: _json(value) for name, value in vars(findings.compared).items() if value is not None}
-    paired = compared.pop("paired")
+    compared = {name: value for name, value in vars(findings.compared).items() if value is not None}
+    paired = vars(compared.pop("paired"))
     content = {
         "verdict": findings.verdict,
         "decision": story.decision,
-        "reasons": list(story.reasons),
-        "notes": list(story.notes),
-        "checks": [asdict(check) for check in story.checks],
-        "paired": {"difference": paired.pop("value")} | paired,
+        "reasons": story.reasons,
+        "notes": story.notes,
+        "checks": story.checks,
+        "paired": {"difference": paired["value"], "low": paired["low"], "high": paired["high"]},
         "comparisons": compared,
         "table": _table(findings),
         "baselines": {
             name: float(scores["ndcg@10"].mean())
             for name, scores in findings.measurements.test.baselines.items()
         },
-        "thresholds": asdict(findings.thresholds),
+        "thresholds": findings.thresholds,
     }
     if findings.prediction is not None:
-        content["prediction"] = _json(findings.prediction)
+        content["prediction"] = findings.prediction
     if findings.controls is not None:
         names = ("controls", "explained_by", "bounds", "generative_order", "ceilings", "ceiling_trend")
-        content["laboratory"] = {name: _json(getattr(findings, name)) for name in names}
-    return content
+        content["laboratory"] = {name: getattr(findings, name) for name in names}
+    return TypeAdapter(dict[str, Any]).dump_python(content, mode="json")
 
 
 def _table(findings: Findings) -> list[dict[str, Any]]:
     """One row for each dose: how it reads both languages, and every retrieval score by arm."""
     rows = {dose: {"dose": dose, "retrieval": {}} for dose in findings.measurements.doses}
-    for one in in_dose_response(findings.estimates).itertuples():
-        estimate, row = _json(estimate_of(one)), rows[one.dose]
-        if one.quantity in ("target", "base"):
-            row[one.metric if one.quantity == "target" else f"base_{one.metric}"] = estimate
+    for (quantity, metric, dose, arm), estimate in findings.estimates.items():
+        if quantity in ("target", "base"):
+            rows[dose][metric if quantity == "target" else f"base_{metric}"] = estimate
         else:
-            name = one.metric if one.quantity == "query_to_image" else one.quantity
-            row["retrieval"].setdefault(one.arm, {})[name] = estimate
+            name = metric if quantity == "query_to_image" else quantity
+            rows[dose]["retrieval"].setdefault(arm, {})[name] = estimate
     return list(rows.values())
 
 
@@ -106,15 +103,6 @@ def _provenance(job: Job, task: Task) -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
         "versions": ", ".join((f"Python {platform.python_version()}", *versions)),
     }
-
-
-def _json(value: object) -> object:
-    """Dataclasses and what they hold as JSON."""
-    if is_dataclass(value):
-        return {name: _json(item) for name, item in vars(value).items()}
-    if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
-    return [_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 if __name__ == "__main__":

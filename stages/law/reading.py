@@ -8,16 +8,7 @@ import numpy as np
 from infra.store import Store
 from stages.cells import Cell
 from stages.law.config import LawSettings
-from stages.law.measurements import (
-    PER_BLOCK,
-    PER_DECODED_BLOCK,
-    TEXTS,
-    Content,
-    EvidenceError,
-    Measurements,
-    Searched,
-    tidy,
-)
+from stages.law.measurements import TEXTS, Content, EvidenceError, Measurements, Searched, tidy
 from stages.program import Input
 
 FILES = {
@@ -67,6 +58,7 @@ def measurements_of(
         table=tidy(
             (stage, cell, *row)
             for (stage, cell), content in contents.items()
+            if stage in _ROWS
             for row in _ROWS[stage](content)
         ),
         searched={split: _searched(content, minimum_documents) for split, content in searched.items()},
@@ -82,19 +74,12 @@ def measurements_of(
     return found
 
 
-def _training(content: Content) -> Iterator[Row]:
-    for name, value in content.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield "training", name, value
-
-
 def _generation(content: Content) -> Iterator[Row]:
     for corpus, measured in content["corpora"].items():
-        for names, blocks in ((PER_BLOCK, "per_block"), (PER_DECODED_BLOCK, "per_decoded_block")):
-            for name in names:
-                yield corpus, name, [block[name] for block in measured[blocks]]
-        for name in ("nats_per_byte", "character_error_rate", "token_accuracy"):
-            yield corpus, name, measured[name]
+        for blocks in (measured["per_block"], measured["per_decoded_block"]):
+            for name in blocks[0]:
+                if name != "key":
+                    yield corpus, name, [block[name] for block in blocks]
 
 
 def _retrieval(content: Content) -> Iterator[Row]:
@@ -127,13 +112,7 @@ def _losses(quantity: str, measured: Content) -> Iterator[Row]:
             yield quantity, name, values
 
 
-_ROWS = {
-    "pretrain": _training,
-    "refine": _training,
-    "generation": _generation,
-    "retrieval": _retrieval,
-    "critic": _critic,
-}
+_ROWS = {"generation": _generation, "retrieval": _retrieval, "critic": _critic}
 
 
 def _searched(content: Content, minimum_documents: int) -> Searched:

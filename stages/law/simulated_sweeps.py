@@ -147,7 +147,13 @@ def simulate(world: World, rng: np.random.Generator, design: Design | None = Non
         corpus_documents=len(design.queries_of_documents),
         baselines={name: {PRIMARY_METRIC: values} for name, values in baselines.items()},
     )
-    return Measurements(table=tidy(entries), searched={"test": test}, primary_arm=PRIMARY.name, steps=STEPS)
+    return Measurements(
+        table=tidy(entries),
+        searched={"test": test},
+        primary_arm=PRIMARY.name,
+        steps=STEPS,
+        contents={(stage, cell): {} for stage, cell, *_ in entries},
+    )
 
 
 def searched(cell: Cell, scores: Scores) -> Iterator[Entry]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
+from stages.law.config import LawConfig
+
 _EXACT_TREND_DOSES = 8  # 8! = 40,320 orders; above it the test samples orders
 _TIE = 1e-12  # orders that differ by rounding alone are equal
 
@@ -58,6 +60,15 @@ class Bootstrap:
     confidence: float = 0.95
     seed: int = 0
 
+    @classmethod
+    def of(cls, thresholds: LawConfig) -> "Bootstrap":
+        """As the thresholds want it."""
+        return cls(
+            resamples=thresholds.bootstrap_resamples,
+            confidence=thresholds.confidence,
+            seed=thresholds.random_seed,
+        )
+
     def for_units(self, units: int) -> "Bootstrap":
         """The same with the confidence that makes percentile intervals of so few units wide enough.
 
@@ -76,7 +87,11 @@ class Bootstrap:
 
 
 def mean_over_queries(scores: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None) -> Estimate:
-    """Mean of ``scores`` ``[seeds, queries]`` with an interval over both levels."""
+    """Mean of ``scores`` ``[seeds, queries]`` with an interval over both levels.
+
+    Of a difference of scores it is a paired bootstrap: each resample draws the same seeds and queries on both
+    sides. A side with one seed (a model before CL) is subtracted from every seed of the other.
+    """
     return means_over_queries(scores[None], how, groups)[0]
 
 
@@ -87,29 +102,6 @@ def means_over_queries(
     draws = resampled_means(scores, how, groups)
     how = how.for_units(count_units(scores.shape[2], groups))
     return [how.interval(entry.mean(), drawn) for entry, drawn in zip(scores, draws.T, strict=True)]
-
-
-def paired_difference(
-    after: np.ndarray, before: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None
-) -> Estimate:
-    """Mean of ``after - before`` (both ``[seeds, queries]``) with a two-level paired bootstrap.
-
-    Each resample draws seeds and queries with replacement and uses the same draw on both sides. A side
-    with one seed (a model before CL) is compared with every seed of the other.
-
-    Raises:
-        ValueError: the numbers of queries differ, or the numbers of seeds differ and neither is one.
-    """
-    if after.shape[1] != before.shape[1] or (
-        after.shape[0] != before.shape[0] and 1 not in (len(after), len(before))
-    ):
-        raise ValueError(
-            f"cannot pair scores of shape {after.shape} with {before.shape}; [seeds, queries] must match."
-        )
-    difference = after - before
-    draws = resampled_means(difference[None], how, groups)[:, 0]
-    how = how.for_units(count_units(len(difference[0]), groups))
-    return how.interval(difference.mean(), draws)
 
 
 def resampled_means(scores: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None) -> np.ndarray:

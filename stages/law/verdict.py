@@ -11,16 +11,16 @@ explains the gain makes it *not supported*. Bound, ceilings and prediction stand
 from dataclasses import dataclass
 from functools import cached_property
 
-import pandas as pd
+import numpy as np
 
 from stages.law.bound import BoundReading, generative_order, read_bounds
 from stages.law.ceiling import BudgetCurve, Ceiling, CeilingTrend, read_budgets, read_ceilings
-from stages.law.comparisons import Comparisons, Controls, allowed_share, bootstrap, compare, compare_controls
+from stages.law.comparisons import Comparisons, Controls, allowed_share, compare, compare_controls, leads
 from stages.law.config import LawConfig
-from stages.law.estimates import estimate_all
+from stages.law.estimates import Place, estimate_all
 from stages.law.measurements import Measurements
-from stages.law.prediction import Prediction, predict_highest
-from stages.law.statistics import Estimate
+from stages.law.prediction import Prediction, predict_last
+from stages.law.statistics import Bootstrap, Estimate
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
 
@@ -84,22 +84,36 @@ class Findings:
     @property
     def verdict(self) -> str:
         """Supported, not supported, or inconclusive."""
-        return decide(self)
+        if not self.large_enough or not self.conditions["generation"].passed:
+            return INCONCLUSIVE
+        if all(check.passed for check in self.conditions.values()):
+            return SUPPORTED
+        if self.explained_by or self.compared.paired.high < self.thresholds.minimum_effect:
+            return NOT_SUPPORTED
+        return INCONCLUSIVE
+
+    @property
+    def how(self) -> Bootstrap:
+        """How its intervals are resampled."""
+        return Bootstrap.of(self.thresholds)
 
     @cached_property
     def prediction(self) -> Prediction | None:
         """The highest dose as the lower ones predict it; None with too few doses."""
-        return predict_highest(self.measurements, self.thresholds.confidence)
+        found = self.measurements
+        losses = np.log([found.nats_per_byte(dose) for dose in found.doses])
+        means = found.curve(found.primary).mean(axis=(1, 2))
+        return predict_last(losses, means, self.thresholds.confidence)
 
     @cached_property
     def bounds(self) -> tuple[BoundReading, ...]:
         """One for each pages, dose and kind ("text", "query") that a critic read; none without critics."""
-        return read_bounds(self.measurements, bootstrap(self.thresholds))
+        return read_bounds(self.measurements, self.how)
 
     @cached_property
     def generative_order(self) -> dict[str, Estimate]:
         """Kind -> Spearman of `-L_gen(N)` with nDCG@10 after CL, over the own pages' doses."""
-        return generative_order(self.measurements, bootstrap(self.thresholds))
+        return generative_order(self.measurements, self.how)
 
     @cached_property
     def budgets(self) -> dict[int, BudgetCurve]:
@@ -118,15 +132,12 @@ class Findings:
 
     @cached_property
     def _ceilings(self) -> tuple[tuple[Ceiling, ...], CeilingTrend | None]:
-        thresholds = self.thresholds
-        return read_ceilings(
-            self.measurements, self.budgets, bootstrap(thresholds), thresholds.ceiling_margin
-        )
+        return read_ceilings(self.measurements, self.budgets, self.how, self.thresholds.ceiling_margin)
 
     @cached_property
-    def estimates(self) -> pd.DataFrame:
-        """Every mean with its interval, in one tidy table: stages/law/estimates.py."""
-        return estimate_all(self.measurements, bootstrap(self.thresholds))
+    def estimates(self) -> dict[Place, Estimate]:
+        """Every mean by dose and arm with its interval: stages/law/estimates.py."""
+        return estimate_all(self.measurements, self.how)
 
 
 def find(measurements: Measurements, thresholds: LawConfig, item: str = "page") -> Findings:
@@ -145,17 +156,6 @@ def find(measurements: Measurements, thresholds: LawConfig, item: str = "page") 
         conditions={check.name: check for check in checks},
         item=item,
     )
-
-
-def decide(findings: Findings) -> str:
-    """The verdict alone: supported, not supported, or inconclusive."""
-    if not findings.large_enough or not findings.conditions["generation"].passed:
-        return INCONCLUSIVE
-    if all(check.passed for check in findings.conditions.values()):
-        return SUPPORTED
-    if findings.explained_by or findings.compared.paired.high < findings.thresholds.minimum_effect:
-        return NOT_SUPPORTED
-    return INCONCLUSIVE
 
 
 def _size(found: Measurements, thresholds: LawConfig) -> tuple[Check, ...]:
@@ -194,10 +194,8 @@ def _control_conditions(
     compared: Comparisons, controls: Controls, thresholds: LawConfig
 ) -> tuple[Check, ...]:
     """Ahead of each alternative, and by enough of the gain: `LawConfig.maximum_explained` says why."""
-    ahead = {name: controls.at_top(name) for name in controls.against}
-    ahead |= {"compute": controls.compute, "grounding": compared.beyond_text}
     checks = []
-    for name, lead in ahead.items():
+    for name, lead in leads(compared, controls).items():
         unexplained = controls.unexplained[name]
         minimum = thresholds.minimum_effect if name == "shuffled" else 0.0
         checks.append(

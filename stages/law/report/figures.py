@@ -272,7 +272,7 @@ def baselines(table: pd.DataFrame, item: str) -> Figure:
 def figure_tables(findings: Findings) -> dict[str, pd.DataFrame]:
     """Every table that has rows, by name."""
     names = _EVERY_RUN if findings.controls is None else FIGURES
-    made = {name: FIGURES[name][0](findings).reset_index(drop=True) for name in names}
+    made = {name: tables.frame(FIGURES[name][0](findings)) for name in names}
     return {name: table for name, table in made.items() if not table.empty}
 
 

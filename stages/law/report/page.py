@@ -7,7 +7,6 @@ forbids scripts and outside resources, and images go in only as PNG or JPEG data
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from data_prep.shards import ShardSource
 from stages.cells import BEFORE_CL
 from stages.law.bound import BROKEN, HELD, OPEN
 from stages.law.config import LawSettings
-from stages.law.estimates import estimate_of, in_dose_response
 from stages.law.report import labels
 from stages.law.report.figures import draw_figures, figure_tables
 from stages.law.report.samples import SHOWN_CHARACTERS, data_uri, sample_pages, sample_searches
@@ -30,22 +28,6 @@ _SHOWN_ROWS = 200
 _THUMBNAIL_PIXELS = (560, 720)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What the page shows beside the findings.
-
-    `inventories`: contents of inventory.json, "target" and "base". `images`: key of a sample -> PNG or JPEG.
-    `inputs`: names of committed outputs by what they are. `documents`: name of their folder.
-    """
-
-    inventories: Mapping[str, dict]
-    images: Callable[[str], bytes]
-    provenance: Mapping[str, str]
-    documents: str
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-
-
 def write(
     folder: Path,
     findings: Findings,
@@ -56,17 +38,19 @@ def write(
 ) -> None:
     """Write report.html and figures/ into `folder`; `inputs` are all outputs that the law read, by name."""
     inventories = {name: inputs[f"{name}_inventory"].path / "inventory.json" for name in ("target", "base")}
-    context = Context(
+    tables = figure_tables(findings)
+    figures = draw_figures(tables, findings.item)
+    page = render(
+        findings,
+        tables,
+        figures,
+        settings=settings,
         inventories={name: json.loads(path.read_text("utf-8")) for name, path in inventories.items()},
         images=_thumbnails(inputs["target_test"].path),
         provenance=provenance,
-        documents=settings.target_documents,
         inputs={name: one.path.name for name, one in inputs.items()},
-        recipe=settings.recipe,
     )
-    tables = figure_tables(findings)
-    figures = draw_figures(tables, findings.item)
-    (folder / "report.html").write_text(render(findings, context, tables, figures), encoding="utf-8")
+    (folder / "report.html").write_text(page, encoding="utf-8")
     (folder / "figures").mkdir()
     for name, png in figures.items():
         (folder / "figures" / f"{name}.png").write_bytes(png)
@@ -77,9 +61,23 @@ def write(
 
 
 def render(
-    findings: Findings, context: Context, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, bytes]
+    findings: Findings,
+    tables: Mapping[str, pd.DataFrame],
+    figures: Mapping[str, bytes],
+    *,
+    settings: LawSettings,
+    inventories: Mapping[str, dict],
+    images: Callable[[str], bytes],
+    provenance: Mapping[str, str],
+    inputs: Mapping[str, str],
 ) -> str:
-    """Return the HTML page."""
+    """Return the HTML page.
+
+    Args:
+        inventories: contents of inventory.json, "target" and "base".
+        images: key of a sample -> PNG or JPEG.
+        inputs: names of committed outputs by what they are.
+    """
     found, law = findings.measurements, findings.thresholds
     read = {
         cell.dose: found.contents["generation", cell]["corpora"]["target"]["examples"]
@@ -90,17 +88,13 @@ def render(
         cell.dose: found.contents["retrieval", cell]["examples"]
         for cell in found.cells("retrieval", **own, seed=found.seeds[0])
     }
-    estimates = {
-        (one.quantity, one.metric, one.dose, one.arm): estimate_of(one)
-        for one in in_dose_response(findings.estimates).itertuples()
-    }
     html = environment(autoescape=True)
     html.filters |= {
         "percent": lambda share: "over 999%" if share >= 10 else f"{share:.1%}",  # of a long transcription
         "signed": with_sign,
         "held": {HELD: "yes", BROKEN: "no", OPEN: "open"}.get,  # class of the cell
         "data_uri": data_uri,
-        "image": lambda key: data_uri(context.images(key)),
+        "image": lambda key: data_uri(images(key)),
     }
     return html.get_template("report.html.jinja").render(
         findings=findings,
@@ -111,9 +105,9 @@ def render(
         test=found.test,
         item=findings.item,
         sweep=findings.controls is not None,
-        at=estimates,
+        at=findings.estimates,
         arms=(BEFORE_CL, *found.arms),
-        columns=[place[:2] for place in estimates if place[2:] == (0, found.primary.name)],
+        columns=[place[:2] for place in findings.estimates if place[2:] == (0, found.primary.name)],
         data={name: records(table) for name, table in tables.items()},
         figures=figures,
         labels=labels,
@@ -125,10 +119,12 @@ def render(
             for (stage, cell), facts in found.contents.items()
             if stage == "refine" or (stage == "pretrain" and cell.dose)  # dose 0 is not trained
         ],
-        context=context,
-        inventories={name: _summary(inventory) for name, inventory in context.inventories.items()},
-        limits=asdict(law),
-        recipe=json.dumps(context.recipe, indent=2, ensure_ascii=False, default=str),
+        documents=settings.target_documents,
+        provenance=provenance,
+        inputs=inputs,
+        inventories={name: _summary(inventory) for name, inventory in inventories.items()},
+        limits=vars(law),
+        recipe=json.dumps(settings.recipe, indent=2, ensure_ascii=False, default=str),
         shown_rows=_SHOWN_ROWS,
         shown_characters=SHOWN_CHARACTERS,
     )

@@ -11,48 +11,36 @@ from typing import Any
 import jinja2
 
 from stages.law.bound import OPEN, SURE, BoundReading, held_or_not
-from stages.law.comparisons import bootstrap
 from stages.law.config import LawConfig
 from stages.law.statistics import Estimate, count_units, p_in_words, ratio_of_sums
 from stages.law.verdict import Findings
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckInWords:
-    """The question, what was required before the run, what was measured."""
-
-    name: str
-    question: str
-    required: str
-    measured: str
-    passed: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Story:
-    """What the findings say: what to do, why, what else to know, and every check."""
+    """What the findings say: what to do, why, what else to know, and every check.
+
+    `checks`: each with name, question, what was required before the run, what was measured, whether passed.
+    """
 
     decision: str
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
-    checks: tuple[CheckInWords, ...]
+    checks: list[dict[str, Any]]
 
 
 def tell(findings: Findings) -> Story:
     """Put the findings into words."""
     compared, checks = findings.compared, []
     for check in findings.checks:
-        question, required, measured = _lines("check", findings, check.name, check.required, check.measured)
-        checks.append(
-            CheckInWords(
-                name=check.name, question=question, required=required, measured=measured, passed=check.passed
-            )
-        )
+        said = _lines("check", findings, check.name, check.required, check.measured)
+        words = dict(zip(("question", "required", "measured"), said, strict=True))
+        checks.append({"name": check.name, **words, "passed": check.passed})
     return Story(
         decision=" ".join(_lines("decision", findings, compared, checks)),
         reasons=_lines("reasons", findings, compared, checks),
         notes=_lines("notes", findings, compared, *_best_reader(findings)),
-        checks=tuple(checks),
+        checks=checks,
     )
 
 
@@ -140,9 +128,8 @@ def _tally(differences: Iterable[Estimate]) -> str:
 def _best_reader(findings: Findings) -> tuple[int, Estimate]:
     """The dose that reads best, and how many times higher the loss of the highest dose is."""
     found = findings.measurements
-    best = min(found.doses, key=lambda dose: found.reading(dose).nats_per_byte)
-    nats, of_best = found.reading(found.top).nats, found.reading(best).nats
-    return best, ratio_of_sums(nats, of_best, bootstrap(findings.thresholds))
+    best = min(found.doses, key=found.nats_per_byte)
+    return best, ratio_of_sums(found.blocks("nats", found.top), found.blocks("nats", best), findings.how)
 
 
 def _more_data(findings: Findings) -> str:

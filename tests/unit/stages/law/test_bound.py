@@ -25,8 +25,11 @@ def bounds_of(generative, contrastive, slack=0.0):
             found = {(f"contrastive {kind}", "loss"): losses, (f"contrastive {kind}", "ndcg@10"): ndcg / 2}
             found["query_to_image", "ndcg@10"] = ndcg
             entries += [("retrieval", cell, *names, values) for names, values in found.items()]
-    found = Measurements(table=tidy(entries), searched={}, primary_arm=PRIMARY.name, steps=STEPS)
-    return read_bounds(found, HOW)
+    contents = {(stage, cell): {} for stage, cell, *_ in entries}
+    table = tidy(entries)
+    return read_bounds(
+        Measurements(table=table, searched={}, primary_arm=PRIMARY.name, steps=STEPS, contents=contents), HOW
+    )
 
 
 def test_numbers_are_means_and_paired_differences():

@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 
 from stages.cells import BEFORE_CL, Cell
-from stages.law.bound import losses_by_size
 from stages.law.ceiling import read_budgets
 from stages.law.comparisons import compare, compare_controls, control_doses
-from stages.law.estimates import adapters
 from stages.law.measurements import EvidenceError
+from stages.law.report.figures import figure_tables
 from stages.law.simulated_sweeps import EQUAL_COMPUTE, PRIMARY, STEPS
-from stages.law.verdict import find
 from tests.unit.stages.law.sweeps import BUDGETS, CANDIDATES, FASTER, LAW, MULTIMODAL, SIZES, Sweep
 
 
@@ -43,11 +41,9 @@ def test_scores_are_those_of_the_cells(sweep):
 
 def test_the_table_has_a_row_for_each_cell_quantity_and_metric(sweep):
     table = sweep.read().table
-    assert not table.duplicated(["stage", "cell", "quantity", "metric"]).any()
+    assert not table.drop(columns="values").duplicated().any()
     shuffled = table[(table.pages == "shuffled") & (table.stage == "retrieval") & (table.metric == "mrr")]
     assert len(shuffled) == 2 * 2 * 3 and shuffled.groupby(["dose", "seed", "quantity"]).ngroups == 12
-    rates = table[(table.metric == "learning_rate") & (table.kind == "learning rate")]
-    assert set(np.concatenate(list(rates["values"]))) == {3e-3}
     layers = table[(table.quantity == "geometry") & (table.metric == "cka")]["values"]
     assert all(np.isnan(of[0]) and len(of) == 4 for of in layers)
 
@@ -67,12 +63,16 @@ def test_critics_carry_the_losses_of_both(sweep):
     own = found.scores(300, PRIMARY, "contrastive query", "loss")
     np.testing.assert_array_equal(own, [measured["query"]["losses"] for measured in embeddings])
     assert own.shape == (2, CANDIDATES)
-    assert losses_by_size(found, 300, "query")[8] == pytest.approx(
-        (np.mean(critic["query"]["losses"][:8]), np.mean([e["query"]["losses"][:8] for e in embeddings]))
+    tables = figure_tables(sweep.find())
+    sizes = tables["bound_by_size"].query("kind == 'query' and dose == 2400 and candidates == 8")
+    critic = sweep.contents["critic", Cell(dose=2400)]
+    cells = sweep.cells("retrieval", dose=2400, arm=PRIMARY, steps=STEPS, pages="target", split="test")
+    embeddings = [content["contrastive"]["query"]["losses"][:8] for content in cells.values()]
+    assert sizes[["generative", "contrastive"]].to_numpy().astype(float) == pytest.approx(
+        np.array([[np.mean(critic["query"]["losses"][:8]), np.mean(embeddings)]])
     )
-    table = find(found, LAW).estimates
-    saved = table[(table.metric == "nats_saved_per_byte") & (table.dose == 300)]
-    assert saved.value.item() == pytest.approx(30 / (1 + 0.9) / 20)
+    saved = tables["critic"].query("kind == 'text' and pages == 'target' and dose == 300")
+    assert saved.nats_per_byte.item() == pytest.approx(30 / (1 + 0.9) / 20)
 
 
 def test_ceilings_take_the_learning_rate_of_the_validation_documents(sweep):
@@ -88,18 +88,15 @@ def test_ceilings_take_the_learning_rate_of_the_validation_documents(sweep):
 
 
 def test_adapters_by_size(sweep):
-    found = sweep.read()
     small, large = SIZES.values()
-    assert [cell.arm for cell in adapters(found)] == [small, PRIMARY, large]
-    table = find(found, LAW).estimates
-    of_one_seed = table[table.seed.notna()]
-    assert list(of_one_seed.arm) == [small.name, PRIMARY.name, large.name]
+    found = figure_tables(sweep.find())["adapters"]
+    assert list(found.arm) == [small.name, PRIMARY.name, large.name]
     # The others have the first seed alone; so has the primary one, where there are more.
     expected = [
         ndcg(sweep, dose=2400, arm=arm, pages="target", steps=STEPS) for arm in (small, PRIMARY, large)
     ]
     assert [len(scores) for scores in expected] == [1, 2, 1]
-    assert list(of_one_seed.value) == pytest.approx([scores[0].mean() for scores in expected])
+    assert list(found["ndcg@10"]) == pytest.approx([scores[0].mean() for scores in expected])
 
 
 @pytest.mark.parametrize("count", [4, 5])
@@ -109,15 +106,9 @@ def test_other_test_sets_keep_their_own_queries_and_documents(sweep, count):
     found = sweep.read()
     assert found.other_tests == ("Khmer",) and found.searched["Khmer"].query_ids[0] == "Khmer-q0"
     assert (found.searched["Khmer"].documents is None) == (count == 4)  # too few to be resampled
-    table = find(found, LAW).estimates
-    other = table[table.split == "Khmer"]
+    other = figure_tables(sweep.find())["other_tests"]
     assert list(other.dose) == [0, 2400]
-    assert other.value.iloc[1] == pytest.approx(ndcg(sweep, split="Khmer", dose=2400).mean())
-
-
-def everything(sweep):
-    findings = sweep.find()
-    return findings.estimates, findings.bounds, findings.ceilings
+    assert other["ndcg@10"].iloc[1] == pytest.approx(ndcg(sweep, split="Khmer", dose=2400).mean())
 
 
 @pytest.mark.parametrize(
@@ -139,7 +130,7 @@ def everything(sweep):
 )
 def test_a_missing_part_is_named(sweep, place, message):
     with pytest.raises(EvidenceError, match=message):
-        everything(sweep.drop("retrieval", **place))
+        figure_tables(sweep.drop("retrieval", **place).find())
 
 
 def test_cells_on_other_queries_or_candidates_are_refused(sweep):
@@ -197,7 +188,7 @@ def test_the_order_of_cells_does_not_matter(sweep):
         turned.ceiling_trend == straight.ceiling_trend
         and turned.generative_order == straight.generative_order
     )
-    assert turned.estimates.drop_duplicates().equals(straight.estimates.drop_duplicates())
+    assert turned.estimates == straight.estimates
 
 
 def test_an_arm_of_some_doses_is_welcome_and_compared_on_the_same_seeds_alone():
@@ -205,8 +196,7 @@ def test_an_arm_of_some_doses_is_welcome_and_compared_on_the_same_seeds_alone():
     assert compare(run.read(), LAW).arms.keys() == {"multimodal-20"}
     for dose in (300, 900):
         run.drop("retrieval", arm=MULTIMODAL, dose=dose)
-    table = run.find().estimates
-    assert set(table[table.arm == MULTIMODAL.name].dose) == {0, 2400}
+    assert {dose for _, _, dose, arm in run.find().estimates if arm == MULTIMODAL.name} == {0, 2400}
     others = run.cells("retrieval", arm=MULTIMODAL)
     run.drop("retrieval", arm=MULTIMODAL)
     for cell, content in others.items():  # as many, but no pairs

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.law.simulated_sweeps import PRIMARY, World, simulate
-from stages.law.statistics import Bootstrap, paired_difference
+from stages.cells import BEFORE_CL
+from stages.law.simulated_sweeps import EQUAL_COMPUTE, PRIMARY, World, simulate
+from stages.law.statistics import Bootstrap, mean_over_queries
 from stages.law.verdict import find
 from tests.unit.stages.law.sweeps import FASTER, GAIN, LAW, QUIET, SMALL, Sweep, scores_json
 
@@ -19,8 +20,8 @@ def run_of(design=SMALL, rng=0, *, gain=GAIN, controls=False, **world):
     found = simulate(World(image=gain, noise=QUIET, **world), np.random.default_rng(rng), design)
     if controls:
         return found
-    own = (found.table.pages == "target") & (found.table.kind != "equal compute")
-    return replace(found, table=found.table[own])
+    own = [of for of in found.contents if of[1].pages == "target" and of[1].arm != EQUAL_COMPUTE]
+    return replace(found, contents=dict.fromkeys(own))
 
 
 def failed(found):
@@ -98,14 +99,17 @@ def test_from_five_documents_on_they_are_what_is_resampled(count):
     assert found.verdict == ("supported" if count == 5 else "inconclusive")
     assert measured.test.query_documents == count
     groups = np.arange(400) % 5 if count == 5 else None
-    scores = [measured.scores(dose, PRIMARY) for dose in (2400, 0)]
-    assert found.compared.paired == paired_difference(*scores, Bootstrap(resamples=400), groups)
+    gained = measured.scores(2400, PRIMARY) - measured.scores(0, PRIMARY)
+    assert found.compared.paired == mean_over_queries(gained, Bootstrap(resamples=400), groups)
 
 
 def test_what_cl_and_other_arms_do_is_compared_at_the_highest_dose():
-    found = Sweep(multimodal=0.05, controls=False).find().compared
+    run = Sweep(multimodal=0.05, controls=False).read()
+    found = find(run, LAW).compared
     assert found.cl.low > 0 and found.before_cl.low > 0 and found.arms["multimodal-20"].low > 0
     assert found.forgetting.value == pytest.approx(0.14 / 0.08, rel=0.1)
+    before, after = (run.scores(2400, arm) for arm in (BEFORE_CL, PRIMARY))
+    assert (before.shape, found.cl.value) == ((1, 400), pytest.approx((after - before[0]).mean()))
     assert found.beyond_text.value == pytest.approx(found.paired.value - found.text_control.value)
 
 

@@ -5,19 +5,23 @@ from dataclasses import replace
 
 import pytest
 
+from stages.law.config import LawSettings
 from stages.law.report.figures import figure_tables
-from stages.law.report.page import Context, render
+from stages.law.report.page import render
+from stages.law.simulated_sweeps import STEPS
 from tests.unit.stages.law.conftest import REFUSED, image_of, inventory
-from tests.unit.stages.law.sweeps import Sweep
+from tests.unit.stages.law.sweeps import LAW, Sweep
 
 PICTURE = b"\x89PNG\r\n\x1a\n"
-CONTEXT = Context(
-    inventories={"target": inventory(REFUSED, ["notes.docx"]), "base": inventory([], [])},
-    images=image_of,
-    provenance={"recipe": "tiny", "date": "2026-01-02 03:04 UTC", "machine": "2 CPU cores"},
-    documents="help-pages",
+SETTINGS = LawSettings(
+    law=LAW,
+    refine_steps=STEPS,
+    item="page",
+    target_documents="help-pages",
     recipe={"name": "tiny", "law": {"confidence": 0.95}},
 )
+PROVENANCE = {"recipe": "tiny", "date": "2026-01-02 03:04 UTC", "machine": "2 CPU cores"}
+INVENTORIES = {"target": inventory(REFUSED, ["notes.docx"]), "base": inventory([], [])}
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +44,8 @@ def pages(plain, swept):
 
 def page_of(findings, **changes):
     tables = figure_tables(findings)
-    return render(findings, replace(CONTEXT, **changes), tables, dict.fromkeys(tables, PICTURE))
+    beside = {"settings": SETTINGS, "inventories": INVENTORIES, "provenance": PROVENANCE, "inputs": {}}
+    return render(findings, tables, dict.fromkeys(tables, PICTURE), images=image_of, **(beside | changes))
 
 
 def with_numbers(findings, **compared):

@@ -9,12 +9,19 @@ from types import SimpleNamespace
 import pytest
 
 from stages.cells import Arm
-from stages.law.config import LawSettings
-from stages.law.report import labels, page, write
+from stages.law.report import labels, page
 from stages.law.report.figures import figure_tables
 from stages.law.report.page import records
 from stages.law.report.sentences import tell
-from tests.unit.stages.law.report.conftest import CONTEXT, PICTURE, masked, page_of
+from tests.unit.stages.law.conftest import image_of
+from tests.unit.stages.law.report.conftest import (
+    INVENTORIES,
+    PICTURE,
+    PROVENANCE,
+    SETTINGS,
+    masked,
+    page_of,
+)
 from tests.unit.stages.law.sweeps import LAW, Sweep
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}</title>"
@@ -129,8 +136,8 @@ def test_the_controls_caption_names_each_threshold(swept):
 def test_long_lists_are_cut(plain):
     document = {"status": "quarantined", "reason": "empty", "pages": 0, "samples": 0, "splits": []}
     many = [document | {"path": f"f{number}"} for number in range(500)]
-    target = CONTEXT.inventories["target"] | {"documents": many}
-    page = page_of(plain, inventories=CONTEXT.inventories | {"target": target})
+    target = INVENTORIES["target"] | {"documents": many}
+    page = page_of(plain, inventories=INVENTORIES | {"target": target})
     assert "… and 301 more" in page and "f499" not in page
 
 
@@ -149,14 +156,13 @@ def test_hostile_documents_and_names_stay_text():
             sweep.contents[stage, replace(cell, arm=hostile)] = content
     document = {"path": HOSTILE, "reason": None, "pages": 0, "samples": 0, "splits": [HOSTILE]}
     hostile = {"documents": [document, document | {"reason": HOSTILE}], "unsupported": [HOSTILE]}
-    inventory = CONTEXT.inventories["target"] | hostile | {"warnings": [HOSTILE]}
+    inventory = INVENTORIES["target"] | hostile | {"warnings": [HOSTILE]}
     page = page_of(
         sweep.find(),
         inventories={"target": inventory, "base": inventory},
-        provenance=CONTEXT.provenance | {HOSTILE: HOSTILE},
-        documents=HOSTILE,
+        settings=replace(SETTINGS, target_documents=HOSTILE, recipe={"name": HOSTILE}),
+        provenance=PROVENANCE | {HOSTILE: HOSTILE},
         inputs={HOSTILE: HOSTILE},
-        recipe={"name": HOSTILE},
     )
     outline = Outline(page)
     assert outline.open == [] and outline.handlers == [] and "script" not in outline.tags
@@ -166,18 +172,17 @@ def test_hostile_documents_and_names_stay_text():
 
 def test_everything_is_written_and_equal_for_equal_findings(plain, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "draw_figures", lambda tables, item: dict.fromkeys(tables, PICTURE))
-    monkeypatch.setattr(page, "_thumbnails", lambda folder: CONTEXT.images)
-    for name, inventory in CONTEXT.inventories.items():
+    monkeypatch.setattr(page, "_thumbnails", lambda folder: image_of)
+    for name, inventory in INVENTORIES.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "inventory.json").write_text(json.dumps(inventory), encoding="utf-8")
     places = {"target_inventory": "target", "base_inventory": "base", "target_test": "test"}
     inputs = {name: SimpleNamespace(path=tmp_path / place) for name, place in places.items()}
-    settings = LawSettings(law=LAW, refine_steps=30, item="page", target_documents="help-pages")
     written = []
     for number, findings in enumerate((plain, Sweep(controls=False).find())):
         folder = tmp_path / str(number)
         folder.mkdir()
-        write(folder, findings, inputs=inputs, settings=settings, provenance=CONTEXT.provenance)
+        page.write(folder, findings, inputs=inputs, settings=SETTINGS, provenance=PROVENANCE)
         written.append({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")})
     assert written[0] == written[1] and len(written[0]) == 1 + 3 * 4
     assert not {name for name in written[0] if name.suffix not in (".html", ".csv", ".json", ".png")}
