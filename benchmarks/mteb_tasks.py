@@ -128,7 +128,7 @@ class _SeaHelpTask(AbsTaskRetrieval):
             self.dataset[language] = {
                 SPLIT: _retrieval_data(
                     pages,
-                    queries={identity: query.text for identity, query in asked.items()},
+                    queries={identity: q.query for identity, q in asked.items()},
                     answers={identity: {f"{q.document}#{q.page}": 1} for identity, q in asked.items()},
                 )
             }

@@ -6,13 +6,15 @@ copy of the page; the same sample always gets the same queries.
 
 import codecs
 import hashlib
-import json
 import random
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import MinLen
+from pydantic import AfterValidator, BaseModel, PositiveInt, ValidationError
 
 from data_prep.errors import UnreadableDocument
 from data_prep.queries import Query, words_of
@@ -21,11 +23,12 @@ MINIMUM_QUERY_WORDS = 2
 _SENTENCE_END = re.compile(r"(?<=[.!?。។၊။])\s+")
 
 
-@dataclass(frozen=True, kw_only=True)
-class UserQuery:
-    text: str
+class UserQuery(BaseModel, frozen=True, strict=True):
+    """One line of `queries.jsonl`; other fields are passed over."""
+
+    query: Annotated[str, AfterValidator(lambda text: " ".join(_composed(text).split())), MinLen(1)]
     document: str  # path relative to the documents folder
-    page: int  # 1-based
+    page: PositiveInt
 
 
 def make_queries(key: str, text: str, *, count: int, word_share: float, seed: int) -> list[Query]:
@@ -57,23 +60,14 @@ def read_user_queries(path: Path) -> list[UserQuery]:
         if not line.strip():
             continue
         try:
-            queries.append(_user_query(json.loads(line.decode("utf-8"))))
-        except (ValueError, KeyError, TypeError) as error:
+            queries.append(UserQuery.model_validate_json(line))
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            where = "".join(f"{name}: " for name in wrong["loc"])
             raise UnreadableDocument(
-                f'line {number} is not {{"query": ..., "document": ..., "page": ...}}: {error!r}'
+                f'line {number} is not {{"query": ..., "document": ..., "page": ...}}: {where}{wrong["msg"]}'
             ) from error
     return queries
-
-
-def _user_query(record: dict) -> UserQuery:
-    text, document, page = record["query"], record["document"], record["page"]
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError("query is no text")
-    if not isinstance(document, str):
-        raise ValueError("document is no path")
-    if type(page) is not int or page < 1:
-        raise ValueError("page is no number from 1")
-    return UserQuery(text=" ".join(unicodedata.normalize("NFC", text).split()), document=document, page=page)
 
 
 def match_user_queries(
@@ -82,12 +76,12 @@ def match_user_queries(
     """Attach each query to the samples of its page; returns them and how many named another page."""
     matched = []
     # One file name has several Unicode forms: file systems and editors differ in which they write.
-    by_page = {(_same_name(name), page): keys for (name, page), keys in keys_by_page.items()}
+    by_page = {(_composed(name), page): keys for (name, page), keys in keys_by_page.items()}
     for number, query in enumerate(user_queries):
-        if keys := by_page.get((_same_name(query.document), query.page)):
-            matched.append(Query(identity=f"user-{number:06d}", text=query.text, relevant=tuple(keys)))
+        if keys := by_page.get((_composed(query.document).removeprefix("./"), query.page)):
+            matched.append(Query(identity=f"user-{number:06d}", text=query.query, relevant=tuple(keys)))
     return matched, len(user_queries) - len(matched)
 
 
-def _same_name(path: str) -> str:
-    return unicodedata.normalize("NFC", path).removeprefix("./")
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 from pebble import ProcessExpired, ProcessPool
@@ -123,17 +124,15 @@ def _read_each(
         context=multiprocessing.get_context("spawn"),
     )
     try:
-        waiting: deque = deque()
-        for file in files:
-            task = pool.schedule(
-                read_document, args=(file.path, file.name, config), timeout=config.document_seconds
-            )
-            waiting.append((file, task))
-            if len(waiting) > 2 * workers:
-                oldest, task = waiting.popleft()
-                yield oldest, _outcome(task, config)
-        for oldest, task in waiting:
-            yield oldest, _outcome(task, config)
+        limit = config.document_seconds
+        started = (
+            (file, pool.schedule(read_document, (file.path, file.name, config), timeout=limit)) for file in files
+        )
+        waiting = deque(islice(started, 2 * workers))
+        while waiting:
+            file, task = waiting.popleft()
+            yield file, _outcome(task, config)
+            waiting.extend(islice(started, 1))
         pool.close()
     except BaseException:  # an interrupt does not wait for the documents that are being read
         pool.stop()

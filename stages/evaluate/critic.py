@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.samples import Sample
 from stages.backbones.adapters import open_model
 from stages.backbones.backbone import Backbone
 from stages.evaluate.bound import candidate_sizes, image_losses, information, slack
 from stages.evaluate.config import CriticSettings
 from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
 from stages.evaluate.score import score_retrieval
-from stages.evaluate.search_task import Candidate, build_task, candidates_of
+from stages.evaluate.search_task import build_task, candidates_of
 from stages.program import read_job
 from stages.train.sequences import SequenceBuilder
 
@@ -27,40 +28,41 @@ def main(job_path: Path) -> None:
     """Measure and commit this worker's cells of the job. Raises ValueError for less than two candidates."""
     job = read_job(job_path, CriticSettings)
     config, folder = job.settings.evaluate, job.inputs["target_test"].path
-    candidates = candidates_of(build_task(folder, config), config.critic_candidates)
-    count = len(candidates)
-    if count < 2:
+    search = build_task(folder, config)
+    rows = candidates_of(search, config.critic_candidates)
+    if len(rows) < 2:
         raise ValueError(f"{folder}: the bound needs two pages with text and a query, or more; add documents")
-    for task, progress in job.cells("scoring texts under pages", parts=count):
+    pages = [search.corpus[row] for _, row in rows]
+    queries = [search.queries[number].text for number, _ in rows]
+    for task, progress in job.cells("scoring texts under pages", parts=len(pages)):
         backbone = open_model(task.inputs, job.settings.backbone)
-        result = measure_critic(backbone, candidates, on_image=progress.report, on_rest=progress.alive)
-        job.commit(task, {"critic.json": result}, counts={"candidates": count})
+        result = measure_critic(backbone, pages, queries, on_image=progress.report, on_rest=progress.alive)
+        job.commit(task, {"critic.json": result}, counts={"candidates": len(pages)})
 
 
 def measure_critic(
     backbone: Backbone,
-    candidates: Sequence[Candidate],
+    pages: Sequence[Sample],
+    queries: Sequence[str],
     *,
-    on_image: Callable[[int], None] = lambda done: None,
-    on_rest: Callable[[], None] = lambda: None,
+    on_image: Callable[[int], None],
+    on_rest: Callable[[], None],
 ) -> dict:
-    """Return one model's entry of critic.json.
+    """Return one model's entry of critic.json, of pages and a query for each.
 
     Args:
         on_image: called with the number of images under which all texts are scored, after each; they take
             nearly all of the time.
         on_rest: called after each page of the rest: blank pages, and the queries' words.
     """
-    samples = [candidate.sample for candidate in candidates]
-    keys, texts = [sample.key for sample in samples], [sample.text for sample in samples]
+    keys, texts = [page.key for page in pages], [page.text for page in pages]
     of_texts, of_queries = [], []
-    for row in log_likelihoods(backbone, (sample.image() for sample in samples), texts):
+    for row in log_likelihoods(backbone, (page.image() for page in pages), texts):
         of_texts.append(row)
         on_image(len(of_texts))
-    sizes = [(sample.width, sample.height) for sample in samples]
+    sizes = [(page.width, page.height) for page in pages]
     blank = blank_log_likelihoods(backbone, sizes, texts, on_rest)
-    queries = [candidate.query.text for candidate in candidates]
-    for row in word_log_likelihoods(backbone, (sample.image() for sample in samples), queries):
+    for row in word_log_likelihoods(backbone, (page.image() for page in pages), queries):
         of_queries.append(row)
         on_rest()
     matrix, builder = np.stack(of_texts), SequenceBuilder(backbone)
@@ -81,14 +83,12 @@ def summarise(matrix: np.ndarray, keys: Sequence[str]) -> dict:
 
     `keys`: of the images; text j is answered by image j only.
     """
+    first = {size: matrix[:size, :size] for size in candidate_sizes(len(matrix))}
     return {
         "losses": image_losses(matrix).tolist(),
         "by_size": {
-            str(size): {
-                "loss": float(image_losses(matrix[:size, :size]).mean()),
-                "information": information(matrix[:size, :size]),
-            }
-            for size in candidate_sizes(len(matrix))
+            str(size): {"loss": float(image_losses(part).mean()), "information": information(part)}
+            for size, part in first.items()
         },
         "slack": slack(matrix),
         "scores": score_retrieval(matrix.T, corpus_ids=keys, relevant=[{key} for key in keys]),

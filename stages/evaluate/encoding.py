@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from data_prep.shards import Sample
+from data_prep.samples import Sample
 from stages.backbones.backbone import Backbone, EmbeddingContract
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.search_task import SearchTask
 from stages.train.batches import collate
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
-Kind = Literal["images", "texts", "queries"]
+KINDS = ("images", "texts", "queries")
 """What is encoded of a search task: the corpus, the samples of it that have a text, the queries."""
 KEPT_IMAGE_BYTES = 2**30
 """Patches kept for the next model, for one set of images: thousands of blocks, or some forty whole pages."""
@@ -78,11 +78,11 @@ class Encoded:
     """[layers + 1, chosen rows, hidden] float32: the same position's hidden state after the embedding layer
     and after each decoder layer (the last one after the final norm), of the rows asked for."""
 
-    def mapped(self, mapped_vectors: Callable[[np.ndarray], np.ndarray]) -> "Encoded":
+    def mapped(self, vectors_by: Callable[[np.ndarray], np.ndarray]) -> "Encoded":
         """Map the embedding; the last layer becomes its image, the layers below stay the model's."""
         layers, last = self.layers.copy(), self.layers[-1]
-        layers[-1] = mapped_vectors(last / np.linalg.norm(last, axis=1, keepdims=True))
-        return Encoded(vectors=mapped_vectors(self.vectors), layers=layers)
+        layers[-1] = vectors_by(last / np.linalg.norm(last, axis=1, keepdims=True))
+        return Encoded(vectors=vectors_by(self.vectors), layers=layers)
 
 
 @torch.no_grad()
@@ -119,8 +119,7 @@ def encode(
 
 
 class TaskEncoder:
-    """Encodes one search task with model after model, from sequences that are made once for all that take
-    the same inputs."""
+    """Encodes a search task with model after model; those that take the same inputs share the sequences."""
 
     def __init__(self, task: SearchTask, config: EvaluateConfig) -> None:
         compared = task.with_text[: config.geometry_samples]
@@ -128,20 +127,18 @@ class TaskEncoder:
         self._batch_size = config.batch_size
         self._layer_rows = {"images": compared, "texts": range(len(compared)), "queries": ()}
         self._contract: EmbeddingContract | None = None
-        self._sequences: dict[Kind, PreparedSequences] = {}
+        self._sequences: dict[str, PreparedSequences] = {}
 
-    def encode(self, backbone: Backbone, kind: Kind, on_batch: Callable[[], None] = lambda: None) -> Encoded:
-        """Embed one kind of inputs; layers are of the first samples that have a text. See `encode`."""
+    def encode(self, backbone: Backbone, kind: str, on_batch: Callable[[], None] = lambda: None) -> Encoded:
+        """Embed one of `KINDS`; layers are of the first samples that have a text. See `encode`."""
         contract = replace(backbone.contract, adapter_keys=())
         if contract != self._contract:
-            self._contract, self._sequences = contract, _prepared(self.task, SequenceBuilder(backbone))
+            task, builder = self.task, SequenceBuilder(backbone)
+            self._contract = contract
+            self._sequences = {
+                "images": prepared_images(builder, task.corpus),
+                "texts": prepared_texts(builder, [task.corpus[row].text for row in task.with_text]),
+                "queries": prepared_texts(builder, [query.text for query in task.queries]),
+            }
         rows = self._layer_rows[kind]
         return encode(backbone, self._sequences[kind], self._batch_size, layer_rows=rows, on_batch=on_batch)
-
-
-def _prepared(task: SearchTask, builder: SequenceBuilder) -> dict[Kind, PreparedSequences]:
-    return {
-        "images": prepared_images(builder, task.corpus),
-        "texts": prepared_texts(builder, [task.corpus[row].text for row in task.with_text]),
-        "queries": prepared_texts(builder, [query.text for query in task.queries]),
-    }

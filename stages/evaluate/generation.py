@@ -9,13 +9,13 @@ tokenizers can be compared.
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from data_prep.shards import Sample, ShardSource
+from data_prep.samples import Sample
+from data_prep.shards import ShardSource
 from stages.backbones.adapters import open_model
 from stages.backbones.backbone import Backbone
 from stages.evaluate.config import EvaluateConfig, GenerationSettings
@@ -63,11 +63,11 @@ def measure_generation(
     decoded = greedy_transcriptions(backbone, shown, config.batch_size, on_batch)
     edits = character_edits(references, decoded)
     return {
-        "nats_per_byte": sum(one.nats for one in read) / sum(byte_counts),
-        "token_accuracy": sum(one.correct for one in read) / sum(one.tokens for one in read),
+        "nats_per_byte": sum(one["nats"] for one in read) / sum(byte_counts),
+        "token_accuracy": sum(one["correct"] for one in read) / sum(one["tokens"] for one in read),
         "character_error_rate": sum(wrong for wrong, _ in edits) / sum(length for _, length in edits),
         "per_block": [
-            {"key": sample.key, "bytes": count, **asdict(one)}
+            {"key": sample.key, "bytes": count, **one}
             for sample, count, one in zip(samples, byte_counts, read, strict=True)
         ],
         "per_decoded_block": [
@@ -81,25 +81,19 @@ def measure_generation(
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class TeacherForced:
-    """One text, predicted token by token from its image: negative log-likelihood, and how many were right."""
-
-    nats: float
-    tokens: int
-    correct: int
-
-
 @torch.no_grad()
 def teacher_forced(
     backbone: Backbone,
     samples: Sequence[Sample],
     batch_size: int,
     on_batch: Callable[[], None] = lambda: None,
-) -> list[TeacherForced]:
-    """Return how well each sample's text is predicted."""
+) -> list[dict[str, float]]:
+    """Return how well each sample's text is predicted from its image, token by token.
+
+    By sample: its negative log-likelihood in `nats`, the number of its `tokens`, how many are `correct`.
+    """
     builder = SequenceBuilder(backbone)
-    read: dict[str, TeacherForced] = {}
+    read: dict[str, dict[str, float]] = {}
     for rows in _by_length(samples, batch_size):
         sequences = [builder.transcribe_image(sample.image(), sample.text) for sample in rows]
         batch = collate(sequences, pad_token=builder.pad_token)
@@ -110,7 +104,7 @@ def teacher_forced(
         values = torch.stack([losses, torch.ones_like(losses), right], dim=1)
         per_row = torch.zeros(len(rows), 3, dtype=torch.float64).index_add_(0, row_of_label, values)
         for sample, (nats, tokens, correct) in zip(rows, per_row.tolist(), strict=True):
-            read[sample.key] = TeacherForced(nats=nats, tokens=int(tokens), correct=int(correct))
+            read[sample.key] = {"nats": nats, "tokens": int(tokens), "correct": int(correct)}
         on_batch()
     return [read[sample.key] for sample in samples]
 
@@ -145,11 +139,8 @@ def greedy_transcriptions(
 
 def character_edits(references: Sequence[str], written: Sequence[str]) -> list[tuple[int, int]]:
     """Edit distance and length of each reference, both NFC; a rambling model needs more edits than length."""
-    pairs = [
-        (unicodedata.normalize("NFC", reference), unicodedata.normalize("NFC", text))
-        for reference, text in zip(references, written, strict=True)
-    ]
-    return [(Levenshtein.distance(reference, text), len(reference)) for reference, text in pairs]
+    wanted, found = ([unicodedata.normalize("NFC", text) for text in side] for side in (references, written))
+    return [(Levenshtein.distance(*pair), len(pair[0])) for pair in zip(wanted, found, strict=True)]
 
 
 def _by_length(samples: Sequence[Sample], batch_size: int) -> list[list[Sample]]:

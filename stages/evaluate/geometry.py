@@ -12,12 +12,14 @@ _SAME = 1e-6  # vectors are float32
 
 
 def geometry_by_layer(images: np.ndarray, texts: np.ndarray, neighbours: int) -> list[dict]:
-    """Return every layer's measures, of images and texts ``[layers, N, d]`` of the same N pages.
+    """Return every layer's measures, of images and texts ``[layers, N, d]`` of the same N pages, four or more.
 
-    None where all vectors of a side are identical: their cosine is 1 and their neighbours are ties.
+    None where all vectors of a side are identical: their cosine is 1 and their neighbours are ties. Raises
+    ValueError for a vector without direction (zero or not finite).
     """
     measured = []
-    for layer, (image, text) in enumerate(zip(images, texts, strict=True)):
+    for layer, sides in enumerate(zip(images, texts, strict=True)):
+        image, text = map(unit_rows, sides)
         same_images, same_texts = all_identical(image), all_identical(text)
         comparable = not (same_images or same_texts)
         measured.append(
@@ -32,19 +34,31 @@ def geometry_by_layer(images: np.ndarray, texts: np.ndarray, neighbours: int) ->
     return measured
 
 
-def anisotropy(vectors: np.ndarray) -> float:
-    """Mean cosine over all distinct pairs of rows of ``vectors`` ``[N, d]`` (the paper's definition).
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Return L2-normalised rows in float64: what the measures below take."""
+    rows = np.asarray(vectors, dtype=np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    bad = ~(np.isfinite(norms) & (norms > 0)).ravel()
+    if bad.any():
+        raise ValueError(f"vector {int(bad.argmax())} is zero or not finite: the layer's output is broken.")
+    return rows / norms
+
+
+def all_identical(units: np.ndarray) -> bool:
+    """Whether all rows ``[N, d]`` are the same: they have no neighbours to compare.
+
+    So it is before the first layer, where the last position holds one special token's embedding.
+    """
+    return bool(np.ptp(units, axis=0).max() < _SAME)
+
+
+def anisotropy(units: np.ndarray) -> float:
+    """Mean cosine over all distinct pairs of rows ``[N, d]`` (the paper's definition).
 
     0 for directions spread evenly, 1 when all rows point the same way. Needs no N x N matrix: the sum
-    over ordered pairs is ``|sum of unit rows|^2 - N``, so the cost is O(N d).
-
-    Raises:
-        ValueError: fewer than two rows, or a row without direction (zero or not finite).
+    over ordered pairs is ``|sum of rows|^2 - N``, so the cost is O(N d).
     """
-    units = _unit_rows(vectors)
     count = len(units)
-    if count < 2:
-        raise ValueError("anisotropy needs at least two vectors; give a larger corpus.")
     return float((np.square(units.sum(axis=0)).sum() - count) / (count * (count - 1)))
 
 
@@ -52,22 +66,20 @@ def mutual_knn(image: np.ndarray, text: np.ndarray, k: int = 10) -> float:
     """Share of the ``k`` nearest neighbours that images and their texts have in common, in [0, 1].
 
     Args:
-        image, text: ``[N, d]`` and ``[N, e]``; row i of both belongs to the same page. The paper takes
-            the same layer on both sides and k = 10.
+        image, text: ``[N, d]`` and ``[N, e]``, N above k; row i of both belongs to the same page. The paper
+            takes the same layer on both sides and k = 10.
 
     Neighbours by cosine, the row itself excluded, ties by row number. Unrelated spaces share
     ``chance_mutual_knn(N, k)`` of their neighbours.
-
-    Raises:
-        ValueError: row counts differ, or k is not in 1 .. N-1.
     """
-    if len(image) != len(text) or not 1 <= k < len(image):
-        raise ValueError(
-            f"mutual-kNN: {len(image)} images, {len(text)} texts, k={k}; need equal counts above k."
-        )
-    near_images, near_texts = _neighbours(_unit_rows(image), k), _neighbours(_unit_rows(text), k)
+    near_images, near_texts = _neighbours(image, k), _neighbours(text, k)
     shared = (near_images[:, :, None] == near_texts[:, None, :]).any(axis=2)
     return float(shared.mean())
+
+
+def chance_mutual_knn(count: int, k: int = 10) -> float:
+    """Expected mutual-kNN of unrelated spaces: ``k / (N - 1)``."""
+    return k / (count - 1)
 
 
 def linear_cka(image: np.ndarray, text: np.ndarray) -> float:
@@ -81,36 +93,9 @@ def linear_cka(image: np.ndarray, text: np.ndarray) -> float:
     (2012), as in Nguyen et al. (2021, arXiv 2010.15327). The biased one gives unrelated spaces about
     d / (N + d): nearly 1 for a few hundred pages and a model's thousands of dimensions. Unbiased, unrelated
     spaces may come out a little below 0. Memory is O(N^2).
-
-    Raises:
-        ValueError: row counts differ, or there are fewer than four.
     """
-    if len(image) != len(text) or len(image) < 4:
-        raise ValueError(f"CKA: {len(image)} images, {len(text)} texts; need equal counts, at least 4.")
-    images, texts = (_u_centred(units @ units.T) for units in (_unit_rows(image), _unit_rows(text)))
+    images, texts = (_u_centred(units @ units.T) for units in (image, text))
     return float((images * texts).sum() / np.sqrt(np.square(images).sum() * np.square(texts).sum()))
-
-
-def all_identical(vectors: np.ndarray) -> bool:
-    """Whether all rows of ``vectors`` ``[N, d]`` point the same way: they have no neighbours to compare.
-
-    So it is before the first layer, where the last position holds one special token's embedding.
-    """
-    return bool(np.ptp(_unit_rows(vectors), axis=0).max() < _SAME)
-
-
-def chance_mutual_knn(count: int, k: int = 10) -> float:
-    """Expected mutual-kNN of unrelated spaces: ``k / (N - 1)``."""
-    return k / (count - 1)
-
-
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    rows = np.asarray(vectors, dtype=np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    bad = ~(np.isfinite(norms) & (norms > 0)).ravel()
-    if bad.any():
-        raise ValueError(f"vector {int(bad.argmax())} is zero or not finite: the layer's output is broken.")
-    return rows / norms
 
 
 def _neighbours(units: np.ndarray, k: int) -> np.ndarray:

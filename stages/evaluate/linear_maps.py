@@ -54,13 +54,9 @@ def fit_whitening(vectors: np.ndarray) -> LinearMap:
     """
     rows = vectors.astype(np.float64)
     covariance, _ = ledoit_wolf(rows)
-    return LinearMap(mean=rows.mean(axis=0), matrix=inverse_root(covariance))
-
-
-def inverse_root(covariance: np.ndarray) -> np.ndarray:
-    """Return the symmetric W with W W = inverse of a positive definite `covariance` [hidden, hidden]."""
     eigenvalues, directions = np.linalg.eigh(covariance)
-    return directions / np.sqrt(eigenvalues) @ directions.T
+    inverse_root = directions / np.sqrt(eigenvalues) @ directions.T
+    return LinearMap(mean=rows.mean(axis=0), matrix=inverse_root)
 
 
 def projection(pages: TaskEncoder, backbone: Backbone, settings: RetrievalSettings, seed: int) -> LinearMap:

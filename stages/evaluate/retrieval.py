@@ -10,7 +10,6 @@ for the law, the geometry by layer and the contrastive loss over the candidates 
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from stages.backbones.adapters import open_model
 from stages.cells import DIRECTIONS, PRIMARY_METRIC
 from stages.evaluate.bound import candidate_sizes, image_losses
 from stages.evaluate.config import EvaluateConfig, RetrievalSettings
-from stages.evaluate.encoding import Encoded, Kind, TaskEncoder
+from stages.evaluate.encoding import KINDS, Encoded, TaskEncoder
 from stages.evaluate.geometry import chance_mutual_knn, geometry_by_layer
 from stages.evaluate.linear_maps import LINEAR_MAPS
 from stages.evaluate.score import random_scores, score_retrieval
@@ -39,7 +38,7 @@ def main(job_path: Path) -> None:
     baselines, encoder = score_baselines(search), TaskEncoder(search, config)
     for task, progress in job.cells("searching"):
         backbone = open_model(task.inputs, job.settings.backbone)
-        encoded = {kind: encoder.encode(backbone, kind, progress.alive) for kind in get_args(Kind)}
+        encoded = {kind: encoder.encode(backbone, kind, progress.alive) for kind in KINDS}
         arm = task.cell.arm
         if arm.kind == "linear map":
             pages = TaskEncoder(training_task(task.inputs["fit_pages"].path, config), config)
@@ -60,32 +59,28 @@ def score_baselines(task: SearchTask) -> dict[str, dict]:
 
 
 def measure_retrieval(
-    encoded: Mapping[Kind, Encoded], task: SearchTask, config: EvaluateConfig, *, temperature: float
+    encoded: Mapping[str, Encoded], task: SearchTask, config: EvaluateConfig, *, temperature: float
 ) -> dict:
     """Return one model's entry of retrieval.json, without the baselines.
 
     `temperature`: of the contrastive loss; the recipe's, also where refinement learns its own.
     """
-    images, texts, queries = (encoded[kind].vectors for kind in get_args(Kind))
+    images, texts, queries = (encoded[kind].vectors for kind in KINDS)
     to_images = queries @ images.T
     to_texts = np.full(to_images.shape, BELOW_EVERY_COSINE, dtype=np.float32)  # no text: found last
     to_texts[:, task.with_text] = queries @ texts.T
     text_ids = [task.corpus_ids[row] for row in task.with_text]
-    searches = zip(
-        DIRECTIONS,
-        (to_images, to_texts, texts @ images.T),
-        (task.relevant, task.relevant, [{key} for key in text_ids]),
-        strict=True,
-    )
+    matrices = (to_images, to_texts, texts @ images.T)
+    answers = (task.relevant, task.relevant, [{key} for key in text_ids])
     directions = {
         direction: score_retrieval(scores, corpus_ids=task.corpus_ids, relevant=relevant)
-        for direction, scores, relevant in searches
+        for direction, scores, relevant in zip(DIRECTIONS, matrices, answers, strict=True)
     }
     directions["text_to_image"]["ids"] = text_ids
     document_of = {sample.key: sample.document for sample in task.corpus}
     layers = (encoded["images"].layers, encoded["texts"].layers)
     compared = layers[0].shape[1]
-    enough = compared > config.neighbours + 1
+    enough = compared > max(config.neighbours, 2) + 1  # CKA needs four
     return {
         "corpus_size": len(task.corpus),
         "corpus_pages": len({(sample.document, sample.page) for sample in task.corpus}),
@@ -101,27 +96,25 @@ def measure_retrieval(
 
 
 def measure_contrastive(
-    encoded: Mapping[Kind, Encoded], task: SearchTask, config: EvaluateConfig, temperature: float
+    encoded: Mapping[str, Encoded], task: SearchTask, config: EvaluateConfig, temperature: float
 ) -> dict | None:
     """L_cl of texts and of queries over the candidates of the bound; None where no query has a text."""
     candidates = candidates_of(task, config.critic_candidates)
     if not candidates:
         return None
-    keys = [candidate.sample.key for candidate in candidates]
-    image_rows = [task.corpus_ids.index(key) for key in keys]
+    query_rows, image_rows = map(list, zip(*candidates, strict=True))
     text_rows = [task.with_text.index(row) for row in image_rows]
-    query_rows = [task.queries.index(candidate.query) for candidate in candidates]
-    anchors = {
-        "text": encoded["texts"].vectors[text_rows],
-        "query": encoded["queries"].vectors[query_rows],
-    }
-    images = encoded["images"].vectors[image_rows]
-    return {"keys": keys, "temperature": temperature} | {
-        kind: _contrastive(rows @ images.T, keys, temperature) for kind, rows in anchors.items()
+    keys = [task.corpus_ids[row] for row in image_rows]
+    images = encoded["images"].vectors[image_rows].T
+    return {
+        "keys": keys,
+        "temperature": temperature,
+        "text": contrastive(encoded["texts"].vectors[text_rows] @ images, keys, temperature),
+        "query": contrastive(encoded["queries"].vectors[query_rows] @ images, keys, temperature),
     }
 
 
-def _contrastive(cosines: np.ndarray, keys: list[str], temperature: float) -> dict:
+def contrastive(cosines: np.ndarray, keys: list[str], temperature: float) -> dict:
     """Losses in nats of anchors against all images [N], means among the first n, and nDCG@10 [N].
 
     `cosines`: [N, N], anchors by images; anchor j belongs to image j.

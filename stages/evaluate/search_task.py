@@ -50,7 +50,7 @@ def build_task(folder: Path, config: EvaluateConfig) -> SearchTask:
 
 
 def training_task(folder: Path, config: EvaluateConfig) -> SearchTask:
-    """What linear maps are fitted on: pages of the training split, chosen alike, with all their queries."""
+    """What linear maps are fitted on: pages of the training split with all their queries."""
     return _task_of(choose(ShardSource(folder, trainable_only=True), config.fit_samples), folder)
 
 
@@ -72,26 +72,18 @@ def _digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """One of the N pages among which the bound is measured: its sample and a query for it."""
+def candidates_of(task: SearchTask, count: int) -> list[tuple[int, int]]:
+    """Return the N candidates of the bound, up to `count`: (row of a query, row of a sample that answers it).
 
-    sample: Sample
-    query: Query
-
-
-def candidates_of(task: SearchTask, count: int) -> list[Candidate]:
-    """Return up to `count` candidates in the order of the task's queries; no sample answers two of them.
-
-    The bound is one of a positive among *negatives*: of the samples that answer a query only one takes part.
-    The first n of them are the candidates for a smaller N.
+    In the order of the task's queries; the first n of them are the candidates for a smaller N. The bound is one
+    of a positive among *negatives*: of the samples that answer a query only one takes part, none answers two.
     """
-    samples = {sample.key: sample for sample in task.corpus if sample.trainable}
-    chosen: list[Candidate] = []
+    row_of = {task.corpus_ids[row]: row for row in task.with_text}
+    chosen: list[tuple[int, int]] = []
     answering: set[str] = set()
-    for query, relevant in zip(task.queries, task.relevant, strict=True):
-        keys = sorted(relevant & samples.keys())
+    for number, relevant in enumerate(task.relevant):
+        keys = sorted(relevant & row_of.keys())
         if keys and not relevant & answering and len(chosen) < count:
-            chosen.append(Candidate(sample=samples[keys[0]], query=query))
+            chosen.append((number, row_of[keys[0]]))
             answering |= relevant
     return chosen

@@ -72,8 +72,8 @@ def test_a_query_may_hold_any_line_separator(tmp_path):
     body = "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
     (tmp_path / "queries.jsonl").write_text("\ufeff" + body + "\n", encoding="utf-8", newline="\r\n")
     assert read_user_queries(tmp_path / "queries.jsonl") == [
-        UserQuery(text="old stone é", document="a.pdf", page=3),
-        UserQuery(text="b", document="b.pdf", page=1),
+        UserQuery(query="old stone é", document="a.pdf", page=3),
+        UserQuery(query="b", document="b.pdf", page=1),
     ]
 
 
@@ -96,10 +96,10 @@ def test_a_bad_line_is_named(tmp_path, line):
 
 def test_queries_find_their_pages_whatever_form_the_name_has():
     queries = [
-        UserQuery(text="one", document=unicodedata.normalize("NFD", "Việt.pdf"), page=2),
-        UserQuery(text="two", document="Việt.pdf", page=9),
-        UserQuery(text="three", document="unknown.pdf", page=1),
-        UserQuery(text="four", document="./a.pdf", page=1),
+        UserQuery(query="one", document=unicodedata.normalize("NFD", "Việt.pdf"), page=2),
+        UserQuery(query="two", document="Việt.pdf", page=9),
+        UserQuery(query="three", document="unknown.pdf", page=1),
+        UserQuery(query="four", document="./a.pdf", page=1),
     ]
     matched, others = match_user_queries(queries, {("Việt.pdf", 2): ["k1", "k2"], ("a.pdf", 1): ["k3"]})
     assert [(query.identity, query.text, query.relevant) for query in matched] == [

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.queries import Query
 from stages.backbones.backbone import WORD_TOKEN_PREFIX
 from stages.cells import Cell
 from stages.evaluate import critic
@@ -15,7 +14,7 @@ from stages.evaluate.bound import image_losses
 from stages.evaluate.config import CriticSettings
 from stages.evaluate.generation import measure_generation, teacher_forced
 from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
-from stages.evaluate.search_task import Candidate, build_task, candidates_of
+from stages.evaluate.search_task import build_task, candidates_of
 from stages.recipes import get_recipe
 from stages.train.sequences import SequenceBuilder
 from tests.unit.stages.conftest import make_sample
@@ -28,10 +27,6 @@ SETTINGS = CriticSettings(backbone=TINY.backbone, evaluate=CONFIG)
 
 def scored(backbone, samples, texts, by=log_likelihoods) -> np.ndarray:
     return np.stack([*by(backbone, [sample.image() for sample in samples], texts)])
-
-
-def candidate(sample, query) -> Candidate:
-    return Candidate(sample=sample, query=Query(identity=query, text=query, relevant=(sample.key,)))
 
 
 def log_chances(backbone, sequence) -> torch.Tensor:
@@ -90,8 +85,8 @@ def test_diagonal_is_the_loss_of_generation_and_an_empty_text_is_its_end_token(b
     shown = [samples[0], replace(samples[1], text="")]
     matrix = scored(backbone, shown, [sample.text for sample in shown])
     read = teacher_forced(backbone, shown, batch_size=1)
-    assert -matrix.diagonal() == pytest.approx([one.nats for one in read], abs=1e-4)
-    assert read[1].tokens == 1
+    assert -matrix.diagonal() == pytest.approx([one["nats"] for one in read], abs=1e-4)
+    assert read[1]["tokens"] == 1
 
 
 def test_blank_pages_are_white_and_of_the_same_size(backbone, samples):
@@ -115,18 +110,16 @@ def test_what_a_sequence_cuts_is_not_counted(backbone):
     entry = measure_generation(short, [sample], replace(CONFIG, decoded_samples=1))
     [block], [decoded] = entry["per_block"], entry["per_decoded_block"]
     assert (block["bytes"], decoded["characters"]) == (len(kept.encode()), len(kept))
-    entry = critic.measure_critic(
-        short, [candidate(sample, "Enter"), candidate(make_sample(1, "Enter"), "?")]
-    )
+    pages = [sample, make_sample(1, "Enter")]
+    entry = critic.measure_critic(short, pages, ["Enter", "?"], on_image=print, on_rest=print)
     assert entry["text"]["bytes"] == [len(kept.encode()), len("Enter")]
 
 
 def test_entry_by_its_definitions(backbone, samples):
     queries = ["Enter", "Insert page"]
-    candidates = list(map(candidate, samples[:2], queries))
     done, rest = [], []
     entry = critic.measure_critic(
-        backbone, candidates, on_image=done.append, on_rest=lambda: rest.append(len(done))
+        backbone, samples[:2], queries, on_image=done.append, on_rest=lambda: rest.append(len(done))
     )
     assert done == [1, 2] and len(rest) >= 3 and set(rest) == {2}  # blank pages, and the words under two
     assert entry["keys"] == [samples[0].key, samples[1].key]
@@ -159,9 +152,10 @@ def test_the_program_commits_its_cells_and_tells_how_far_it_is(run_program, spli
     cells = [Cell(), Cell(dose=32, pages="shuffled")]
     (first, second), events = run_program(critic, SETTINGS, cells)
     assert first == second  # of one model: a file says nothing of its cell
-    candidates = candidates_of(build_task(split_folder, CONFIG), CONFIG.critic_candidates)
-    assert first["keys"] == [candidate.sample.key for candidate in candidates]
-    count = len(candidates)
+    task = build_task(split_folder, CONFIG)
+    rows = candidates_of(task, CONFIG.critic_candidates)
+    assert first["keys"] == [task.corpus_ids[row] for _, row in rows]
+    count = len(rows)
     assert 3 < count <= 8
     assert {len(first["text"][name]) for name in ("nats", "nats_blank", "bytes")} == {count}
     for kind in ("text", "query"):

@@ -47,8 +47,9 @@ def test_nats_are_the_sum_of_token_losses_whatever_the_batches(backbone, samples
         answer = torch.tensor(sequence.ids[sequence.label_start :])
         logits = logits_of(backbone, sequence)[sequence.label_start - 1 : -1].double()
         nats = torch.nn.functional.cross_entropy(logits, answer, reduction="sum")
-        assert found.nats == pytest.approx(float(nats), rel=1e-4)
-        assert (found.tokens, found.correct) == (len(answer), int((logits.argmax(dim=-1) == answer).sum()))
+        assert found["nats"] == pytest.approx(float(nats), rel=1e-4)
+        right = int((logits.argmax(dim=-1) == answer).sum())
+        assert (found["tokens"], found["correct"]) == (len(answer), right)
 
 
 @pytest.mark.parametrize("measure", [teacher_forced, greedy_transcriptions])

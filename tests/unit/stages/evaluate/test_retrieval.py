@@ -11,8 +11,7 @@ from sklearn.metrics import ndcg_score
 from stages.cells import DIRECTIONS, Cell
 from stages.evaluate import retrieval
 from stages.evaluate.config import RetrievalSettings
-from stages.evaluate.encoding import TaskEncoder
-from stages.evaluate.retrieval import measure_contrastive
+from stages.evaluate.encoding import KINDS, TaskEncoder
 from stages.evaluate.search_task import build_task, candidates_of, training_task
 from stages.recipes import ARMS, get_recipe
 from stages.train.batches import collate
@@ -34,14 +33,6 @@ CELLS = {
 }
 
 
-@pytest.fixture
-def committed(run_program):
-    """What the program commits for `CELLS`, by their names here."""
-    results, events = run_program(retrieval, SETTINGS, list(CELLS.values()))
-    assert [event["done"] for event in events] == [1, 2, 3, 4, 5]
-    return dict(zip(CELLS, results, strict=True))
-
-
 @torch.no_grad()
 def vectors(backbone, rows):
     builder = SequenceBuilder(backbone)
@@ -51,51 +42,71 @@ def vectors(backbone, rows):
     return np.stack([embed(backbone, collate([one], pad_token=0)).numpy()[0] for one in sequences])
 
 
-def test_a_file_says_nothing_of_its_cell(committed):
-    assert committed["before"] == committed["elsewhere"]  # of one model
-    assert not committed["before"].keys() & vars(Cell()).keys()
+def gains(truth, scores):
+    return [ndcg_score([wanted], [row], k=10) for wanted, row in zip(truth, scores, strict=True)]
 
 
-def test_whitening_of_a_cell_is_that_of_scikit_learn_on_its_training_pages(committed, backbone, split_folder):
+def test_the_program_commits_its_cells(run_program, backbone, split_folder):
+    results, events = run_program(retrieval, SETTINGS, list(CELLS.values()))
+    assert [event["done"] for event in events] == [1, 2, 3, 4, 5]
+    committed, task = dict(zip(CELLS, results, strict=True)), build_task(split_folder, CONFIG)
+    found = committed["before"]
+    # A file says nothing of its cell: all are of one model.
+    assert found == committed["elsewhere"] and not found.keys() & vars(Cell()).keys()
+    assert tuple(found["directions"]) == DIRECTIONS
+    assert len(found["query_ids"]) == len(found["query_documents"]) == len(task.queries)
+    assert found["corpus_documents"] <= found["corpus_pages"] <= found["corpus_size"] == len(task.corpus)
+    for example in found["examples"]:
+        right = [hit["key"] in example["relevant"] for hit in example["top"]]
+        assert example["rank"] == right.index(True) + 1 if any(right) else example["rank"] > len(right)
+    # Before the first layer all vectors are one, and are not compared.
+    before, *layers = found["geometry"]
+    assert [entry["layer"] for entry in layers] == [*range(1, backbone.shape.layers + 1)]
+    measures = ("anisotropy_image", "anisotropy_text", "mutual_knn", "cka")
+    assert [before[name] for name in measures] == [None] * 4
+    assert all(layer[name] is not None for layer in layers for name in measures)
+    # Of a linear map only the last layer and what is searched with it are its own.
+    for name in ("whitened", "projected"):
+        assert committed[name]["geometry"][:-1] == found["geometry"][:-1]
+        assert committed[name]["geometry"][-1] != found["geometry"][-1]
+        assert committed[name]["baselines"] == found["baselines"]
+    assert set(found["baselines"]) == {"random", "bm25"}
+    losses = [committed[name]["contrastive"]["query"]["losses"] for name in ("projected", "other seed")]
+    assert losses[0] != losses[1]
+
+
+def test_whitening_is_that_of_scikit_learn_on_the_training_pages(run_program, backbone, split_folder):
+    ((whitened, before), _) = run_program(retrieval, SETTINGS, [CELLS["whitened"], CELLS["before"]])
     chosen = training_task(split_folder, CONFIG).corpus
     assert len(chosen) == CONFIG.fit_samples
     fitted = vectors(backbone, [s.image() for s in chosen] + [s.text for s in chosen])
     estimate = LedoitWolf().fit(fitted.astype(np.float64))
-    root = np.linalg.cholesky(estimate.precision_)
-    task = build_task(split_folder, CONFIG)
+    task, root = build_task(split_folder, CONFIG), np.linalg.cholesky(estimate.precision_)
     queries, images = (
         (vectors(backbone, rows) - estimate.location_) @ root
         for rows in ([query.text for query in task.queries], [s.image() for s in task.corpus])
     )
     cosines = queries @ images.T
     cosines /= np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(images, axis=1)
-    relevant = np.array([[key in answers for key in task.corpus_ids] for answers in task.relevant])
-    expected = [ndcg_score([truth], [row], k=10) for truth, row in zip(relevant, cosines, strict=True)]
-    found = committed["whitened"]["directions"]["query_to_image"]["per_query"]["ndcg@10"]
-    assert found == pytest.approx(expected)
-    assert found != committed["before"]["directions"]["query_to_image"]["per_query"]["ndcg@10"]
-    assert committed["whitened"]["geometry"][:-1] == committed["before"]["geometry"][:-1]  # below the map
-    for name in ("whitened", "projected"):
-        assert committed[name]["geometry"][-1] != committed["before"]["geometry"][-1]
-        assert committed[name]["baselines"] == committed["before"]["baselines"]
+    truth = np.array([[key in answers for key in task.corpus_ids] for answers in task.relevant])
+    found = whitened["directions"]["query_to_image"]["per_query"]["ndcg@10"]
+    assert found == pytest.approx(gains(truth, cosines))
+    assert found != before["directions"]["query_to_image"]["per_query"]["ndcg@10"]
 
 
-def test_another_seed_is_another_projection(committed):
-    losses = [committed[name]["contrastive"]["query"]["losses"] for name in ("projected", "other seed")]
-    assert losses[0] != losses[1]
-
-
-def test_contrastive_loss_by_hand(committed, backbone, split_folder):
+@torch.no_grad()
+def test_contrastive_loss_of_the_candidates_by_hand(backbone, split_folder):
     task = build_task(split_folder, CONFIG)
-    candidates = candidates_of(task, CONFIG.critic_candidates)
-    found = committed["before"]["contrastive"]
-    keys = [candidate.sample.key for candidate in candidates]
-    assert found["keys"] == keys
-    assert found["temperature"] == SETTINGS.temperature
-    images = vectors(backbone, [candidate.sample.image() for candidate in candidates])
+    encoder = TaskEncoder(task, CONFIG)
+    encoded = {kind: encoder.encode(backbone, kind) for kind in KINDS}
+    found = retrieval.measure_contrastive(encoded, task, CONFIG, SETTINGS.temperature)
+    rows = candidates_of(task, CONFIG.critic_candidates)
+    pages, keys = [task.corpus[row] for _, row in rows], [task.corpus_ids[row] for _, row in rows]
+    assert (found["keys"], found["temperature"]) == (keys, SETTINGS.temperature)
+    images = vectors(backbone, [page.image() for page in pages])
     anchors = {
-        "text": [candidate.sample.text for candidate in candidates],
-        "query": [candidate.query.text for candidate in candidates],
+        "text": [page.text for page in pages],
+        "query": [task.queries[number].text for number, _ in rows],
     }
     for kind, texts in anchors.items():
         cosines = torch.tensor(vectors(backbone, texts) @ images.T)
@@ -104,45 +115,16 @@ def test_contrastive_loss_by_hand(committed, backbone, split_folder):
         )
         assert found[kind]["losses"] == pytest.approx(expected.tolist(), abs=1e-4)
         assert found[kind]["by_size"] == {str(len(keys)): pytest.approx(float(expected.mean()), abs=1e-4)}
-        gains = [
-            ndcg_score([truth], [row], k=10) for truth, row in zip(np.eye(len(keys)), cosines, strict=True)
-        ]
-        assert found[kind]["ndcg@10"] == pytest.approx(gains)
+        assert found[kind]["ndcg@10"] == pytest.approx(gains(np.eye(len(keys)), cosines))
+    few = retrieval.measure_contrastive(encoded, task, replace(CONFIG, critic_candidates=3), 0.05)
+    assert few["keys"] == keys[:3]
 
 
-def test_smaller_sizes_are_the_first_candidates(backbone, split_folder):
-    task = build_task(split_folder, CONFIG)
-    encoder = TaskEncoder(task, CONFIG)
-    encoded = {kind: encoder.encode(backbone, kind) for kind in ("images", "texts", "queries")}
-    everything = measure_contrastive(encoded, task, CONFIG, 0.05)
-    first = replace(CONFIG, critic_candidates=3)
-    few = measure_contrastive(encoded, task, first, 0.05)
-    assert few["keys"] == everything["keys"][:3]
-    rng = np.random.default_rng(0)
-    cosines, names = rng.uniform(-1, 1, (20, 20)), [f"page-{number:02d}" for number in range(20)]
-    found = retrieval._contrastive(cosines, names, 0.1)
+def test_smaller_sizes_are_the_first_candidates():
+    cosines = np.random.default_rng(0).uniform(-1, 1, (20, 20))
+    found = retrieval.contrastive(cosines, [f"page-{number:02d}" for number in range(20)], 0.1)
     assert list(found["by_size"]) == ["8", "16", "20"]
     for size, loss in found["by_size"].items():
         logits = torch.tensor(cosines[: int(size), : int(size)] / 0.1)
-        assert loss == pytest.approx(
-            float(torch.nn.functional.cross_entropy(logits, torch.arange(int(size)))), abs=1e-9
-        )
-
-
-def test_a_file_has_every_direction_and_counts_what_was_searched(committed, backbone, split_folder):
-    found, task = committed["before"], build_task(split_folder, CONFIG)
-    assert tuple(found["directions"]) == DIRECTIONS
-    assert len(found["query_ids"]) == len(found["query_documents"]) == len(task.queries)
-    assert set(found["baselines"]) == {"random", "bm25"}
-    assert found["corpus_documents"] <= found["corpus_pages"] <= found["corpus_size"] == len(task.corpus)
-    for example in found["examples"]:
-        right = [hit["key"] in example["relevant"] for hit in example["top"]]
-        assert example["rank"] == right.index(True) + 1 if any(right) else example["rank"] > len(right)
-
-
-def test_before_the_first_layer_all_vectors_are_one_and_are_not_compared(committed, backbone):
-    before, *layers = committed["before"]["geometry"]
-    assert [entry["layer"] for entry in layers] == [*range(1, backbone.shape.layers + 1)]
-    measures = ("anisotropy_image", "anisotropy_text", "mutual_knn", "cka")
-    assert [before[name] for name in measures] == [None] * 4
-    assert all(layer[name] is not None for layer in layers for name in measures)
+        expected = torch.nn.functional.cross_entropy(logits, torch.arange(int(size)))
+        assert loss == pytest.approx(float(expected), abs=1e-9)

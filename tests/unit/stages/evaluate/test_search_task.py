@@ -31,5 +31,6 @@ def test_no_candidate_answers_the_query_of_another(samples):
         queries=[Query(identity=name, text=name, relevant=keys) for name, keys in of.items()],
     )
     chosen = candidates_of(task, 10)
-    assert [(one.query.identity, one.sample.key) for one in chosen] == [("a", first), ("c", third)]
+    named = [(task.queries[number].identity, task.corpus_ids[row]) for number, row in chosen]
+    assert named == [("a", first), ("c", third)]
     assert candidates_of(task, 1) == chosen[:1]
