@@ -126,7 +126,7 @@ def _read_each(
     try:
         limit = config.document_seconds
         started = (
-            (file, pool.schedule(read_document, (file.path, file.name, config), timeout=limit)) for file in files
+            (one, pool.schedule(read_document, (one.path, one.name, config), timeout=limit)) for one in files
         )
         waiting = deque(islice(started, 2 * workers))
         while waiting:

@@ -12,7 +12,7 @@ _SAME = 1e-6  # vectors are float32
 
 
 def geometry_by_layer(images: np.ndarray, texts: np.ndarray, neighbours: int) -> list[dict]:
-    """Return every layer's measures, of images and texts ``[layers, N, d]`` of the same N pages, four or more.
+    """Return every layer's measures, of images and texts ``[layers, N, d]`` of the same N >= 4 pages.
 
     None where all vectors of a side are identical: their cosine is 1 and their neighbours are ties. Raises
     ValueError for a vector without direction (zero or not finite).

@@ -75,8 +75,8 @@ def _digest(name: str) -> str:
 def candidates_of(task: SearchTask, count: int) -> list[tuple[int, int]]:
     """Return the N candidates of the bound, up to `count`: (row of a query, row of a sample that answers it).
 
-    In the order of the task's queries; the first n of them are the candidates for a smaller N. The bound is one
-    of a positive among *negatives*: of the samples that answer a query only one takes part, none answers two.
+    In the order of the task's queries; the first n are the candidates for a smaller N. The bound is one of a
+    positive among *negatives*: of the samples that answer a query only one takes part, and none answers two.
     """
     row_of = {task.corpus_ids[row]: row for row in task.with_text}
     chosen: list[tuple[int, int]] = []

@@ -33,7 +33,7 @@ from tests.bench.contrastive_peers import (
     sentence_transformers_step,
 )
 from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, relative_difference, show, training_split
-from tests.integration.gradients import recorded
+from tests.integration.test_gradients import recorded
 
 OURS = "ours"
 CACHED = "ours, GradCache forced"

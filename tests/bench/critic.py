@@ -7,15 +7,12 @@ under one page, as the critic does; the variants take turns, and must agree.
 """
 
 import argparse
-import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from stages.backbones.backbone import Backbone, load_backbone
 from stages.evaluate.likelihood import log_likelihoods
@@ -25,7 +22,7 @@ from stages.train.batches import collate, padded_buckets
 from stages.train.config import EngineConfig
 from stages.train.forward import hidden_states, label_logits
 from stages.train.sequences import SequenceBuilder, TokenSequence
-from tests.bench.measure import Moment, training_split
+from tests.bench.measure import Moment, Run, show, training_split
 
 OURS = "ours"
 NAIVE = "the naive loop: a pair prepared and run at a time"
@@ -47,21 +44,24 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     recipe = get_recipe("tiny")
     backbone = load_backbone(recipe.backbone.location, recipe.backbone)
-    candidates = candidates_of(build_task(training_split(), recipe.evaluate), arguments.candidates)
-    images = [one.sample.image() for one in candidates[: arguments.pages + 1]]
-    texts = [one.sample.text for one in candidates]
-    took: dict[str, list[Moment]] = {name: [] for name in SCORERS}
-    difference = Difference()
+    search = build_task(training_split(), recipe.evaluate)
+    pages = [search.corpus[row] for _, row in candidates_of(search, arguments.candidates)]
+    images, texts = [page.image() for page in pages[: arguments.pages + 1]], [page.text for page in pages]
+    runs: dict[str, list[Run]] = {name: [] for name in SCORERS}
     running = {name: scorer(backbone, images, texts) for name, scorer in SCORERS.items()}
+    nats, relative = [], []
     for _ in images:
         values = {}
         for name, scorer in running.items():
-            before = Moment.now()
+            began = Moment.now()
             values[name] = next(scorer)
-            took[name].append(Moment.now() - before)
-        difference = difference.widened(values[OURS], values[NAIVE])
-    show(f"{len(texts)} texts under each page, {arguments.threads} threads", len(texts), took)
-    print(f"ours against {NAIVE}: {difference.nats:.1e} nats at most, {difference.relative:.1e} of a value")
+            runs[name].append(Run(work=len(texts), took=Moment.now() - began))
+        np.testing.assert_allclose(values[OURS], values[NAIVE], rtol=1e-4)
+        nats.append(np.abs(values[OURS] - values[NAIVE]).max())
+        relative.append(np.abs(values[OURS] / values[NAIVE] - 1).max())
+    title = f"{len(texts)} texts under each page, {arguments.threads} threads"
+    show(title, "pairs/s", {name: each[1:] for name, each in runs.items()}, OURS)
+    print(f"ours against {NAIVE}: {max(nats):.1e} nats at most, {max(relative):.1e} of a value")
 
 
 @torch.inference_mode()
@@ -131,42 +131,6 @@ SCORERS: dict[str, Scorer] = {
     WITH_LABELS: with_labels,
     BATCHED: batched,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """The largest differences of two ways to score."""
-
-    nats: float = 0.0
-    relative: float = 0.0
-
-    def widened(self, ours: np.ndarray, theirs: np.ndarray) -> "Difference":
-        """Raises AssertionError where two values differ by more than 1e-4 of their size."""
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-        distance = np.abs(ours - theirs)
-        return Difference(
-            nats=max(self.nats, float(distance.max())),
-            relative=max(self.relative, float((distance / np.abs(theirs)).max())),
-        )
-
-
-def show(title: str, pairs: int, took: dict[str, list[Moment]]) -> None:
-    """Print medians over the pages but for the first; ratios are taken within a page, then the median."""
-    table = Table("", "pairs/s of processor", "ours is faster by", "lowest to highest", "wall", title=title)
-    for name, moments in took.items():
-        ratios = [
-            {clock: getattr(one, clock) / getattr(own, clock) for clock in ("processor", "wall")}
-            for own, one in zip(took[OURS][1:], moments[1:], strict=True)
-        ]
-        by_processor = [ratio["processor"] for ratio in ratios]
-        table.add_row(
-            name,
-            f"{statistics.median(pairs / one.processor for one in moments[1:]):,.0f}",
-            f"{statistics.median(by_processor):.2f}",
-            f"{min(by_processor):.2f} to {max(by_processor):.2f}",
-            f"{statistics.median(ratio['wall'] for ratio in ratios):.2f}",
-        )
-    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -3,31 +3,28 @@
     python -m tests.bench.loader
 
 Ours draws shuffled batches by position (order, reads, decoded PNG and JSON); webdataset reads the tars from
-end to end and decodes the same. Both use one thread unless the row says otherwise. Runs alternate; the table
-has medians.
+end to end and decodes the same. Both use one thread unless the row says otherwise. Runs alternate.
 """
 
 import argparse
 import random
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
 import webdataset
 from PIL import Image, ImageDraw
-from rich.console import Console
-from rich.table import Table
 
 from data_prep.order import BatchOrder, prefetched
 from data_prep.samples import Sample, sample_key
 from data_prep.shards import ShardSource, open_shard
 from data_prep.write_shards import write_split
+from tests.bench.measure import Moment, Run, in_turn, show
 
 BATCH_SIZE = 32
 RUNS = 5
+OURS = "ours, shuffled"
 WORDS = ("river", "stone", "market", "letter", "winter", "garden", "bridge", "carpet", "silver", "window")
 
 
@@ -40,26 +37,15 @@ def main() -> None:
         write_split(Path(folder), make_samples(arguments.samples), [], per_shard=arguments.per_shard)
         readers: dict[str, Callable[[], int]] = {
             "webdataset, sequential": lambda: read_with_webdataset(Path(folder)),
-            "ours, shuffled": lambda: read_with_ours(Path(folder), threads=1),
+            OURS: lambda: read_with_ours(Path(folder), threads=1),
             "ours, shuffled, 2 threads": lambda: read_with_ours(Path(folder), threads=2),
         }
-        rates: dict[str, list[float]] = {name: [] for name in readers}
-        for _ in range(RUNS):
-            for name, read in readers.items():
-                started = time.perf_counter()
-                count = read()
-                rates[name].append(count / (time.perf_counter() - started))
-    show(rates)
-
-
-def show(rates: dict[str, list[float]]) -> None:
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    baseline = next(iter(medians.values()))
-    table = Table("reader", "samples/s", "lowest to highest", "ratio")
-    for name, values in rates.items():
-        spread = f"{min(values):,.0f} to {max(values):,.0f}"
-        table.add_row(name, f"{medians[name]:,.0f}", spread, f"{medians[name] / baseline:.2f}")
-    Console().print(table)
+        runs: dict[str, list[Run]] = {name: [] for name in readers}
+        for _, name in in_turn(tuple(readers), RUNS):
+            began = Moment.now()
+            count = readers[name]()
+            runs[name].append(Run(work=count, took=Moment.now() - began))
+    show("Loader", "samples/s", runs, OURS)
 
 
 def make_samples(count: int) -> Iterator[Sample]:

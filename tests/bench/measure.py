@@ -36,13 +36,13 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One measurement: how much work it did, in which time, in how many calls of the decoder."""
+    """One measurement: how much work it did, in which time, and in which calls of the decoder if counted."""
 
     work: int
     took: Moment
-    calls: int
-    tokens: int
-    positions: int
+    calls: int = 0
+    tokens: int = 0
+    positions: int = 0
 
 
 def in_turn(variants: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
@@ -57,30 +57,25 @@ def show(title: str, unit: str, runs: Mapping[str, Sequence[Run]], ours: str) ->
 
     On a machine with other work the wall's clock says little; the processor's, with one thread, still holds.
     """
-    table = Table(
-        "", f"{unit} of processor", "lowest to highest", "ours is faster by", f"{unit} of wall", "by",
-        "padding", "calls a run", title=f"{title}; ours: {ours}",
-    )  # fmt: skip
+    table = Table("", title=f"{title}; ours: {ours}")
+    for clock in ("processor", "wall"):
+        table.add_column(f"{unit} of {clock}")
+        table.add_column("ours is faster by")
+    table.add_column("padding")
+    table.add_column("calls a run")
     for name, each in runs.items():
-        rates = [run.work / run.took.processor for run in each]
-        table.add_row(
-            name,
-            f"{statistics.median(rates):,.1f}",
-            f"{min(rates):,.1f} to {max(rates):,.1f}",
-            f"{_ratio(runs[ours], each, 'processor'):.2f}",
-            f"{statistics.median(run.work / run.took.wall for run in each):,.1f}",
-            f"{_ratio(runs[ours], each, 'wall'):.2f}",
-            f"{1 - sum(run.tokens for run in each) / sum(run.positions for run in each):.1%}",
-            f"{statistics.mean(run.calls for run in each):.1f}",
-        )
+        row = []
+        for clock in ("processor", "wall"):
+            own, rates = ([one.work / getattr(one.took, clock) for one in some] for some in (runs[ours], each))
+            ratios = [mine / other for mine, other in zip(own, rates, strict=True)]
+            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            row += [f"{statistics.median(rates):,.1f}", spread]
+        calls, positions = sum(run.calls for run in each), sum(run.positions for run in each)
+        if calls:
+            padding = 1 - sum(run.tokens for run in each) / positions
+            row += [f"{padding:.1%}", f"{calls / len(each):.1f}"]
+        table.add_row(name, *row)
     Console(width=150).print(table)
-
-
-def _ratio(ours: Sequence[Run], theirs: Sequence[Run], clock: str) -> float:
-    return statistics.median(
-        (mine.work / getattr(mine.took, clock)) / (run.work / getattr(run.took, clock))
-        for mine, run in zip(ours, theirs, strict=True)
-    )
 
 
 class DecoderCalls:

@@ -56,32 +56,25 @@ def read_all(source: ShardSource) -> list[Sample]:
     return [source[position] for position in range(len(source))]
 
 
-def test_random_access_equals_sequential_access(split):
+def test_a_sample_is_one_read_away_and_facts_need_none(split):
     source = ShardSource(split)
     assert [source[n] for n in (6, 0, 3, 2, 5, 1, 4)] == [SAMPLES[n] for n in (6, 0, 3, 2, 5, 1, 4)]
-    assert list(source.texts()) == [s.text for s in SAMPLES]
     assert [record["key"] for record in source.records()] == [s.key for s in SAMPLES]
-    assert source.shard_sizes.tolist() == [3, 3, 1]
     for outside in (-1, 7):
         with pytest.raises(IndexError, match="no sample"):
             source[outside]
-
-
-def test_the_index_tells_facts_without_reading_samples_and_shards_json_their_number(split):
-    source = ShardSource(split)
     for path in split.glob("shards/*.tar"):
         path.write_bytes(b"")
     assert [source.length(n) for n in range(7)] == [len(s.text) for s in SAMPLES]
     assert list(source.keys()) == [s.key for s in SAMPLES]
-    assert source.positions_of(["absent", SAMPLES[4].key, SAMPLES[1].key]) == {
-        SAMPLES[1].key: 1, SAMPLES[4].key: 4
-    }  # fmt: skip
+    wanted = {SAMPLES[1].key: 1, SAMPLES[4].key: 4}
+    assert source.positions_of(["absent", *wanted]) == wanted
     entries = [source.entry(n) for n in range(7)]
     assert [entry["key"] for entry in entries] == [s.key for s in SAMPLES]
     assert {(entry["width"], entry["height"], type(entry["width"])) for entry in entries} == {(32, 16, int)}
     assert [len({entry[f"{fact}_digest"] for entry in entries}) for fact in ("document", "text")] == [1, 7]
     assert len({entry["image_digest"] for entry in entries}) == len({s.png for s in SAMPLES})
-    shutil.rmtree(split / "shards")
+    shutil.rmtree(split / "shards")  # shards.json tells their number
     assert [len(ShardSource(split, trainable_only=only)) for only in (False, True)] == [7, 3]
 
 
@@ -97,7 +90,7 @@ def test_samples_can_be_left_out(tmp_path, per_shard, longest, trainable_only):
     ]
     assert read_all(source) == expected
     assert list(source.texts()) == [s.text for s in expected]
-    assert [source.positions_of([s.key]) for s in expected] == [{s.key: n} for n, s in enumerate(expected)]
+    assert source.positions_of(s.key for s in samples) == {s.key: n for n, s in enumerate(expected)}
     assert source.shard_sizes.sum() == len(source) == len(expected)
     assert len(source.shard_sizes) == -(-len(SAMPLES) // per_shard)
 
@@ -139,23 +132,21 @@ def test_threads_share_a_source(tmp_path, per_shard):
         assert list(threads.map(source.__getitem__, positions)) == [samples[n] for n in positions]
 
 
-def test_counts_and_queries_also_of_an_empty_split(tmp_path):
-    assert write_split(tmp_path, SAMPLES, QUERIES, per_shard=3) == {
+def test_the_same_samples_give_the_same_bytes_counts_and_queries(split, tmp_path_factory):
+    again = tmp_path_factory.mktemp("again")
+    assert write_split(again, SAMPLES, QUERIES, per_shard=3) == {
         "samples": 7, "trainable": 3, "shards": 3, "queries": 2,
         "text_bytes": sum(len(s.text.encode()) for s in SAMPLES),
     }  # fmt: skip
-    assert read_queries(tmp_path) == QUERIES
-    (tmp_path / "empty").mkdir()
-    assert write_split(tmp_path / "empty", [], [], per_shard=3)["samples"] == 0
-    assert (len(ShardSource(tmp_path / "empty")), read_queries(tmp_path / "empty")) == (0, [])
-
-
-def test_the_same_samples_give_the_same_bytes(split, tmp_path_factory):
-    again = tmp_path_factory.mktemp("again")
-    write_split(again, SAMPLES, QUERIES, per_shard=3)
+    assert read_queries(again) == QUERIES
     files = [path.relative_to(split) for path in sorted(split.rglob("*")) if path.is_file()]
     assert len(files) == 8
     assert all((again / path).read_bytes() == (split / path).read_bytes() for path in files)
+
+
+def test_a_split_may_be_empty(tmp_path):
+    assert write_split(tmp_path, [], [], per_shard=3)["samples"] == 0
+    assert (len(ShardSource(tmp_path)), read_queries(tmp_path)) == (0, [])
 
 
 def test_only_png_is_decoded(scan):
@@ -165,38 +156,26 @@ def test_only_png_is_decoded(scan):
         sample(1, png=jpeg.getvalue()).image()
 
 
+def with_png_at(*place: int):
+    return lambda index: [{**index[0], "png": place}, *index[1:]]
+
+
 @pytest.mark.parametrize(
-    ("place", "reason"),
+    ("file", "edit", "reason"),
     [
-        ([0, 2**40], "no member can have 1,099,511,627,776 bytes"),
-        ([0, -1], "no member can have -1 bytes"),
-        ([-5, 10], "no member can have 10 bytes at -5"),
-        ([512, 2**20], "it ends inside a member"),
+        ("shards/000000.index.json", with_png_at(0, 2**40), "no member can have 1,099,511,627,776 bytes"),
+        ("shards/000000.index.json", with_png_at(0, -1), "no member can have -1 bytes"),
+        ("shards/000000.index.json", with_png_at(-5, 10), "no member can have 10 bytes at -5"),
+        ("shards/000000.index.json", with_png_at(512, 2**20), "it ends inside a member"),
+        ("shards/000000.index.json", lambda index: [], "has 0 samples where shards.json says 3"),
+        ("shards/000000.index.json", lambda index: index[:2], "has 2 samples where shards.json says 3"),
+        *(
+            ("shards.json", lambda shards, name=name: [{**shards[0], "name": name}], "lies outside the split")
+            for name in ("../index.json", "/etc/passwd", "shards/000000.tar")
+        ),
     ],
 )
-def test_a_hostile_index_is_refused(split, place, reason):
-    path = split / "shards" / "000000.index.json"
-    index = json.loads(path.read_text())
-    index[0]["png"] = place
-    path.write_text(json.dumps(index))
+def test_a_hostile_or_damaged_index_is_refused(split, file, edit, reason):
+    (split / file).write_text(json.dumps(edit(json.loads((split / file).read_text()))))
     with pytest.raises(ValueError, match=reason):
-        ShardSource(split)[0]
-
-
-@pytest.mark.parametrize("kept", [0, 2])
-def test_an_index_that_lost_samples_is_refused(split, kept):
-    path = split / "shards" / "000001.index.json"
-    path.write_text(json.dumps(json.loads(path.read_text())[:kept]))
-    source = ShardSource(split)
-    assert source[0] == SAMPLES[0]
-    with pytest.raises(ValueError, match=f"has {kept} samples where shards.json says 3"):
-        source[3]
-
-
-@pytest.mark.parametrize("shard", ["../index.json", "/etc/passwd", "shards/000000.tar"])
-def test_an_index_cannot_point_outside_its_split(split, shard):
-    shards = json.loads((split / "shards.json").read_text())
-    shards[0]["name"] = shard
-    (split / "shards.json").write_text(json.dumps(shards))
-    with pytest.raises(ValueError, match="lies outside the split"):
         ShardSource(split)[0]
