@@ -22,8 +22,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from infra.fingerprint import canonical_json, code_version
@@ -32,7 +32,6 @@ MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 ATTEMPTS = ".attempts"
 ABANDONED_AFTER_SECONDS = 7 * 24 * 3600
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class StoreError(Exception):
@@ -72,7 +71,7 @@ class Manifest:
     def content_digest(self) -> str:
         """SHA-256 over the sorted (path, sha256) pairs only: equal content means equal digest."""
         pairs = sorted([entry.path, entry.sha256] for entry in self.files)
-        return hashlib.sha256(canonical_json(pairs)).hexdigest()
+        return _digest(pairs)
 
 
 @dataclass(frozen=True)
@@ -115,16 +114,19 @@ class Attempt:
         `inputs` maps an input's name to its content digest. If another attempt was faster and committed the
         same content, that output is adopted. Raises CommitConflict when the contents differ.
         """
-        manifest = Manifest(
-            stage=self.stage,
-            fingerprint=self.fingerprint,
-            files=_sync_and_list(self.path),
-            inputs=dict(inputs),
-            configuration=_as_read(configuration),
-            code_version=code_version(),
-            counts=_as_read(counts),
+        _write_manifest(
+            self.path / MANIFEST,
+            Manifest(
+                stage=self.stage,
+                fingerprint=self.fingerprint,
+                files=_sync_and_list(self.path),
+                inputs=inputs,
+                configuration=configuration,
+                code_version=code_version(),
+                counts=counts,
+            ),
         )
-        _write_manifest(self.path / MANIFEST, manifest)
+        manifest = _read_manifest(self.path)  # as every later reader gets it: tuples are lists
         _sync(self.path)
         self.final.parent.mkdir(parents=True, exist_ok=True)
         _sync(self.final.parent.parent)
@@ -153,10 +155,7 @@ class Attempt:
 
 
 class Store(Protocol):
-    """Where outputs live: find one by (stage, fingerprint), or attempt to make it; `address` leads there."""
-
-    @property
-    def address(self) -> str: ...
+    """Where outputs live: find one by (stage, fingerprint), or attempt to make it."""
 
     def find(self, stage: str, fingerprint: str) -> Committed | None: ...
 
@@ -176,14 +175,10 @@ class LocalStore:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
 
-    @property
-    def address(self) -> str:
-        return str(self.root)
-
     def path(self, stage: str, fingerprint: str) -> Path:
         """The folder of an output, whether or not it is committed. Raises StoreError for an unsafe name."""
         for name in (stage, fingerprint):
-            if not _NAME.fullmatch(name):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
                 raise StoreError(f"{name!r} cannot name an output: use letters, digits, '_', '.' and '-'")
         return self.root / stage / fingerprint
 
@@ -199,10 +194,7 @@ class LocalStore:
         return committed
 
     def open(self, path: Path | str) -> Committed:
-        """A committed folder by its path, cheaply: manifest, presence and sizes. Raises CorruptOutput.
-
-        `find` has verified the bytes when the run began; `Committed.read` verifies a file that it reads.
-        """
+        """A committed folder by its path, cheaply: manifest, presence and sizes. Raises CorruptOutput."""
         return open_committed(path)
 
     def names(self, stage: str) -> list[str]:
@@ -230,7 +222,7 @@ class LocalStore:
         """A fresh private folder; removed at the end unless committed."""
         final = self.path(stage, fingerprint)
         folder = self._new_name(stage, fingerprint)
-        remove_abandoned_attempts(folder.parent)
+        _remove_abandoned(folder.parent)
         folder.mkdir()
         try:
             yield Attempt(path=folder, final=final, stage=stage, fingerprint=fingerprint)
@@ -245,8 +237,7 @@ def open_committed(path: Path | str, *, every_byte: bool = False) -> Committed:
     """
     folder = Path(path).absolute()
     manifest = _read_manifest(folder)
-    present = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
-    del present[MANIFEST]
+    present = {name: path for name, path in _below(folder).items() if path.is_file() and name != MANIFEST}
     for entry in manifest.files:
         file = present.pop(entry.path, None)
         if file is None:
@@ -261,49 +252,43 @@ def open_committed(path: Path | str, *, every_byte: bool = False) -> Committed:
     return Committed(folder, manifest)
 
 
-def remove_abandoned_attempts(attempts: Path, *, older_than_seconds: float = ABANDONED_AFTER_SECONDS) -> None:
-    """Delete attempt folders in which nothing was written for so long: their process was killed."""
-    limit = time.time() - older_than_seconds
+def _remove_abandoned(attempts: Path) -> None:
+    """Delete attempt folders in which nothing was written for a week: their process was killed."""
     for folder in attempts.iterdir():
         with contextlib.suppress(FileNotFoundError):  # its owner may finish while we look
             newest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
-            if newest < limit:
+            if newest < time.time() - ABANDONED_AFTER_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync_and_list(folder: Path) -> tuple[FileEntry, ...]:
-    """Sync every file and folder below `folder` to disk and describe the files, sorted by path."""
-    entries = []
-    for file in _files(folder):
-        path = file.relative_to(folder).as_posix()
-        if path == MANIFEST:
-            raise StoreError(f"{file}: the name {MANIFEST} is reserved for the store; write another name")
-        _sync(file)
-        entries.append(FileEntry(path=path, bytes=file.stat().st_size, sha256=_sha256(file)))
-    if not entries:
+    """Sync all that lies below `folder` to disk and describe the files."""
+    below = _below(folder)
+    if MANIFEST in below:
+        raise StoreError(f"{folder / MANIFEST}: this name is reserved for the store; write another name")
+    for path in below.values():
+        _sync(path)
+    files = {name: path for name, path in below.items() if path.is_file()}
+    if not files:
         raise StoreError(f"{folder}: an output without files cannot be committed; write its files first")
-    for inner in sorted(path for path in folder.rglob("*") if path.is_dir()):
-        _sync(inner)
-    return tuple(entries)
+    return tuple(
+        FileEntry(path=name, bytes=path.stat().st_size, sha256=_sha256(path)) for name, path in files.items()
+    )
 
 
-def _files(folder: Path) -> list[Path]:
-    """Regular files below `folder`, sorted by path; anything else but folders is refused."""
-    below = sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix())
-    for path in below:
+def _below(folder: Path) -> dict[str, Path]:
+    """{POSIX path relative to `folder`: path} of files and folders, sorted; anything else is refused."""
+    below = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for path in below.values():
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise CorruptOutput(f"{path}: an output holds plain files only, no links or devices; copy it")
-    return [path for path in below if path.is_file()]
-
-
-def _as_read(value: dict) -> dict:
-    """The value as a later reader of the manifest gets it: tuples become lists."""
-    return json.loads(canonical_json(value))
+    return dict(sorted(below.items()))
 
 
 def _write_manifest(path: Path, manifest: Manifest) -> None:
-    body = {"version": MANIFEST_VERSION, **asdict(manifest), "content_digest": manifest.content_digest}
-    body["manifest_digest"] = hashlib.sha256(canonical_json(body)).hexdigest()
+    body = json.loads(canonical_json(manifest))
+    body |= {"version": MANIFEST_VERSION, "content_digest": manifest.content_digest}
+    body["manifest_digest"] = _digest(body)
     path.write_text(json.dumps(body, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     _sync(path)
 
@@ -317,22 +302,22 @@ def _read_manifest(folder: Path) -> Manifest:
         raise _corrupt(folder, f"it has no {MANIFEST}, so it was never committed") from error
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise _corrupt(path, f"it is not a manifest ({error!r})") from error
-    if digest != hashlib.sha256(canonical_json(body)).hexdigest():
+    if digest != _digest(body):
         raise _corrupt(path, "its own digest differs from its content")
     if body.pop("version") != MANIFEST_VERSION:
         raise _corrupt(path, f"it is not of manifest version {MANIFEST_VERSION}")
     del body["content_digest"]
-    files = tuple(FileEntry(**entry) for entry in body.pop("files"))
-    for entry in files:
-        if PurePosixPath(entry.path).is_absolute() or ".." in PurePosixPath(entry.path).parts:
-            raise _corrupt(path, f"it names {entry.path!r}, outside its folder")
-    return Manifest(files=files, **body)
+    return Manifest(files=tuple(FileEntry(**entry) for entry in body.pop("files")), **body)
 
 
 def _corrupt(path: Path, reason: str) -> CorruptOutput:
     return CorruptOutput(
         f"{path} is damaged: {reason}. Delete the output's folder; the next run makes it again."
     )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -75,7 +75,7 @@ def test_one_file_is_read_and_verified_alone(store):
 
 def test_an_address_leads_to_the_store(store):
     made = commit(store)
-    assert open_store(store.address).find("pretrain", "f1") == made
+    assert open_store(store.root).find("pretrain", "f1") == made
 
 
 def test_what_was_never_committed_is_not_found(store):
