@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import subprocess
@@ -29,16 +30,13 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "pytrec_eval": "pyt
 """Import name -> distribution, where they differ."""
 NOT_IN_RESULT = {"in_fingerprint": False}
 """Metadata of a dataclass field that changes no result: `field(default=1, metadata=NOT_IN_RESULT)`."""
-_HEX_DIGITS = 32
 
 
 class FingerprintError(Exception):
     """A value or a program cannot be part of a fingerprint."""
 
 
-def fingerprint(
-    *, stage: str, program: str, configuration: Any, inputs: Mapping[str, str], schema_version: int = 1
-) -> str:
+def fingerprint(*, stage: str, program: str, configuration: Any, inputs: Mapping[str, str]) -> str:
     """Name an output: 32 hex digits over all arguments and what they lead to.
 
     `program`: the module that computes the output; it is read, not imported. `configuration`: a dataclass or
@@ -47,14 +45,13 @@ def fingerprint(
     """
     parts = {
         "stage": stage,
-        "schema_version": schema_version,
         "configuration": configuration,
         "inputs": dict(inputs),
         "sources": source_digest(program),
         "libraries": library_versions(program),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
     }
-    return hashlib.sha256(canonical_json(parts)).hexdigest()[:_HEX_DIGITS]
+    return hashlib.sha256(canonical_json(parts)).hexdigest()[:32]
 
 
 def canonical_json(value: Any) -> bytes:
@@ -68,9 +65,7 @@ def canonical_json(value: Any) -> bytes:
     try:
         return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:
-        raise FingerprintError(
-            f"a text holds a lone surrogate and cannot be written as UTF-8: {error}"
-        ) from error
+        raise FingerprintError(f"a text holds a lone surrogate, which UTF-8 cannot write: {error}") from error
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -131,14 +126,10 @@ def source_digest(program: str, root: Path = ROOT) -> str:
 
 def library_versions(program: str, root: Path = ROOT) -> dict[str, str | None]:
     """Installed versions of the libraries that the closure imports; None for one that is not installed."""
-    imported = {
-        name.split(".")[0]
-        for module in import_closure(program, root)
-        for name in _imported(module, _source(module, root))
-    }
-    third_party = sorted(imported - sys.stdlib_module_names - {*ROOMS, "infra"})
-    libraries = [DISTRIBUTIONS.get(name, name) for name in third_party]
-    return {library: _version(library) for library in libraries if not _source(library, root)}
+    sources = [(module, _source(module, root)) for module in import_closure(program, root)]
+    imported = {name.split(".")[0] for source in sources for name in _imported(*source)}
+    third_party = {name for name in imported - sys.stdlib_module_names if not _source(name, root)}
+    return {library: _version(library) for library in (DISTRIBUTIONS.get(name, name) for name in third_party)}
 
 
 @functools.cache
@@ -168,10 +159,8 @@ def _imported(module: str, source: Path) -> frozenset[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                here = _package(module, source).split(".")
-                base = ".".join([*here[: len(here) - node.level + 1], *([base] if base else [])])
+            written = "." * node.level + (node.module or "")
+            base = importlib.util.resolve_name(written, _package(module, source))
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return frozenset(name.rsplit(".", cut)[0] for name in names for cut in range(name.count(".") + 1))
 
@@ -188,10 +177,7 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
 @functools.cache
 def code_version() -> str:
     """The project's version, with the commit where it runs from a checkout; for people, not for reuse."""
-    try:
-        version = importlib.metadata.version("lco-pipeline")
-    except importlib.metadata.PackageNotFoundError:
-        version = "uninstalled"
+    version = _version("lco-pipeline") or "uninstalled"
     if not (ROOT / ".git").exists():
         return version
     command = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]

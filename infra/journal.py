@@ -83,15 +83,13 @@ class JournalTail:
 
     def __init__(self, path: Path, offset: int | None = None) -> None:
         self.path = Path(path)
-        self.offset = self.size() if offset is None else offset
-
-    def size(self) -> int:
-        """Bytes of the file now; 0 before its first event."""
-        return self.path.stat().st_size if self.path.exists() else 0
+        if offset is None:
+            offset = self.path.stat().st_size if self.path.exists() else 0
+        self.offset = offset
 
     def __iter__(self) -> Iterator[dict]:
         """New events; `offset` stands behind the last one handed out."""
-        if self.size() <= self.offset:
+        if not self.path.exists():  # no event yet
             return
         with self.path.open("rb") as stream:
             stream.seek(self.offset)
@@ -99,19 +97,12 @@ class JournalTail:
                 if not line.endswith(b"\n"):
                     return
                 self.offset += len(line)
-                event = self._parse(line)
-                if event is not None:
+                try:
+                    event = json.loads(line)
+                except ValueError:  # a writer was killed within its line
+                    logger.warning("%s: skipped a line that is no JSON: %.80r", self.path, line)
+                else:
                     yield event
-
-    def _parse(self, line: bytes) -> dict | None:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            event = None
-        if isinstance(event, dict):
-            return event
-        logger.warning("%s: skipped a line that is not a JSON object: %.80r", self.path, line)
-        return None
 
 
 def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:

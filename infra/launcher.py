@@ -76,21 +76,31 @@ class Launcher(Protocol):
 
 @dataclass(kw_only=True)
 class LocalLauncher:
-    """This machine. `environment` is given to every rank, beside what infra.process allows through."""
+    """This machine. Its preloaded parent imports `preload`."""
 
     preload: Sequence[str] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
     grace_seconds: float = 20.0
     hang_seconds: float = 600.0
-    _parent: "_Parent | None" = field(default=None, init=False)
+    _parent: Supervised | None = field(default=None, init=False)
 
     def __enter__(self) -> "LocalLauncher":
-        self._parent = _Parent(self.preload, local_environment() | dict(self.environment))
+        self._folder = tempfile.TemporaryDirectory(prefix="lco-")
+        self._log_path = Path(self._folder.name, "log")
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._parent = Supervised(
+                [sys.executable, "-m", "infra.preloaded", str(theirs.fileno()), *self.preload],
+                environment=child_environment(local_environment()) | ONE_THREAD,
+                log_path=self._log_path,
+                pass_fds=(theirs.fileno(),),
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
         parent, self._parent = self._parent, None
         parent.stop()
+        self._requests.close()
+        self._folder.cleanup()
 
     def run(self, launch: Launch, on_event: Callable[[dict], None]) -> None:
         """See Launcher.run. Outside a `with`, the preloaded parent serves this launch alone."""
@@ -99,7 +109,7 @@ class LocalLauncher:
                 return self.run(launch, on_event)
         tail = JournalTail(launch.journal_path) if launch.journal_path else ()
         with tempfile.TemporaryDirectory(prefix="lco-") as rendezvous, log_pump(launch.log_path) as output:
-            ranks = self._parent.fork(launch, Path(rendezvous), output)
+            ranks = self._fork(launch, rendezvous, output)
             try:
                 hung = self._wait(ranks, tail, on_event)
                 codes = dict(ranks.codes)
@@ -107,7 +117,23 @@ class LocalLauncher:
                 ranks.stop(self.grace_seconds)
         _deliver(tail, on_event)
         if hung or len(codes) < launch.processes or any(codes.values()):
-            raise self._failure(launch, codes, hung=hung, parent=self._parent)
+            raise self._failure(launch, codes, hung=hung)
+
+    def _fork(self, launch: Launch, rendezvous: str, output: int) -> "_Ranks":
+        """Ask for the ranks; they begin when the parent has imported what they need."""
+        marker = uuid.uuid4().hex
+        shared = {SUPERVISION: marker, RENDEZVOUS: rendezvous, "OMP_NUM_THREADS": str(launch.threads)}
+        environments = [shared]
+        if launch.processes > 1:
+            world = {"WORLD_SIZE": str(launch.processes), "LOCAL_WORLD_SIZE": str(launch.processes)}
+            ranks = map(str, range(launch.processes))
+            environments = [shared | world | {"RANK": rank, "LOCAL_RANK": rank} for rank in ranks]
+        request = {"module": launch.module, "job": str(launch.job_path), "threads": launch.threads}
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, contextlib.suppress(BrokenPipeError):  # it has ended: the answers then end at once
+            message = json.dumps(request | {"environments": environments}).encode()
+            socket.send_fds(self._requests, [message], [output, theirs.fileno()])
+        return _Ranks(ours, marker)
 
     def _wait(self, ranks: "_Ranks", tail: JournalTail | tuple, on_event: Callable[[dict], None]) -> bool:
         """Wait for the end of all, or of the first that fails; True if they hang instead."""
@@ -123,11 +149,9 @@ class LocalLauncher:
                 return True
         return False
 
-    def _failure(
-        self, launch: Launch, codes: Mapping[int, int], *, hung: bool, parent: "_Parent"
-    ) -> ProcessFailed:
+    def _failure(self, launch: Launch, codes: Mapping[int, int], *, hung: bool) -> ProcessFailed:
         lost = not hung and not any(codes.values())
-        code = (parent.process.exit_code or 1) if lost else exit_code_of(codes)
+        code = (self._parent.exit_code or 1) if lost else exit_code_of(codes)
         outcome = "hung" if hung else outcome_of(code)
         reason = {
             "hung": f"made no progress for {self.hang_seconds} s and was stopped: "
@@ -137,7 +161,8 @@ class LocalLauncher:
             "failed": f"failed with exit code {code}",
         }[outcome]
         if lost:
-            reason = f"lost the parent of its ranks, which {reason}; it said: {parent.words()}"
+            words = last_lines(self._log_path) or "nothing"
+            reason = f"lost the parent of its ranks, which {reason}; it said: {words}"
         return ProcessFailed(
             command=launch.module, outcome=outcome, exit_code=code, reason=reason, log_path=launch.log_path
         )
@@ -158,48 +183,6 @@ def exit_code_of(codes: Mapping[int, int]) -> int:
     """
     failed = [code for code in codes.values() if code]
     return -signal.SIGKILL if -signal.SIGKILL in failed else next(iter(failed), 1)
-
-
-class _Parent:
-    """The preloaded parent, and our end of its socket."""
-
-    def __init__(self, preload: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="lco-")
-        self._log_path = Path(self._folder.name, "log")
-        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self.process = Supervised(
-                [sys.executable, "-m", "infra.preloaded", str(theirs.fileno()), *preload],
-                environment=child_environment(environment) | ONE_THREAD,
-                log_path=self._log_path,
-                pass_fds=(theirs.fileno(),),
-            )
-
-    def fork(self, launch: Launch, rendezvous: Path, output: int) -> "_Ranks":
-        """Ask for the ranks; they begin when the parent has imported what they need."""
-        marker = uuid.uuid4().hex
-        shared = {
-            SUPERVISION: marker, RENDEZVOUS: str(rendezvous), "OMP_NUM_THREADS": str(launch.threads)
-        }  # fmt: skip
-        environments = [shared]
-        if launch.processes > 1:
-            world = {"WORLD_SIZE": str(launch.processes), "LOCAL_WORLD_SIZE": str(launch.processes)}
-            ranks = map(str, range(launch.processes))
-            environments = [shared | world | {"RANK": rank, "LOCAL_RANK": rank} for rank in ranks]
-        request = {"module": launch.module, "job": str(launch.job_path), "threads": launch.threads}
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, contextlib.suppress(BrokenPipeError):  # it has ended: the answers then end at once
-            message = json.dumps(request | {"environments": environments}).encode()
-            socket.send_fds(self._requests, [message], [output, theirs.fileno()])
-        return _Ranks(ours, marker)
-
-    def words(self) -> str:
-        return last_lines(self._log_path) or "nothing"
-
-    def stop(self) -> None:
-        self.process.stop()
-        self._requests.close()
-        self._folder.cleanup()
 
 
 class _Ranks:

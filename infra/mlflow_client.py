@@ -35,15 +35,13 @@ class MLflow:
     def _find_or_create(self, name: str, artifact_root: Path) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            location = None if self._uri.startswith("http") else artifact_root.as_uri()
-            try:
-                return self._client.create_experiment(name, artifact_location=location)
-            except MlflowException:
-                found = self._client.get_experiment_by_name(name)  # another run was faster
-                if found is None:
-                    raise
+        location = None if self._uri.startswith("http") else artifact_root.as_uri()
+        try:
+            return self._client.create_experiment(name, artifact_location=location)
+        except MlflowException:
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise
         if found.lifecycle_stage != "active":
             raise RuntimeError(f"MLflow experiment {name!r} is deleted: restore it, or set LCO_EXPERIMENT")
         return found.experiment_id

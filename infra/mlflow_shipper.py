@@ -54,17 +54,16 @@ class Shipper:
         self._end.set()
         self._wake.set()
         self._thread.join(timeout=1.0)  # it may wait for an answer: it is a daemon, and ends with the process
-        if self._journal.offset < self._journal.size():
+        if self._journal.offset < self._journal.size:
             words = "Tracking events wait in %s; the next run sends them to MLflow."
             logger.warning(words, self._journal.path)
 
-    def flush(self) -> bool:
-        """Wait until MLflow has what the journal holds now, unless it cannot be reached; whether it has."""
-        wanted, deadline = self._journal.size(), time.monotonic() + FLUSH_SECONDS
+    def flush(self) -> None:
+        """Wait until MLflow has what the journal holds now, unless it cannot be reached."""
+        wanted, deadline = self._journal.size, time.monotonic() + FLUSH_SECONDS
         self._wake.set()
         while self._journal.offset < wanted and self.failure is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        return self._journal.offset >= wanted
 
     def run_id(self, run: str) -> str | None:
         """MLflow's id of a run that the journal has started; None while MLflow cannot be reached."""
@@ -87,7 +86,7 @@ class Shipper:
                     self._journal.ship(self._mlflow)
                     self.failure = None
                     if not pending_sent:
-                        ship_pending(self._settings, self._mlflow)
+                        ship_pending(self._settings.runs, self._mlflow)
                     pending_sent = True
                 except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the run goes on
                     self._warn(error)
@@ -95,23 +94,22 @@ class Shipper:
 
     def _warn(self, error: Exception) -> None:
         """Once for each time that MLflow goes away."""
-        known, self.failure = self.failure, in_short(error)
+        known, self.failure = self.failure, _in_short(error)
         if known is None:
             words = "MLFLOW TAKES NO EVENTS (%s). The run goes on; they are kept in %s and sent later."
             logger.warning(words, self.failure, self._journal.path)
 
 
-def ship_pending(settings: Settings, mlflow: MLflow | None = None) -> int:
+def ship_pending(runs: Path, mlflow: MLflow) -> int:
     """Send what earlier runs could not, oldest first; return how many journals.
 
     Those that a living run writes, or another process ships, are left alone. One that cannot be sent stays
-    for the next time, with a warning; it stops no other. Raises what MLflow raises when it is opened.
+    for the next time, with a warning; it stops no other.
     """
-    mlflow = mlflow or MLflow(settings)
     done = 0
-    for path in sorted(settings.runs.glob(f"*/{JOURNAL}")):
+    for path in sorted(runs.glob(f"*/{JOURNAL}")):
         try:
-            if ShippedJournal(path).is_pending():
+            if ShippedJournal(path).is_pending:
                 with ShippedJournal(path).lock():
                     journal = ShippedJournal(path)  # only now: another process may just have shipped it
                     journal.ship(mlflow)
@@ -121,7 +119,7 @@ def ship_pending(settings: Settings, mlflow: MLflow | None = None) -> int:
             continue
         except Exception as error:  # noqa: BLE001 - MLflow refuses it; a file is gone; another version wrote it
             words = "Tracking events in %s cannot be sent (%s). They stay, the next run tries again; "
-            logger.warning(words + "delete the file to give them up.", path, in_short(error))
+            logger.warning(words + "delete the file to give them up.", path, _in_short(error))
     return done
 
 
@@ -137,12 +135,14 @@ class ShippedJournal:
         self.open: list[str] = state.get("open", [])
         """Runs that have started and not finished."""
 
+    @property
     def size(self) -> int:
-        return JournalTail(self.path, 0).size()
+        return self.path.stat().st_size
 
+    @property
     def is_pending(self) -> bool:
         """Whether something is unsent, or its writer died before it could end its runs."""
-        return self.offset < self.size() or bool(self.open)
+        return self.offset < self.size or bool(self.open)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -219,6 +219,6 @@ def _milliseconds(event: Mapping[str, Any]) -> int:
     return int(event["time"] * 1000)
 
 
-def in_short(error: Exception) -> str:
+def _in_short(error: Exception) -> str:
     """An error in one line, without passwords."""
     return without_password(f"{type(error).__name__}: {error}")[:300]

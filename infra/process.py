@@ -205,7 +205,7 @@ def _copy_log(read_end: int, log_path: Path) -> None:
             log.close()
 
 
-def last_lines(path: Path, count: int = LOG_TAIL_LINES) -> str:
+def last_lines(path: Path) -> str:
     """The last lines of a log, at most 32 KiB; carriage returns of progress bars count as line ends."""
     try:
         with path.open("rb") as log:
@@ -213,4 +213,4 @@ def last_lines(path: Path, count: int = LOG_TAIL_LINES) -> str:
             text = log.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
-    return "\n".join(line for line in text.splitlines()[-count:] if line.strip())
+    return "\n".join(line for line in text.splitlines()[-LOG_TAIL_LINES:] if line.strip())

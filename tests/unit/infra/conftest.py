@@ -43,7 +43,7 @@ def source(tmp_path_factory) -> Path:
 def launcher(source, request):
     """One preloaded parent for all tests of a module, which says in PRELOAD what it imports."""
     preload = request.module.PRELOAD
-    launcher = LocalLauncher(preload=preload, environment={"GIVEN": "1"}, grace_seconds=2)
+    launcher = LocalLauncher(preload=preload, grace_seconds=2)
     with contextlib.ExitStack() as running:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", str(source))

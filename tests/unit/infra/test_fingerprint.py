@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
+from pprint import pformat
 
 import pytest
 from hypothesis import given, settings
@@ -21,15 +23,10 @@ from infra.fingerprint import (
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 )
-SCALARS = SCALARS.filter(lambda value: not (isinstance(value, str) and _has_surrogate(value)))
+KEYS = st.text("abcdeé", max_size=4)
 VALUES = st.recursive(
-    SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text("abcdeé", max_size=4), inner, max_size=4)
-    ),
-    max_leaves=12,
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4)
 )
-ROOT = Path(__file__).parents[3]
 BASE = {
     "stage": "pretrain",
     "program": "stages.pretrain.config",
@@ -38,23 +35,11 @@ BASE = {
 }
 
 
-def _has_surrogate(text: str) -> bool:
-    return any(0xD800 <= ord(character) < 0xE000 for character in text)
-
-
-def _typed(value):
-    """A value that compares as JSON text does: True is not 1, 1 is not 1.0, -0.0 is not 0.0."""
-    if isinstance(value, dict):
-        return {key: _typed(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_typed(inner) for inner in value]
-    return (type(value).__name__, repr(value))
-
-
 @settings(max_examples=150, deadline=None)
 @given(VALUES, VALUES)
 def test_canonical_json_is_equal_exactly_for_equal_values(first, second):
-    assert (canonical_json(first) == canonical_json(second)) == (_typed(first) == _typed(second))
+    # As Python writes them, with sorted keys: True is not 1, 1 is not 1.0, -0.0 is not 0.0.
+    assert (canonical_json(first) == canonical_json(second)) == (pformat(first) == pformat(second))
 
 
 @settings(max_examples=50, deadline=None)
@@ -63,14 +48,6 @@ def test_key_order_does_not_matter(value, random):
     items = list(value.items())
     random.shuffle(items)
     assert canonical_json(dict(items)) == canonical_json(value)
-
-
-def test_dataclasses_and_tuples_count_as_plain_json():
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Configuration:
-        doses: tuple[int, ...] = (0, 300)
-
-    assert canonical_json(Configuration()) == canonical_json({"doses": [0, 300]})
 
 
 @pytest.mark.parametrize(
@@ -83,29 +60,18 @@ def test_dataclasses_and_tuples_count_as_plain_json():
         ({"path": Path("/x")}, "value.path"),
         ({"set": {1, 2}}, "value.set"),
         ({"bytes": b"x"}, "value.bytes"),
+        ("\ud800", "surrogate"),
     ],
 )
 def test_what_has_no_canonical_form_is_refused_by_place(value, place):
-    with pytest.raises(FingerprintError, match=place.replace("[", r"\[")):
+    with pytest.raises(FingerprintError, match=re.escape(place)):
         canonical_json(value)
-
-
-def test_a_lone_surrogate_is_refused():
-    with pytest.raises(FingerprintError, match="surrogate"):
-        canonical_json("\ud800")
-
-
-def test_a_fingerprint_is_32_hex_digits_and_stable():
-    name = fingerprint(**BASE)
-    assert len(name) == 32 and int(name, 16) >= 0
-    assert name == fingerprint(**BASE)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"stage": "refine"},
-        {"schema_version": 2},
         {"configuration": {"doses": [0, 301]}},
         {"configuration": {"doses": [0.0, 300]}},
         {"inputs": {"shards": "ab"}},
@@ -113,8 +79,10 @@ def test_a_fingerprint_is_32_hex_digits_and_stable():
         {"program": "stages.refine.config"},
     ],
 )
-def test_every_part_counts(change):
-    assert fingerprint(**BASE | change) != fingerprint(**BASE)
+def test_it_is_32_hex_digits_in_which_every_part_counts(change):
+    name = fingerprint(**BASE)
+    assert name == fingerprint(**BASE) and re.fullmatch("[0-9a-f]{32}", name)
+    assert fingerprint(**BASE | change) != name
 
 
 def test_the_version_of_an_imported_library_counts(monkeypatch):
@@ -133,15 +101,16 @@ class Engine:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     engine: Engine = Engine()
+    steps: tuple[int, ...] = (1, 2)
     doses: tuple[int, ...] = dataclasses.field(default=(0, 300), metadata=NOT_IN_RESULT)
 
 
-def test_what_changes_no_result_is_left_out_however_deep_it_lies():
-    assert canonical_json({"stage": Stage()}) == canonical_json({"stage": {"engine": {"zero_stage": 2}}})
+def test_dataclasses_count_as_json_without_what_changes_no_result_however_deep_it_lies():
+    plain = {"stage": {"engine": {"zero_stage": 2}, "steps": [1, 2]}}
+    assert canonical_json({"stage": Stage()}) == canonical_json(plain)
     same = Stage(engine=Engine(processes=4), doses=(0,))
-    assert fingerprint(**BASE | {"configuration": same}) == fingerprint(**BASE | {"configuration": Stage()})
-    other = Stage(engine=Engine(zero_stage=1))
-    assert fingerprint(**BASE | {"configuration": other}) != fingerprint(**BASE | {"configuration": Stage()})
+    assert canonical_json({"stage": same}) == canonical_json(plain)
+    assert canonical_json({"stage": Stage(engine=Engine(zero_stage=1))}) != canonical_json(plain)
 
 
 TREE = {
@@ -223,54 +192,14 @@ def test_a_change_counts_exactly_where_it_can_change_the_result(tmp_path, name):
         {"stages/words/__init__.py": "", "stages/pretrain/objectives.py": "import stages.words"},
     ],
 )
-def test_files_that_come_and_go_count(tmp_path, change):
-    before = source_digest(PROGRAM, tree(tmp_path / "before"))
-    assert source_digest(PROGRAM, tree(tmp_path / "after", **change)) != before
-
-
-def test_other_files_do_not_count(tmp_path):
+def test_files_that_come_and_go_count_and_others_do_not(tmp_path, change):
     before = source_digest(PROGRAM, tree(tmp_path / "before"))
     new = {"stages/train/__pycache__/batches.pyc": "x", "stages/train/notes.md": "", "stages/train/n.py": ""}
-    assert source_digest(PROGRAM, tree(tmp_path / "after", **new)) == before
+    assert source_digest(PROGRAM, tree(tmp_path / "new", **new)) == before
+    assert source_digest(PROGRAM, tree(tmp_path / "after", **change)) != before
 
 
 @pytest.mark.parametrize("name", ["no_such_package", "stages.no_such_module"])
 def test_an_unknown_program_is_an_error(name):
     with pytest.raises(FingerprintError, match=name):
         fingerprint(**BASE | {"program": name})
-
-
-def exists(program: str) -> bool:
-    return ROOT.joinpath(*program.split(".")).with_suffix(".py").is_file()
-
-
-TRAININGS = [name for name in ("stages.pretrain.program", "stages.refine.program") if exists(name)]
-PLANNING = ("stages.recipes", "stages.law", "stages.train.plan", "stages.train.memory", "stages.train.cost")
-NOT_OF = {
-    **dict.fromkeys(TRAININGS, (*PLANNING, "stages.evaluate")),
-    "data_prep.reading": ("data_prep.choosing", "stages"),
-    "data_prep.prepare": ("stages",),
-}
-
-
-@pytest.mark.parametrize("program", NOT_OF)
-def test_what_only_plans_draws_or_words_is_in_no_fingerprint_of_a_training_or_a_document(program):
-    closure = import_closure(program)
-    assert len(closure) > 2
-    other = (*NOT_OF[program], "benchmarks", "infra", "pipelines", "data_prep.seahelp")
-    assert [module for module in closure if module.startswith(other)] == []
-
-
-@pytest.mark.parametrize(
-    ("program", "module"),
-    [
-        ("stages.pretrain.program", "stages.pretrain.objectives"),
-        ("stages.refine.program", "stages.losses"),
-        ("stages.law.program", "stages.law.statistics"),
-        ("data_prep.prepare", "data_prep.splits"),
-    ],
-)
-def test_a_loss_a_sampler_and_a_split_are_in_it(program, module):
-    if not exists(program):
-        pytest.skip(f"{program} is not there")
-    assert module in import_closure(program)

@@ -47,9 +47,9 @@ def test_half_a_line_waits_for_its_rest(tmp_path, caplog):
 def test_lines_that_are_no_events_are_skipped_with_a_warning(tmp_path, caplog):
     path = tmp_path / "journal.jsonl"
     tail = JournalTail(path)
-    path.write_bytes(b'nonsense\n[1]\n{"step": 2}\n')
+    path.write_bytes(b'{"event": "fin{"step": 1}\n{"step": 2}\n')  # its writer was killed; another went on
     assert list(tail) == [{"step": 2}]
-    assert caplog.text.count("skipped a line") == 2
+    assert caplog.text.count("skipped a line") == 1
 
 
 def test_a_tail_begins_at_the_present_end_or_at_an_offset(tmp_path):
