@@ -290,9 +290,7 @@ def test_two_launches_at_once_do_not_disturb_each_other(launcher, tmp_path):
 @pytest.mark.parametrize("processes", [0, -1])
 def test_no_processes_is_an_error(processes):
     with pytest.raises(ValueError, match="small_stage"):
-        Launch(
-            module="small_stage", job_path=Path("j"), processes=processes, threads=1, log_path=Path("l")
-        )
+        Launch(module="small_stage", job_path=Path("j"), processes=processes, threads=1, log_path=Path("l"))
 
 
 def test_processes_share_the_cores_unless_the_user_chose_a_number_of_threads(monkeypatch):
