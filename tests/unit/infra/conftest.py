@@ -3,12 +3,33 @@
 import contextlib
 import json
 import textwrap
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from infra.journal import JOURNAL
 from infra.launcher import Launch, LocalLauncher
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
 
 # A stage program that does what its job says, with `folder`, `rank` and `event` at hand.
 STAGE = """
@@ -59,7 +80,7 @@ def launcher(source, request):
 def launch(launcher, tmp_path):
     """Run a program of the test's own as `processes` ranks; events are collected in `launch.events`."""
 
-    def run(program: str, *, processes=1, threads=1, on_event=None, journal=True, **options):
+    def run(program: str, *, processes=1, threads=1, on_event=None, journal=True, **options) -> None:
         job = tmp_path / "job.json"
         job.write_text(json.dumps({"folder": str(tmp_path), "program": textwrap.dedent(program)}))
         one = Launch(
@@ -70,14 +91,10 @@ def launch(launcher, tmp_path):
             log_path=tmp_path / "log" / "output.log",
             journal_path=tmp_path / JOURNAL if journal else None,
         )
-        before = {name: getattr(launcher, name) for name in options}
-        try:
+        with pytest.MonkeyPatch.context() as patch:
             for name, value in options.items():
-                setattr(launcher, name, value)
+                patch.setattr(launcher, name, value)
             launcher.run(one, on_event or run.events.append)
-        finally:
-            for name, value in before.items():
-                setattr(launcher, name, value)
 
     run.events = []
     run.log = tmp_path / "log" / "output.log"

@@ -7,19 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from infra.process import (
-    LOG_TAIL_LINES,
-    Supervised,
-    child_environment,
-    last_lines,
-    log_pump,
-    outcome_of,
-)
+from infra.process import LOG_TAIL_LINES, Supervised, child_environment, last_lines, log_pump, outcome_of
+from tests.unit.infra.conftest import ROOT, alive, wait_until
 
-ROOT = Path(__file__).resolve().parents[3]
 WATCHED = "import infra.process; infra.process.watch_parent()\n"
 WRITE_PID = "import os, pathlib; pathlib.Path(os.environ['FOLDER'], 'pid').write_text(f'{os.getpid()}\\n')\n"
 IGNORE_TERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -41,22 +33,6 @@ def supervise(tmp_path):
     yield start
     for child in running:
         child.stop()
-
-
-def wait_until(condition, seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def pid_in(path: Path) -> int:
@@ -148,22 +124,14 @@ def test_the_child_dies_with_its_supervisor(tmp_path, number, stubborn):
     assert time.monotonic() - killed < 6
 
 
-def test_watching_does_nothing_without_a_supervisor():
+@pytest.mark.parametrize(("life_line", "code"), [({}, 0), ({"LCO_LIFE_LINE": "/gone"}, -signal.SIGTERM)])
+def test_watching_ends_a_child_that_starts_after_its_supervisor_died_and_none_that_has_none(life_line, code):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LCO_")}
+    command = [sys.executable, "-c", WATCHED + "import time; time.sleep(2)"]
     answer = subprocess.run(
-        [sys.executable, "-c", WATCHED + "import time; time.sleep(0.3); print('done')"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert answer.stdout == "done\n"
-
-
-def test_a_child_that_starts_after_the_supervisor_died_ends(tmp_path):
-    environment = os.environ | {"LCO_LIFE_LINE": str(tmp_path / "gone")}
-    answer = subprocess.run(
-        [sys.executable, "-c", WATCHED + SLEEP],
-        cwd=ROOT, env=environment, start_new_session=True, timeout=20, check=False,
-    )  # fmt: skip
-    assert answer.returncode == -signal.SIGTERM
+        command, cwd=ROOT, env=environment | life_line, start_new_session=True, timeout=20, check=False
+    )
+    assert answer.returncode == code
 
 
 def test_the_log_tail_is_short_and_understands_progress_bars(tmp_path):
