@@ -13,6 +13,7 @@ from infra.journal import JOURNAL, Journal
 from infra.mlflow_client import MLflow, mlflow_name
 from infra.mlflow_shipper import ShippedJournal, Shipper, ship_pending
 from infra.settings import Settings
+from tests.unit.infra.conftest import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -155,15 +156,9 @@ def test_every_name_becomes_one_that_mlflow_takes(mlflow, name):
     assert mlflow._client.get_run(run).data.metrics == {mlflow_name(name): 0.0}
 
 
-def test_what_is_known_of_a_run_at_its_start_takes_two_requests(journal):
+def test_metrics_go_in_batches_and_before_the_status_and_those_of_no_run_are_named(journal, caplog):
     recorder = Recorder()
-    journal.start("run", "lco", tags={"dose": 3}, params={"steps": 7})
-    ShippedJournal(journal.path).ship(recorder)
-    assert recorder.names() == ["start", "log"]
-
-
-def test_metrics_go_in_batches_and_before_the_status(journal):
-    recorder = Recorder()
+    journal.metrics("nobody", {"loss": 1.0}, step=1)
     for run in ("a", "b"):
         journal.start(run, run)
     for step in range(200):
@@ -174,6 +169,7 @@ def test_metrics_go_in_batches_and_before_the_status(journal):
     metrics = [(arguments[0], len(options["metrics"])) for _, arguments, options in recorder.calls[4:-1]]
     assert metrics == [("run1", 200), ("run3", 400)]
     assert recorder.names()[-1] == "finish"
+    assert "skipped metrics of 'nobody', which was not started" in caplog.text
 
 
 def test_metrics_are_sent_while_the_run_goes_on(journal, tmp_path, monkeypatch):
@@ -182,9 +178,7 @@ def test_metrics_are_sent_while_the_run_goes_on(journal, tmp_path, monkeypatch):
     with Shipper(Settings(output=tmp_path), journal.path):
         journal.start("run", "lco")
         journal.metrics("run", {"loss": 1.0}, step=1)
-        deadline = time.monotonic() + 10
-        while len(recorder.calls) < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        assert wait_until(lambda: len(recorder.calls) == 3)
         assert recorder.names() == ["start", "log", "log"]
 
 
@@ -193,9 +187,8 @@ def test_nobody_waits_for_mlflow(journal, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(mlflow_shipper, "MLflow", lambda settings: answered.wait(30))
     monkeypatch.setattr(mlflow_shipper, "FLUSH_SECONDS", 0.2)
     began = time.monotonic()
-    with Shipper(Settings(output=tmp_path), journal.path) as shipper:
+    with Shipper(Settings(output=tmp_path), journal.path):
         record_everything(journal, tmp_path)
-        assert shipper.flush() is False
     assert time.monotonic() - began < 5
     assert f"wait in {journal.path}" in caplog.text
     answered.set()
@@ -207,22 +200,22 @@ def test_mlflow_dies_at_any_call_and_nothing_is_lost_or_sent_twice(
     journal, tmp_path, monkeypatch, caplog, working_calls
 ):
     recorder = use(Recorder(working_calls), monkeypatch)
-    settings = Settings(output=tmp_path)
-    with Shipper(settings, journal.path) as shipper:
+    runs = tmp_path / "runs"
+    with Shipper(Settings(output=tmp_path), journal.path) as shipper:
         record_everything(journal, tmp_path)
     assert "refused" in shipper.failure
     assert caplog.text.count("MLFLOW TAKES NO EVENTS") == 1
     assert caplog.text.count(f"wait in {journal.path}") == 1
-    assert ship_pending(settings) == 0  # interrupted again
+    assert ship_pending(runs, recorder) == 0  # interrupted again
     assert f"{journal.path} cannot be sent (ConnectionError: refused)" in caplog.text
     assert len(recorder.calls) == working_calls
     recorder.working_calls = math.inf
-    assert ship_pending(settings) == 1
+    assert ship_pending(runs, recorder) == 1
     again = [4] if working_calls == 5 else []  # the batch of one of two runs went out alone: the same points
     assert [name for number, name in enumerate(recorder.names()) if number not in again] == CALLS
     assert recorder.calls[2][2]["parent"] == "run1"  # also where the parent began before and the child after
     assert [arguments[0] for name, arguments, _ in recorder.calls if name == "finish"] == ["run3", "run1"]
-    assert ship_pending(settings) == 0 and not list((journal.path.parent / "artifacts").iterdir())
+    assert ship_pending(runs, recorder) == 0 and not list((journal.path.parent / "artifacts").iterdir())
 
 
 def spoil_artifact(journal: Path) -> None:
@@ -258,46 +251,36 @@ def test_a_journal_that_cannot_be_sent_stops_neither_the_others_nor_this_run(
         Journal(own).start("run", "own")
         assert shipper.run_id("run")
         Journal(own).finish("run")
-        deadline = time.monotonic() + 20
-        while ShippedJournal(good).is_pending() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        assert wait_until(lambda: not ShippedJournal(good).is_pending)
     assert shipper.failure is None
     assert {record.levelname for record in caplog.records} == {"WARNING"}
     assert f"{spoilt} cannot be sent (" in caplog.text
     assert f"{own}" not in caplog.text and f"{good}" not in caplog.text
-    assert ShippedJournal(spoilt).is_pending()
+    assert ShippedJournal(spoilt).is_pending
     assert_everything(mlflow, ShippedJournal(good).runs["run"])
     spoilt.unlink()
 
 
 def test_a_journal_that_is_still_written_is_left_alone(journal, tmp_path, monkeypatch):
     recorder = use(Recorder(working_calls=0), monkeypatch)
-    settings = Settings(output=tmp_path)
-    with Shipper(settings, journal.path) as shipper:
+    runs = tmp_path / "runs"
+    with Shipper(Settings(output=tmp_path), journal.path) as shipper:
         journal.start("run", "lco")
         shipper.flush()
         recorder.working_calls = math.inf
-        assert ship_pending(settings) == 0
+        assert ship_pending(runs, recorder) == 0
         assert not recorder.calls
-    assert ship_pending(settings) == 1
+    assert ship_pending(runs, recorder) == 1
 
 
-def test_runs_of_a_killed_process_get_their_end_and_a_torn_line_is_dropped(journal, tmp_path, monkeypatch):
-    recorder = use(Recorder(), monkeypatch)
+def test_runs_of_a_killed_process_get_their_end_and_a_torn_line_is_dropped(journal, tmp_path):
+    recorder = Recorder()
     journal.start("run", "lco")
     journal.start("cell", "dose 300", parent="run")
     with journal.path.open("ab") as stream:
         stream.write(b'{"event": "finish", "ru')
-    assert ship_pending(Settings(output=tmp_path)) == 1
+    assert ship_pending(tmp_path / "runs", recorder) == 1
     assert [call[1] for call in recorder.calls[-2:]] == [("run3", "KILLED"), ("run1", "KILLED")]
-
-
-def test_metrics_of_a_run_that_was_never_started_are_named(journal, caplog):
-    recorder = Recorder()
-    journal.metrics("nobody", {"loss": 1.0}, step=1)
-    journal.start("run", "lco")
-    ShippedJournal(journal.path).ship(recorder)
-    assert recorder.names() == ["start", "log"] and "'nobody'" in caplog.text
 
 
 @pytest.mark.chaos
@@ -311,7 +294,7 @@ def test_no_server_at_the_address_is_a_warning_and_is_sent_later(settings, mlflo
         assert shipper.page("run") is None
     assert time.monotonic() - began < 30
     assert "MLFLOW TAKES NO EVENTS" in caplog.text
-    assert ship_pending(settings) == 1
+    assert ship_pending(settings.runs, mlflow) == 1
     assert_everything(mlflow, ShippedJournal(path).runs["run"])
 
 
