@@ -33,15 +33,10 @@ class MLflow:
         self._experiment = self._find_or_create(settings.experiment, settings.artifact_root)
 
     def _find_or_create(self, name: str, artifact_root: Path) -> str:
-        from mlflow.exceptions import MlflowException
-
-        location = None if self._uri.startswith("http") else artifact_root.as_uri()
-        try:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            location = None if self._uri.startswith("http") else artifact_root.as_uri()
             return self._client.create_experiment(name, artifact_location=location)
-        except MlflowException:
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                raise
         if found.lifecycle_stage != "active":
             raise RuntimeError(f"MLflow experiment {name!r} is deleted: restore it, or set LCO_EXPERIMENT")
         return found.experiment_id

@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0  # what the journal gained meanwhile goes out together
 RETRY_SECONDS = 30.0
 FLUSH_SECONDS = 20.0  # how long the end of a run waits for MLflow
+NO_EVENTS = "MLFLOW TAKES NO EVENTS (%s). The run goes on; they are kept in %s and sent later."
+EVENTS_WAIT = "Tracking events wait in %s; the next run sends them to MLflow."
+CANNOT_BE_SENT = (
+    "Tracking events in %s cannot be sent (%s). They stay, the next run tries again; "
+    "delete the file to give them up."
+)
 
 
 class Shipper:
@@ -45,7 +51,8 @@ class Shipper:
         self._thread = threading.Thread(target=self._work, name="mlflow-shipper", daemon=True)
 
     def __enter__(self) -> "Shipper":
-        self._held.enter_context(self._journal.lock())  # until the end or death: no other run ships it
+        self._journal.path.touch()
+        self._held.enter_context(_locked(self._journal.path))  # until the end or death: no other run ships it
         self._thread.start()
         return self
 
@@ -55,8 +62,7 @@ class Shipper:
         self._wake.set()
         self._thread.join(timeout=1.0)  # it may wait for an answer: it is a daemon, and ends with the process
         if self._journal.offset < self._journal.size:
-            words = "Tracking events wait in %s; the next run sends them to MLflow."
-            logger.warning(words, self._journal.path)
+            logger.warning(EVENTS_WAIT, self._journal.path)
 
     def flush(self) -> None:
         """Wait until MLflow has what the journal holds now, unless it cannot be reached."""
@@ -89,38 +95,28 @@ class Shipper:
                         ship_pending(self._settings.runs, self._mlflow)
                     pending_sent = True
                 except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the run goes on
-                    self._warn(error)
+                    known, self.failure = self.failure, _in_short(error)
+                    if known is None:  # once for each time that MLflow goes away
+                        logger.warning(NO_EVENTS, self.failure, self._journal.path)
                 self._end.wait(RETRY_SECONDS) if self.failure else self._wake.wait(POLL_SECONDS)
 
-    def _warn(self, error: Exception) -> None:
-        """Once for each time that MLflow goes away."""
-        known, self.failure = self.failure, _in_short(error)
-        if known is None:
-            words = "MLFLOW TAKES NO EVENTS (%s). The run goes on; they are kept in %s and sent later."
-            logger.warning(words, self.failure, self._journal.path)
 
-
-def ship_pending(runs: Path, mlflow: MLflow) -> int:
-    """Send what earlier runs could not, oldest first; return how many journals.
+def ship_pending(runs: Path, mlflow: MLflow) -> None:
+    """Send what earlier runs could not, oldest first.
 
     Those that a living run writes, or another process ships, are left alone. One that cannot be sent stays
     for the next time, with a warning; it stops no other.
     """
-    done = 0
     for path in sorted(runs.glob(f"*/{JOURNAL}")):
         try:
-            if ShippedJournal(path).is_pending:
-                with ShippedJournal(path).lock():
-                    journal = ShippedJournal(path)  # only now: another process may just have shipped it
-                    journal.ship(mlflow)
-                    journal.end_runs(mlflow)
-                done += 1
+            with _locked(path):
+                journal = ShippedJournal(path)  # only now: another process may just have shipped it
+                journal.ship(mlflow)
+                journal.end_runs(mlflow)
         except BlockingIOError:
             continue
         except Exception as error:  # noqa: BLE001 - MLflow refuses it; a file is gone; another version wrote it
-            words = "Tracking events in %s cannot be sent (%s). They stay, the next run tries again; "
-            logger.warning(words + "delete the file to give them up.", path, _in_short(error))
-    return done
+            logger.warning(CANNOT_BE_SENT, path, _in_short(error))
 
 
 class ShippedJournal:
@@ -138,18 +134,6 @@ class ShippedJournal:
     @property
     def size(self) -> int:
         return self.path.stat().st_size
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether something is unsent, or its writer died before it could end its runs."""
-        return self.offset < self.size or bool(self.open)
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the journal against other shippers. Raises BlockingIOError if one holds it."""
-        with self.path.open("ab") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
 
     def ship(self, mlflow: MLflow) -> None:
         """Send everything new, in order, metrics in batches. Raises what MLflow raises."""
@@ -205,14 +189,23 @@ class ShippedJournal:
         """Give runs whose process was killed their true end: MLflow itself leaves them RUNNING."""
         for run in reversed(self.open):
             mlflow.finish(self.runs[run], "KILLED", when=int(self.path.stat().st_mtime * 1000))
-        self.open = []
-        self._save(self.offset)
+        if self.open:
+            self.open = []
+            self._save(self.offset)
 
     def _save(self, offset: int) -> None:
         self.offset = offset
         temporary = self._state_path.with_name(self._state_path.name + ".new")
         temporary.write_text(json.dumps({"offset": offset, "runs": self.runs, "open": self.open}))
         temporary.replace(self._state_path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a journal against other shippers. Raises BlockingIOError if one holds it."""
+    with path.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def _milliseconds(event: Mapping[str, Any]) -> int:
