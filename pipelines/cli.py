@@ -12,45 +12,10 @@ import tyro
 
 from infra.launcher import local_environment
 from infra.settings import Settings
-from pipelines.parameters import (
-    BadParameter,
-    RecipeName,
-    check_parameters,
-    chosen_recipe,
-    documents_folder,
-    require_base_model,
-)
+from pipelines.parameters import BadParameter, Run, Sweep, documents_folder
 from pipelines.plan import Plan, plan
 from pipelines.run import exit_code, run
 from stages.recipes import BOOTSTRAPS
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """Run the whole pipeline here, from documents to a verdict. No server needed."""
-
-    recipe: RecipeName = "tiny"
-    """Named configuration: model, training, evaluation and the verdict's thresholds."""
-    documents: Path | None = None
-    """Folder of PDFs and page images, read with its subfolders. Default: the sample documents."""
-    output: Path | None = None
-    """Folder for outputs, reports and logs; what is in it is reused.
-    Default: LCO_OUTPUT, else ./lco-output."""
-    doses: tuple[int, ...] | None = None
-    """Numbers of pretraining examples to compare, 0 among them. Default: the recipe's."""
-    seeds: tuple[int, ...] | None = None
-    """Seeds of contrastive refinement, one model each per dose. Default: the recipe's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep(Run):
-    """Run the law's laboratory: doses, seeds, controls, ceilings, baselines, the bound. No server needed.
-
-    The recipe's part `sweep` says what is in it. An hour or more with recipe tiny on two cores; an
-    interrupted one goes on when it is started again, and what `lco run` made is reused."""
-
-    other_documents: tuple[Path, ...] = ()
-    """Folders that are only searched, to see how far what was learned carries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = tyro.cli(
         Command, prog="lco", description=EXAMPLES, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
     )
-    commands = {Run: _run, Sweep: _run, Plan: plan, Up: _up, Bootstrap: _bootstrap}
+    commands = {Run: run, Sweep: run, Plan: plan, Up: _up, Bootstrap: _bootstrap}
     return exit_code(lambda: commands[type(command)](command))
-
-
-def _run(command: Run) -> int:
-    given = dict(vars(command))
-    parameters = check_parameters(others=given.pop("other_documents", None), **given)
-    require_base_model(chosen_recipe(parameters))
-    return run(parameters, flow="sweep" if isinstance(command, Sweep) else "lco")
 
 
 def _up(command: Up) -> int:

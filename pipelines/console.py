@@ -6,8 +6,7 @@ A stage reports through the reporter of the current context, so that the same fl
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -161,22 +160,8 @@ class Reporter:
                     self.write(self._view.line())
 
 
-_current: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
-
-
-@contextmanager
-def reporting(reporter: Reporter) -> Iterator[Reporter]:
-    """Make `reporter` the one that stages of this context report to."""
-    token = _current.set(reporter)
-    try:
-        yield reporter
-    finally:
-        _current.reset(token)
-
-
-def current_reporter() -> Reporter | None:
-    """The reporter of this context, None where nobody set one (a run that a Prefect deployment started)."""
-    return _current.get()
+current_reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
+"""The one of this context, None where nobody set one (a run that a Prefect deployment started)."""
 
 
 def terminal_reporter(console: Console) -> Reporter:

@@ -1,9 +1,18 @@
 """A folder of documents as committed shards: one task a folder."""
 
+import hashlib
+import json
 import time
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from data_prep.config import DocumentsConfig
+from data_prep.queries import USER_QUERIES
+from data_prep.reading import Progress, find_documents
+from infra.fingerprint import fingerprint
+from infra.store import Store
 from pipelines.console import clock_time, printable
 from pipelines.runner import PipelineRun
 from pipelines.stage_table import Output
@@ -12,6 +21,7 @@ from stages.cells import Cell
 Documents = dict[str, Output]
 """{"target_train", "target_validation", "target_test", "target_inventory"}, of the target's folder."""
 SPLITS = ("train", "validation", "test")
+PREPARED = (*SPLITS, "inventory")
 QUARANTINED_SHOWN = 10
 
 
@@ -21,14 +31,10 @@ def prepare_documents(run: PipelineRun, which: str, folder: str) -> Documents:
 
 
 def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
-    prepare = run.prepare
-    if prepare is None:
-        from data_prep.prepare import prepare_documents as prepare  # slow to import: codecs, shard readers
-
     title, began, started_at = f"{which} documents", time.monotonic(), time.time()
     run.reporter.stage_started(title, cells=1, reused=0)
     try:
-        prepared = prepare(
+        prepared = (run.prepare or prepare_once)(
             Path(folder),
             run.recipe.documents,
             run.store,
@@ -38,8 +44,8 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
     except BaseException:
         run.reporter.stage_finished(f"{title}: stopped")
         raise
-    outputs = {f"{which}_{name}": _output(getattr(prepared, name)) for name in (*SPLITS, "inventory")}
-    used, quarantined, problems = inventory_summary(outputs[f"{which}_inventory"])
+    outputs = {name: Output.of(getattr(prepared, name), Cell()) for name in PREPARED}
+    used, quarantined, problems = inventory_summary(outputs["inventory"])
     made = [one for one in outputs.values() if (one.path / "manifest.json").stat().st_mtime >= started_at]
     verb = f"done ({clock_time(time.monotonic() - began)})" if made else "reused"
     run.reporter.stage_finished(f"{title}: {verb}, {used} used, {quarantined} could not be used")
@@ -48,14 +54,45 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
     if len(problems) > QUARANTINED_SHOWN:
         run.reporter.note(f"  ... and {len(problems) - QUARANTINED_SHOWN} more, all in the report")
     measured = {"documents/used": used, "documents/quarantined": quarantined}
-    splits = {name: outputs[f"{which}_{name}"] for name in SPLITS}
+    splits = {name: outputs[name] for name in SPLITS}
     run.record.documents(which, folder, splits, measured, seconds=time.monotonic() - began if made else None)
-    return outputs
+    return {f"{which}_{name}": one for name, one in outputs.items()}
 
 
-def _output(committed: Any) -> Output:
-    digest, stage = committed.manifest.content_digest, committed.manifest.stage
-    return Output(stage=stage, cell=Cell(), path=committed.path, digest=digest)
+def prepare_once(
+    folder: Path, config: DocumentsConfig, store: Store, progress: Progress, *, workers: int
+) -> Any:
+    """`data_prep.prepare.prepare_documents`, or at once what it made of the same files in an earlier run.
+
+    Not where a document could not be used: that may have been the machine's fault, and is tried again.
+    """
+    files, unsupported = find_documents(folder)
+    queries = folder / USER_QUERIES
+    seen = [[(file.name, file.digest) for file in files], unsupported]
+    seen.append(hashlib.sha256(queries.read_bytes()).hexdigest() if queries.is_file() else None)
+    named = fingerprint(
+        stage="documents",
+        program="data_prep.prepare",
+        configuration=config,
+        inputs={"files": hashlib.sha256(json.dumps(seen).encode()).hexdigest()},
+    )
+    known = store.find("documents", named)
+    if known is not None:
+        names = known.json("prepared.json")
+        found = {name: store.find(f"documents-{name}", names[name]) for name in PREPARED}
+        if all(found.values()):
+            return SimpleNamespace(**found)
+    from data_prep.prepare import prepare_documents as prepare  # slow to import: codecs, duplicate search
+
+    prepared = prepare(folder, config, store, progress, workers=workers)
+    made = {name: getattr(prepared, name).manifest for name in PREPARED}
+    if known is None and not made["inventory"].counts["quarantined"]:
+        with store.attempt("documents", named) as attempt:
+            names = {name: manifest.fingerprint for name, manifest in made.items()}
+            (attempt.path / "prepared.json").write_text(json.dumps(names), encoding="utf-8")
+            inputs = {name: manifest.content_digest for name, manifest in made.items()}
+            attempt.commit(inputs=inputs, configuration=asdict(config), counts={"documents": len(files)})
+    return prepared
 
 
 def inventory_summary(inventory: Output) -> tuple[int, int, list[str]]:

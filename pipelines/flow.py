@@ -11,11 +11,12 @@ store verifies what it finds, works without a server and holds no pickle, wherea
 second truth about the same output that can outlive it.
 """
 
+import functools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +25,22 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import get_run_context
 from prefect.logging import get_run_logger
+from pydantic import TypeAdapter
 
 from data_prep.errors import NoUsableDocuments
 from infra.journal import JOURNAL, Journal
-from infra.launcher import Launch, Launcher, LocalLauncher
+from infra.launcher import Launch, LocalLauncher
 from infra.mlflow_shipper import Shipper
 from infra.settings import Settings, without_password
 from pipelines import sweep_cells as cells
 from pipelines.console import Reporter, current_reporter
 from pipelines.documents import Documents, prepare_documents
-from pipelines.parameters import (
-    RecipeName,
-    RunParameters,
-    check_parameters,
-    chosen_recipe,
-    only_run,
-    sweep_recipe,
-)
+from pipelines.parameters import RecipeName, Run, Sweep, only_run
 from pipelines.record import RunRecord
 from pipelines.results import dose_table, run_card, values
 from pipelines.runner import PipelineRun, Result
-from pipelines.stage_table import STAGES, Output, Stage
+from pipelines.stage_table import STAGES, Output
 from stages.cells import CONTROLS
-from stages.recipes import Recipe
 
 
 @flow(name="lco", persist_result=False)
@@ -66,8 +60,7 @@ def lco(
         seeds: Seeds of contrastive refinement, one model each per dose. Empty: the recipe's.
         output: Folder for outputs, reports and logs. Empty: LCO_OUTPUT, else ./lco-output.
     """
-    chosen = check_parameters(recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output)
-    return run_pipeline("lco", chosen)
+    return run_pipeline(Run, recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output)
 
 
 @flow(name="sweep", persist_result=False)
@@ -89,21 +82,17 @@ def sweep(
         seeds: Seeds of contrastive refinement. Empty: the recipe's sweep.
         output: Folder for outputs, reports and logs. Empty: LCO_OUTPUT, else ./lco-output.
     """
-    chosen = check_parameters(
-        recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output, others=other_documents
-    )
-    return run_pipeline("sweep", chosen)
+    given = {"recipe": recipe, "documents": documents, "doses": doses, "seeds": seeds, "output": output}
+    return run_pipeline(Sweep, **given, other_documents=other_documents or ())
 
 
-def run_pipeline(flow_name: str, parameters: RunParameters, **parts: Any) -> dict[str, Any]:
-    """One of the flows, inside a flow run. Returns what a person wants to see of the result.
-
-    `parts`: of the PipelineRun, what does the work; tests bring their own.
-    """
-    recipe = (sweep_recipe if flow_name == "sweep" else chosen_recipe)(parameters)
-    with pipeline_run(flow_name, recipe, parameters, **parts) as run:
-        law = sweep_stages(run, parameters.others) if flow_name == "sweep" else lco_stages(run)
-        return publish(run, law)
+def run_pipeline(kind: type[Run], **given: Any) -> dict[str, Any]:
+    """One of the flows, inside a flow run. Returns what a person wants to see of the result."""
+    parameters = TypeAdapter(kind).validate_python(given).checked()
+    with pipeline_run(parameters) as run:
+        if isinstance(parameters, Sweep):
+            return publish(run, sweep_stages(run, parameters.other_documents))
+        return publish(run, lco_stages(run))
 
 
 def lco_stages(run: PipelineRun) -> Output:
@@ -192,36 +181,21 @@ def prefect_task(name: str, function: Callable[[], Result]) -> Result:
     return task(name=name, cache_policy=NO_CACHE, persist_result=False)(function)()
 
 
-@dataclass
-class LauncherWhenNeeded:
+class LauncherWhenNeeded(ExitStack):
     """A launcher that starts at its first launch: a run that reuses everything loads no model's libraries."""
 
-    launcher: LocalLauncher
-    ending: ExitStack
-    started: bool = False
-
-    def start(self) -> None:
-        if not self.started:
-            self.ending.enter_context(self.launcher)
-            self.started = True
+    @functools.cached_property
+    def started(self) -> LocalLauncher:
+        return self.enter_context(LocalLauncher(preload=[one.program for one in STAGES.values()]))
 
     def run(self, launch: Launch, on_event: Callable[[dict], None]) -> None:
-        self.start()
-        self.launcher.run(launch, on_event)
+        self.started.run(launch, on_event)
 
 
 @contextmanager
-def pipeline_run(
-    flow_name: str,
-    recipe: Recipe,
-    parameters: RunParameters,
-    *,
-    stages: Mapping[str, Stage] = STAGES,
-    launcher: Launcher | None = None,
-    **parts: Any,
-) -> Iterator[PipelineRun]:
+def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
     """What the stages share; at the end every MLflow run has its true status, whatever happened."""
-    settings = Settings.from_environment(output=parameters.output)
+    recipe, settings = parameters.chosen_recipe(), Settings.from_environment(output=parameters.output)
     with only_run(settings.output), ExitStack() as ending:
         flow_run = get_run_context().flow_run
         logs = settings.runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{flow_run.name}"
@@ -236,22 +210,19 @@ def pipeline_run(
         }
         journal = Journal(logs / JOURNAL)
         shipper = ending.enter_context(Shipper(settings, journal.path))
-        name = f"{flow_name} {recipe.name} {flow_run.name}"
+        name = f"{parameters.flow} {recipe.name} {flow_run.name}"
         record = RunRecord(journal, recipe=recipe, name=name, tags=tags, shipper=shipper)
-        if launcher is None:
-            local = LocalLauncher(preload=[one.program for one in stages.values()])
-            launcher = LauncherWhenNeeded(local, ending)
-            if not (settings.store_root / "law").exists():  # else nothing may be left to compute
-                launcher.start()  # its imports run while documents are read
+        launcher = ending.enter_context(LauncherWhenNeeded())
+        if not (settings.store_root / "law").exists():  # else nothing may be left to compute
+            _ = launcher.started  # its imports run while documents are read
         run = PipelineRun(
             recipe=recipe,
             settings=settings,
             logs=logs,
-            stages=stages,
             launcher=launcher,
             reporter=_reporter(),
             record=record,
-            **{"as_task": prefect_task} | parts,
+            as_task=prefect_task,
         )
         try:
             yield run
@@ -267,7 +238,7 @@ def pipeline_run(
 def _reporter() -> Reporter:
     """What stages did is on Prefect's page in any case; progress only where no terminal shows it."""
     log = get_run_logger().info
-    terminal = current_reporter()
+    terminal = current_reporter.get()
     return Reporter(write=log, interval=30.0) if terminal is None else replace(terminal, log=log)
 
 

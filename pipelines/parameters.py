@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 from infra.settings import Settings
 from stages.recipes import RECIPES, Recipe, get_recipe
@@ -21,76 +21,84 @@ class BadParameter(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunParameters:
-    """What a person chooses. None: what the recipe says. Paths are absolute."""
+class Run:
+    """Run the whole pipeline here, from documents to a verdict. No server needed."""
 
-    recipe: RecipeName
-    documents: Path | None
-    doses: tuple[int, ...] | None
-    seeds: tuple[int, ...] | None
-    output: Path
-    others: tuple[Path, ...] = ()
-    """Folders of documents that a sweep only searches."""
+    recipe: RecipeName = "tiny"
+    """Named configuration: model, training, evaluation and the verdict's thresholds."""
+    documents: Path | None = None
+    """Folder of PDFs and page images, read with its subfolders. Default: the sample documents."""
+    output: Path | None = None
+    """Folder for outputs, reports and logs; what is in it is reused.
+    Default: LCO_OUTPUT, else ./lco-output."""
+    doses: tuple[int, ...] | None = None
+    """Numbers of pretraining examples to compare, 0 among them. Default: the recipe's."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds of contrastive refinement, one model each per dose. Default: the recipe's."""
+    flow: ClassVar[str] = "lco"
 
+    def checked(self) -> Self:
+        """With absolute paths, sorted doses and seeds. Raises BadParameter."""
+        output = Settings.from_environment(output=self.output).output
+        if output.exists() and not output.is_dir():
+            raise BadParameter(f"output {output} is a file: name a folder")
+        recipe = get_recipe(self.recipe)
+        require_base_model(recipe)
+        return replace(
+            self,
+            output=output,
+            documents=self.documents and documents_folder(self.documents, output=output),
+            doses=None if self.doses is None else _doses(self.doses, recipe.pretrain.batch_size),
+            seeds=None if self.seeds is None else _seeds(self.seeds),
+        )
 
-def check_parameters(
-    *,
-    recipe: RecipeName,
-    documents: str | Path | None,
-    doses: Sequence[int] | None,
-    seeds: Sequence[int] | None,
-    output: str | Path | None,
-    others: Sequence[str | Path] | None = None,
-) -> RunParameters:
-    """Parameters in their final form: absolute paths, sorted doses. Raises BadParameter."""
-    if recipe not in RECIPES:
-        raise BadParameter(f"no recipe {recipe!r}: choose one of {', '.join(sorted(RECIPES))}")
-    output = Settings.from_environment(output=output).output
-    if output.exists() and not output.is_dir():
-        raise BadParameter(f"output {output} is a file: name a folder")
-    return RunParameters(
-        recipe=recipe,
-        documents=None if documents is None else documents_folder(documents, output=output),
-        doses=None if doses is None else _doses(doses, multiple_of=get_recipe(recipe).pretrain.batch_size),
-        seeds=None if seeds is None else _seeds(seeds),
-        output=output,
-        others=_other_folders(others or (), output=output),
-    )
-
-
-def chosen_recipe(parameters: RunParameters) -> Recipe:
-    """The named recipe with the documents, doses and seeds that the person chose."""
-    recipe = get_recipe(parameters.recipe)
-    doses, seeds = parameters.doses or recipe.pretrain.doses, parameters.seeds or recipe.refine.seeds
-    return replace(
-        recipe,
-        target_documents=str(parameters.documents or recipe.target_documents),
-        pretrain=replace(recipe.pretrain, doses=doses),
-        refine=replace(recipe.refine, seeds=seeds),
-    )
+    def chosen_recipe(self) -> Recipe:
+        """The named recipe with the documents, doses and seeds that the person chose."""
+        recipe = get_recipe(self.recipe)
+        return replace(
+            recipe,
+            target_documents=str(self.documents or recipe.target_documents),
+            pretrain=replace(recipe.pretrain, doses=self.doses or recipe.pretrain.doses),
+            refine=replace(recipe.refine, seeds=self.seeds or recipe.refine.seeds),
+        )
 
 
-def sweep_recipe(parameters: RunParameters) -> Recipe:
-    """The recipe whose doses, seeds and arms are those of its sweep, or what the person chose.
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Run):
+    """Run the law's laboratory: doses, seeds, controls, ceilings, baselines, the bound. No server needed.
 
-    Doses of arms and controls that are not among the person's are left out; the highest always has them.
-    """
-    recipe = chosen_recipe(parameters)
-    plan = recipe.sweep
-    doses, seeds = parameters.doses or plan.doses, parameters.seeds or plan.seeds
+    The recipe's part `sweep` says what is in it. An hour or more with recipe tiny on two cores; an
+    interrupted one goes on when it is started again, and what `lco run` made is reused."""
 
-    def kept(chosen: Iterable[int], always: set[int]) -> tuple[int, ...]:
-        return tuple(sorted((set(chosen) & set(doses)) | always))
+    other_documents: tuple[Path, ...] = ()
+    """Folders that are only searched, to see how far what was learned carries."""
+    flow: ClassVar[str] = "sweep"
 
-    compared = kept(plan.compared_doses, {0, max(doses)})
-    controls = kept(set(plan.control_doses) - {0}, {max(doses)})
-    arms = (recipe.law.primary_arm, *plan.arms)
-    return replace(
-        recipe,
-        pretrain=replace(recipe.pretrain, doses=doses),
-        refine=replace(recipe.refine, seeds=seeds, arms=arms),
-        sweep=replace(plan, doses=doses, seeds=seeds, compared_doses=compared, control_doses=controls),
-    )
+    def checked(self) -> Self:
+        checked = super().checked()
+        return replace(checked, other_documents=_other_folders(self.other_documents, checked.output))
+
+    def chosen_recipe(self) -> Recipe:
+        """The recipe whose doses, seeds and arms are those of its sweep, or what the person chose.
+
+        Doses of arms and controls that are not among the person's are left out; the highest always has them.
+        """
+        recipe = super().chosen_recipe()
+        plan = recipe.sweep
+        doses, seeds = self.doses or plan.doses, self.seeds or plan.seeds
+
+        def kept(chosen: Iterable[int], always: set[int]) -> tuple[int, ...]:
+            return tuple(sorted((set(chosen) & set(doses)) | always))
+
+        compared = kept(plan.compared_doses, {0, max(doses)})
+        controls = kept(set(plan.control_doses) - {0}, {max(doses)})
+        arms = (recipe.law.primary_arm, *plan.arms)
+        return replace(
+            recipe,
+            pretrain=replace(recipe.pretrain, doses=doses),
+            refine=replace(recipe.refine, seeds=seeds, arms=arms),
+            sweep=replace(plan, doses=doses, seeds=seeds, compared_doses=compared, control_doses=controls),
+        )
 
 
 @contextmanager
@@ -112,7 +120,6 @@ def only_run(output: Path) -> Iterator[None]:
 
 def base_model_digest(recipe: Recipe) -> str:
     """What names the model that pretraining starts from: the content of its folder, or its hub id."""
-    require_base_model(recipe)
     location = Path(recipe.backbone.location)
     return folder_digest(location) if location.is_dir() else f"hub:{location}"
 
@@ -139,9 +146,9 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def documents_folder(documents: str | Path, *, output: Path) -> Path:
+def documents_folder(documents: Path, *, output: Path) -> Path:
     """The absolute path of a folder that can be read and does not hold `output`. Raises BadParameter."""
-    documents = Path(documents).expanduser().absolute()
+    documents = documents.expanduser().absolute()
     if not documents.exists():
         raise BadParameter(f"documents folder {documents} does not exist: check the path")
     if not documents.is_dir():
@@ -156,7 +163,7 @@ def documents_folder(documents: str | Path, *, output: Path) -> Path:
     return documents
 
 
-def _other_folders(others: Sequence[str | Path], *, output: Path) -> tuple[Path, ...]:
+def _other_folders(others: Sequence[Path], output: Path) -> tuple[Path, ...]:
     folders = tuple(documents_folder(folder, output=output) for folder in others)
     names = [folder.name for folder in folders]
     taken = [name for name in names if names.count(name) > 1 or name in ("test", "validation")]
@@ -167,7 +174,7 @@ def _other_folders(others: Sequence[str | Path], *, output: Path) -> tuple[Path,
     return folders
 
 
-def _doses(doses: Sequence[int], *, multiple_of: int) -> tuple[int, ...]:
+def _doses(doses: Sequence[int], multiple_of: int) -> tuple[int, ...]:
     _distinct_and_not_negative("doses", doses)
     if 0 not in doses or len(doses) < 2:
         raise BadParameter(

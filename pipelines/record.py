@@ -21,8 +21,6 @@ from stages.cells import Cell
 from stages.recipes import Recipe
 
 PARENT = "run"
-COSTS = ("summary/padding_share",)
-"""Beside "resources/...": metrics of a training that say what it cost, not what it learned."""
 
 
 class RunRecord:
@@ -37,11 +35,9 @@ class RunRecord:
         tags: Mapping[str, Any],
         shipper: Shipper | None = None,
     ) -> None:
-        self.journal = journal
-        self._recipe = recipe
-        self._shipper = shipper
-        self._costs: dict[tuple[str, str], dict[str, float]] = {}
-        """{(stage, fingerprint of a cell): what it cost, by name}"""
+        self.journal, self._recipe, self._shipper = journal, recipe, shipper
+        self._costs: dict[str, dict[str, float]] = {}
+        """{"pretrain padding_share": {fingerprint of a cell: newest value}}"""
         self._open: list[str] = []
         journal.start(PARENT, name, tags=tags, params=flatten(asdict(recipe)))
 
@@ -55,11 +51,11 @@ class RunRecord:
         self._inputs(fingerprint, {**inputs, **work.inputs}, context=stage.name)
 
     def cost(self, stage: str, fingerprint: str, metrics: Mapping[str, float]) -> None:
-        """Take in what some metrics of a cell say of its cost."""
+        """Take in what some metrics of a cell say of its cost, not of what it learned."""
         for name, value in metrics.items():
             heading, _, short = name.partition("/")
-            if heading == "resources" or name in COSTS:
-                self._costs.setdefault((stage, fingerprint), {})[short] = value
+            if heading == "resources" or name == "summary/padding_share":
+                self._costs.setdefault(f"{stage} {short}", {})[fingerprint] = value
 
     def finish(self, stage: Stage, fingerprint: str, committed: Committed) -> None:
         """A cell is committed: its numbers, where it lies, and its end."""
@@ -104,11 +100,7 @@ class RunRecord:
 
     def training(self) -> dict[str, float]:
         """`{"pretrain padding_share": ...}`: what the trainings cost, the mean over the cells of a stage."""
-        found: dict[str, list[float]] = {}
-        for (stage, _), costs in self._costs.items():
-            for name, value in costs.items():
-                found.setdefault(f"{stage} {name}", []).append(value)
-        return {name: fmean(measured) for name, measured in found.items()}
+        return {name: fmean(cells.values()) for name, cells in self._costs.items()}
 
     def report(self, law: Output) -> None:
         """Attach the report, its verdict and its figures to the parent, and say what they found."""
@@ -144,14 +136,11 @@ class RunRecord:
         return page or f"{command('lco')} up --output {shlex.quote(str(settings.output))}"
 
     def _inputs(self, run: str, outputs: Mapping[str, Output], *, context: str) -> None:
-        named = [(name.replace("_", " "), one) for name, one in outputs.items()]
-        self.journal.inputs(
-            run,
-            [
-                {"name": name, "digest": one.digest, "source": str(one.path), "context": context}
-                for name, one in named
-            ],
-        )
+        places = {
+            name.replace("_", " "): {"digest": one.digest, "source": str(one.path), "context": context}
+            for name, one in outputs.items()
+        }
+        self.journal.inputs(run, [{"name": name, **place} for name, place in places.items()])
 
     def _finish(self, run: str, status: Status) -> None:
         self.journal.finish(run, status)
@@ -160,9 +149,7 @@ class RunRecord:
 
 def _place(cell: Cell) -> dict[str, Any]:
     """What is known of a cell's place, by name."""
-    arm = cell.arm.name if cell.arm.kind != "none" else None
-    place = {"dose": cell.dose, "pages": cell.pages, "seed": cell.seed, "arm": arm}
-    place |= {"steps": cell.steps, "split": cell.split}
+    place = vars(cell) | {"arm": cell.arm.name if cell.arm.kind != "none" else None}
     return {name: value for name, value in place.items() if value is not None}
 
 
@@ -173,8 +160,8 @@ def _short_name(stage: Stage, place: Mapping[str, Any]) -> str:
         return stage.name
     short = {"dose": "d{}", "pages": "{}", "seed": "s{}", "arm": "{}", "steps": "{} steps", "split": "{}"}
     usual = {"pages": "target", "split": "test"}
-    told = {name: value for name, value in place.items() if value != usual.get(name)}
-    return f"{' '.join(short[name].format(value) for name, value in told.items())} - {stage.name}"
+    told = [name for name in short if name in place and place[name] != usual.get(name)]
+    return f"{' '.join(short[name].format(place[name]) for name in told)} - {stage.name}"
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

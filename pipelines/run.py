@@ -15,15 +15,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
 from data_prep.errors import NoUsableDocuments
+from infra.mlflow_client import MLflow
 from infra.process import ProcessFailed
 from infra.settings import LOOPBACK, Settings, SettingsError, without_password
 from infra.store import StoreError
-from pipelines.console import clock_time, printable, reporting, terminal_reporter
-from pipelines.parameters import BadParameter, RunParameters, only_run
+from pipelines.console import clock_time, current_reporter, printable, terminal_reporter
+from pipelines.parameters import BadParameter, Run, only_run
 from pipelines.results import format_table
 from pipelines.servers import (
     Server,
@@ -41,10 +43,13 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 LOG_LINES_SHOWN = 25
 
 
-def run(parameters: RunParameters, *, flow: str = "lco", console: Console | None = None) -> int:
-    """Run a flow of pipelines/flow.py and print what it found; return the exit status 0."""
-    console = console or Console()
-    began = time.monotonic()
+def run(given: Run) -> int:
+    """Run a flow of pipelines/flow.py and print what it found; return the exit status 0.
+
+    Raises BadParameter, and what a flow raises.
+    """
+    console, began = Console(), time.monotonic()
+    parameters = given.checked()
     settings = Settings.from_environment(output=parameters.output)
     with only_run(settings.output):
         pass  # refused now, not by the flow after a second server has opened the first one's database
@@ -55,9 +60,9 @@ def run(parameters: RunParameters, *, flow: str = "lco", console: Console | None
 
         log_path = _quiet_libraries(settings.runs)
         console.print(f"Log of Prefect and MLflow: {log_path}", markup=False, highlight=False)
-        _wait_for(server, console)
-        with reporting(terminal_reporter(console)):
-            result = _call(getattr(flows, flow), parameters)
+        _wait_for(server, settings, console)
+        current_reporter.set(terminal_reporter(console))
+        result = _call(getattr(flows, parameters.flow), parameters)
     _show(result, console, seconds=time.monotonic() - began)
     return 0
 
@@ -131,21 +136,12 @@ def _send_what_waits() -> None:
     APILogWorker.drain_all(timeout=10)
 
 
-def _call(flow: Callable[..., dict[str, Any]], chosen: RunParameters) -> dict[str, Any]:
-    """Run it with what a person chose; a SIGTERM, which Prefect turns into its own exception, counts as an
-    interrupt."""
+def _call(flow: Callable[..., dict[str, Any]], parameters: Run) -> dict[str, Any]:
+    """Run it; a SIGTERM, which Prefect turns into its own exception, counts as an interrupt."""
     from prefect.exceptions import TerminationSignal
 
-    others = {"other_documents": list(map(str, chosen.others))} if chosen.others else {}
     try:
-        return flow(
-            recipe=chosen.recipe,
-            documents=chosen.documents and str(chosen.documents),
-            doses=chosen.doses and list(chosen.doses),
-            seeds=chosen.seeds and list(chosen.seeds),
-            output=str(chosen.output),
-            **others,
-        )
+        return flow(**TypeAdapter(type(parameters)).dump_python(parameters, mode="json"))
     except TerminationSignal as error:
         raise KeyboardInterrupt from error
 
@@ -164,9 +160,12 @@ def _quiet_libraries(folder: Path) -> Path:
     return path
 
 
-def _wait_for(server: Server | None, console: Console) -> None:
+def _wait_for(server: Server | None, settings: Settings, console: Console) -> None:
     if server is None:
         return
+    if settings.tracking_uri.startswith("sqlite:"):
+        with contextlib.suppress(Exception):  # if it cannot be opened, the run's own attempt says why
+            MLflow(settings)  # loads it, seconds, while the server starts
     told = "starting a Prefect server for this run (the first time it takes half a minute)"
     if not console.is_terminal:
         console.print(told)

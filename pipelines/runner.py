@@ -70,14 +70,7 @@ def run_stage(
     if missing:
         found |= execution.run_program()
     outputs = [
-        Output(
-            stage=name,
-            cell=one.cell,
-            path=found[digest].path,
-            digest=found[digest].manifest.content_digest,
-            inputs=one.inputs,
-        )
-        for digest, one in zip(names, work, strict=True)
+        Output.of(found[digest], one.cell, one.inputs) for digest, one in zip(names, work, strict=True)
     ]
     again = {digest: one for digest, one in zip(names, outputs, strict=True) if digest not in missing}
     if again:

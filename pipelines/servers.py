@@ -12,7 +12,6 @@ import shlex
 import socket
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,18 +29,14 @@ class ServerFailed(Exception):
 
 @dataclass(kw_only=True)
 class Server:
-    """`python -m module arguments...`, running inside a `with`; not yet healthy at its beginning.
-
-    `health_url` answers 200 when it is up; without one, it counts as up when `ready` says so.
-    """
+    """`python -m module arguments...`, running inside a `with`; at its beginning, `ready` says False yet."""
 
     name: str
     module: str
     arguments: Sequence[str]
     log_path: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    health_url: str | None = None
-    ready: Callable[[], bool] | None = None
+    ready: Callable[[], bool]
     grace_seconds: float = 10.0
 
     def __enter__(self) -> "Server":
@@ -72,9 +67,7 @@ class Server:
     def healthy(self) -> bool:
         """Whether it answers. Raises ServerFailed when it has ended."""
         self.check_running()
-        if self.health_url is not None:
-            return answers(self.health_url)
-        return self.ready is None or self.ready()
+        return self.ready()
 
 
 def wait_healthy(
@@ -101,11 +94,11 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def answers(url: str) -> bool:
-    """Whether `url` answers at all with a success."""
+    """Whether `url` answers with a success."""
     try:
         with _OPENER.open(url, timeout=5) as response:
             return response.status == 200
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False
 
 
@@ -132,10 +125,9 @@ def require_free_port(port: int, *, server: str, option: str) -> None:
         try:
             probe.bind((LOOPBACK, port))
         except OSError:
-            message = (
+            raise BadParameter(
                 f"port {port} for {server} is taken: stop what listens there, or give {option} another number"
-            )
-            raise BadParameter(message) from None
+            ) from None
 
 
 def prefect_environment(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -171,7 +163,7 @@ def prefect_server(settings: Settings, *, port: int, ui: bool) -> Server:
             "PREFECT_SERVER_UI_API_URL": api,
         },
         log_path=settings.output / "logs" / "prefect-server.log",
-        health_url=f"{api}/health",
+        ready=lambda: answers(f"{api}/health"),
     )
 
 
@@ -190,7 +182,7 @@ def mlflow_server(settings: Settings) -> Server:
         # Job consumers would take 1 GB of memory in eight more processes.
         environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
         log_path=settings.output / "logs" / "mlflow-server.log",
-        health_url=f"{settings.mlflow_url}/health",
+        ready=lambda: answers(f"{settings.mlflow_url}/health"),
     )
 
 

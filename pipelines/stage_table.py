@@ -38,6 +38,12 @@ class Output:
     inputs: Mapping[str, "Output"] = field(default_factory=dict, repr=False)
     """What its cell alone was made from."""
 
+    @classmethod
+    def of(cls, committed: Committed, cell: Cell, inputs: Mapping[str, "Output"] | None = None) -> "Output":
+        manifest = committed.manifest
+        place = {"path": committed.path, "digest": manifest.content_digest}
+        return cls(stage=manifest.stage, cell=cell, inputs=inputs or {}, **place)
+
     @property
     def model_inputs(self) -> dict[str, "Output"]:
         """What a cell that uses this trained model reads: the model, and the adapter on top after CL."""
@@ -48,8 +54,8 @@ class Output:
         return json.loads((self.path / file).read_text(encoding="utf-8"))
 
     def to_json(self) -> dict[str, Any]:
-        place = {"path": str(self.path), "digest": self.digest}
-        return {**place, "stage": self.stage, "cell": self.cell.to_json()}
+        cell = self.cell.to_json()
+        return {"path": str(self.path), "digest": self.digest, "stage": self.stage, "cell": cell}
 
 
 @dataclass(frozen=True, kw_only=True)

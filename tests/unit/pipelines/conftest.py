@@ -13,7 +13,7 @@ from infra.settings import Settings
 from pipelines import sweep_cells
 from pipelines.console import Reporter
 from pipelines.flow import lco_stages, sweep_stages
-from pipelines.parameters import RunParameters, sweep_recipe
+from pipelines.parameters import Sweep
 from pipelines.record import RunRecord
 from pipelines.runner import PipelineRun
 from pipelines.stage_table import Output
@@ -92,10 +92,10 @@ class Workplace:
         run.record.close("FINISHED")
         return made
 
-    def sweep(self, parameters: RunParameters) -> dict[str, list[Task]]:
+    def sweep(self, parameters: Sweep) -> dict[str, list[Task]]:
         """Every stage of a sweep; see `jobs`."""
-        run = self.new_run(self.with_documents(sweep_recipe(parameters)))
-        sweep_stages(run, parameters.others)
+        run = self.new_run(self.with_documents(parameters.chosen_recipe()))
+        sweep_stages(run, parameters.other_documents)
         run.record.close("FINISHED")
         return self.jobs(int(run.logs.name))
 

@@ -1,4 +1,4 @@
-"""`lco bootstrap`: options on their way to the stage's program, and the advice that leads there."""
+"""`lco bootstrap`: options on their way to the stage's program."""
 
 import subprocess
 import sys
@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
-from pipelines.parameters import BadParameter, require_base_model
-from stages.recipes import get_recipe
 
 
 @pytest.fixture
@@ -59,16 +57,3 @@ def test_documents_of_which_none_is_usable(place, capfd):
     error = capfd.readouterr().err
     assert "Traceback" not in error and f"lco: {place / 'documents'}: " in error
     assert not (place / "model").exists()
-
-
-def test_a_missing_base_is_answered_with_the_command_that_makes_it():
-    small = get_recipe("small")
-    if Path(small.backbone.location).is_dir():
-        pytest.skip("the base of recipe small has been made here")
-    with pytest.raises(BadParameter, match="lco bootstrap --recipe small --documents") as error:
-        require_base_model(small)
-    assert f"--output {small.backbone.location}" in str(error.value)
-
-
-def test_published_models_need_no_folder():
-    require_base_model(get_recipe("paper-3b"))

@@ -14,7 +14,7 @@ from infra.launcher import LocalLauncher
 from infra.settings import Settings
 from infra.store import CorruptOutput
 from pipelines.cli import main
-from pipelines.parameters import BadParameter, check_parameters
+from pipelines.parameters import BadParameter
 from pipelines.run import exit_code
 from pipelines.runner import OutputMissing, PipelineRun, run_stage
 from pipelines.stage_table import Output
@@ -77,41 +77,6 @@ def test_documents_of_which_none_is_usable(workplace: Workplace, capsys: pytest.
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(NoUsableDocuments):
         workplace.run()
-
-
-def check(**changes: object) -> None:
-    check_parameters(
-        **{"recipe": "tiny", "documents": None, "doses": None, "seeds": None, "output": None} | changes
-    )
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"recipe": "huge"}, "no recipe 'huge'"),
-        ({"documents": "/no/such/folder"}, "/no/such/folder does not exist"),
-        ({"documents": __file__}, "is not a folder"),
-        ({"output": __file__}, "is a file"),
-        ({"doses": [32, 64]}, "give 0 and at least one more"),
-        ({"doses": [0]}, "give 0 and at least one more"),
-        ({"doses": [0, 32, 32]}, "every value may stand once"),
-        ({"doses": [0, -32]}, "negative"),
-        ({"doses": [0, 100]}, "100 is no multiple of the batch size 32: give 96 instead"),
-        ({"seeds": []}, "seeds is empty"),
-        ({"seeds": [1, 1]}, "every value may stand once"),
-    ],
-)
-def test_bad_parameters_are_named_in_one_line(changes: dict, message: str) -> None:
-    with pytest.raises(BadParameter, match=message) as error:
-        check(**changes)
-    assert "\n" not in str(error.value)
-
-
-def test_an_output_inside_the_documents_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadParameter, match="lies inside the documents folder"):
-        check(documents=tmp_path, output=tmp_path / "output")
-    with pytest.raises(BadParameter, match="lies inside the documents folder"):
-        check(others=[tmp_path], output=tmp_path / "output")
 
 
 def test_passwords_of_servers_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,43 +1,20 @@
 """`lco plan` as a person uses it."""
 
-import json
-import os
+import io
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipelines.cli import main
 from pipelines.parameters import BadParameter
 from pipelines.plan import Plan, plan
 
-ROOT = Path(__file__).resolve().parents[3]
-PLANS = {
-    "paper": {"recipe": "paper-3b", "gpus": 8, "device": "h100", "price": 2.5},
-    "tiny": {"recipe": "tiny", "gpus": 2, "device": "cpu", "peak_tflops": 0.1, "mfu": 1.0},
-    "too large": {"recipe": "paper-3b", "gpus": 8, "memory_gib": 40, "text_tokens": 100},
-}
-PROGRAM = """
-import io, json, sys
-from rich.console import Console
-from pipelines.plan import Plan, plan
-def printed(options):
+
+def printed(**options: object) -> tuple[int, str]:
+    """Status and output of a plan."""
     console = Console(file=io.StringIO(), width=120)
     return plan(Plan(**options), console=console), console.file.getvalue()
-print(json.dumps({name: printed(options) for name, options in json.loads(sys.argv[1]).items()}))
-"""
-
-
-@pytest.fixture(scope="module")
-def printed() -> dict[str, tuple[int, str]]:
-    """Status and output of each plan; made in a process of its own, for it loads torch."""
-    command = [sys.executable, "-c", PROGRAM, json.dumps(PLANS)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
 
 
 def cells(output: str, title: str) -> list[str]:
@@ -46,8 +23,8 @@ def cells(output: str, title: str) -> list[str]:
     return [cell.strip() for cell in row.strip("│").split("│")][1:]
 
 
-def test_the_plan_of_the_papers_recipe(printed):
-    status, out = printed["paper"]
+def test_the_plan_of_the_papers_recipe():
+    status, out = printed(recipe="paper-3b", gpus=8, device="h100", price=2.5)
     assert status == 0
     assert cells(out, "trained parameters") == ["3,754,622,976", "119,734,272"]
     assert cells(out, "frozen parameters") == ["0", "3,754,622,976"]
@@ -69,8 +46,8 @@ def test_the_plan_of_the_papers_recipe(printed):
     assert "does not fit" not in out
 
 
-def test_the_plan_of_the_tiny_recipe_on_a_cpu(printed):
-    status, out = printed["tiny"]
+def test_the_plan_of_the_tiny_recipe_on_a_cpu():
+    status, out = printed(recipe="tiny", gpus=2, device="cpu", peak_tflops=0.1, mfu=1.0)
     assert status == 0
     assert cells(out, "trained parameters") == ["1,331,776", "36,864"]
     assert cells(out, "precision, ZeRO stage") == ["float32, 1"] * 2
@@ -79,8 +56,8 @@ def test_the_plan_of_the_tiny_recipe_on_a_cpu(printed):
     assert "Cost" not in out and " of " not in cells(out, "one GPU's memory, MiB")[0]
 
 
-def test_what_does_not_fit_ends_with_status_1(printed):
-    status, out = printed["too large"]
+def test_what_does_not_fit_ends_with_status_1():
+    status, out = printed(recipe="paper-3b", gpus=8, memory_gib=40, text_tokens=100)
     assert status == 1
     [line] = [line for line in out.splitlines() if "does not fit" in line]
     assert re.match(

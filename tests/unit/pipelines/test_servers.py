@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pipelines.parameters import BadParameter
-from pipelines.servers import Server, ServerFailed, free_port, require_free_port, wait_healthy
+from pipelines.servers import Server, ServerFailed, answers, free_port, require_free_port, wait_healthy
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,7 +23,7 @@ def web_server(folder: Path, port: int) -> Server:
         module="http.server",
         arguments=("--bind", "127.0.0.1", str(port)),
         log_path=folder / "log",
-        health_url=f"http://127.0.0.1:{port}/",
+        ready=lambda: answers(f"http://127.0.0.1:{port}/"),
     )
 
 

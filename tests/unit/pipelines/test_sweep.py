@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import NoUsableDocuments
-from pipelines.parameters import BadParameter, check_parameters, sweep_recipe
+from pipelines.parameters import BadParameter, Sweep
 from stages.program import Task
 from stages.recipes import get_recipe
 from tests.unit.pipelines.conftest import Workplace, new_workplace
@@ -20,9 +20,7 @@ PLAN = get_recipe("tiny").sweep
 
 def parameters(workplace: Workplace, *, doses=DOSES, seeds=SEEDS, others=()):
     output = workplace.root / "output"
-    return check_parameters(
-        recipe="tiny", documents=None, doses=doses, seeds=seeds, output=output, others=others
-    )
+    return Sweep(doses=doses, seeds=seeds, output=output, other_documents=others).checked()
 
 
 def places(tasks: Iterable[Task], *names: str) -> set[tuple]:
@@ -146,10 +144,10 @@ def test_two_other_folders_of_one_name_are_refused(workplace: Workplace, tmp_pat
 
 
 def test_chosen_doses_replace_those_of_the_sweep(workplace: Workplace) -> None:
-    plan = sweep_recipe(parameters(workplace, doses=(0, 32, 4_800))).sweep
+    plan = parameters(workplace, doses=(0, 32, 4_800)).chosen_recipe().sweep
     assert (plan.doses, plan.seeds) == ((0, 32, 4_800), SEEDS)
     assert (plan.compared_doses, plan.control_doses) == ((0, 4_800), (4_800,))
-    assert sweep_recipe(parameters(workplace, doses=None, seeds=None)).sweep == PLAN
+    assert parameters(workplace, doses=None, seeds=None).chosen_recipe().sweep == PLAN
 
 
 def test_no_validation_queries_is_said_before_anything_is_trained(workplace: Workplace) -> None:
