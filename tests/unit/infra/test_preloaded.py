@@ -12,20 +12,23 @@ LIBRARIES = ("torch", "transformers", "deepspeed", "peft", "sklearn", "pyarrow")
 PRELOAD = (*LIBRARIES, "no_such_module")
 
 
-def test_the_parent_forks_with_one_thread_and_a_rank_starts_in_no_time(launcher, launch, tmp_path):
+def test_one_thread_forks_and_a_rank_starts_in_no_time_and_shares_memory(
+    launcher, launch, tmp_path
+):
     launch("")
     began = time.time()
-    launch("say('began', time.time())\nsay('loaded', sorted(sys.modules))")
+    launch(
+        """
+        say('began', time.time()); say('loaded', sorted(sys.modules))
+        import psutil; say('memory', psutil.Process().memory_full_info()._asdict())
+        """
+    )
     assert json.loads((tmp_path / "began").read_text()) - began < 2  # 10 s where each imports for itself
     assert set(LIBRARIES) < set(json.loads((tmp_path / "loaded").read_text()))
     assert len(os.listdir(f"/proc/{launcher._parent._process.pid}/task")) == 1
-    assert "no_such_module" in launcher._log_path.read_text()  # it is the rank's to fail
-
-
-def test_memory_is_shared(launch, tmp_path):
-    launch("import psutil; say('memory', psutil.Process().memory_full_info()._asdict())")
     memory = json.loads((tmp_path / "memory").read_text())
-    assert memory["uss"] < memory["rss"] / 2
+    assert memory["uss"] < memory["rss"] / 2  # the rest is shared
+    assert "no_such_module" in launcher._log_path.read_text()  # it is the rank's to fail
 
 
 ARITHMETIC = """
