@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -247,20 +247,17 @@ def test_everything_dies_with_the_supervisor_or_the_parent(source, tmp_path, num
 
 
 def test_two_launches_at_once_do_not_disturb_each_other(launcher, tmp_path):
-    events = {0: [], 1: []}
-
-    def work(number):
-        folder = tmp_path / str(number)
+    def work(number) -> int:
+        folder, events = tmp_path / str(number), []
         folder.mkdir()
         program = f"for step in range(3 + 3 * {number}): event(step); time.sleep(0.1)"
         (folder / "job").write_text(json.dumps({"folder": str(folder), "program": program}))
         one = {"job_path": folder / "job", "log_path": folder / "log", "journal_path": folder / JOURNAL}
-        launcher.run(Launch(module="small_stage", processes=1, threads=1, **one), events[number].append)
+        launcher.run(Launch(module="small_stage", processes=1, threads=1, **one), events.append)
+        return len(events)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in events]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    assert [len(events[number]) for number in (0, 1)] == [3, 6]
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(work, (0, 1))) == [3, 6]
 
 
 @pytest.mark.parametrize("processes", [0, -1])

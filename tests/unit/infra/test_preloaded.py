@@ -12,9 +12,7 @@ LIBRARIES = ("torch", "transformers", "deepspeed", "peft", "sklearn", "pyarrow")
 PRELOAD = (*LIBRARIES, "no_such_module")
 
 
-def test_one_thread_forks_and_a_rank_starts_in_no_time_and_shares_memory(
-    launcher, launch, tmp_path
-):
+def test_one_thread_forks_and_a_rank_starts_in_no_time_and_shares_memory(launcher, launch, tmp_path):
     launch("")
     began = time.time()
     launch(

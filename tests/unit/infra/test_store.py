@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ def test_any_flipped_bit_is_found(tmp_path_factory, data):
     [
         (name, damage)
         for name in (*FILES, MANIFEST)
-        for damage in ("longer", "delete", "folder", "link", "empty", "half")
+        for damage in ("longer", "delete", "folder", "link", "another beside it", "empty", "half")
         if FILES.get(name) != b"" or damage not in ("empty", "half")
     ],
 )
@@ -133,6 +134,10 @@ def test_every_damage_to_every_file_names_the_file(store, name, damage):
     file.unlink()
     if damage == "folder":
         file.mkdir()
+    elif damage == "another beside it":
+        file.write_bytes(content)
+        file = file.with_name(f"not {file.name}")
+        file.write_bytes(b"")
     elif damage == "link":
         target = store.root / "elsewhere"
         target.write_bytes(content)
@@ -142,20 +147,8 @@ def test_every_damage_to_every_file_names_the_file(store, name, damage):
         file.write_bytes(changed[damage])
     folder = file.parents[name.count("/")]
     for look in (lambda: store.find("pretrain", "f1"), lambda: store.open(folder)):  # sizes are enough here
-        with pytest.raises((CorruptOutput, IsADirectoryError), match=name.split("/")[-1]):
+        with pytest.raises((CorruptOutput, IsADirectoryError), match=file.name):
             look()
-
-
-@pytest.mark.chaos
-def test_two_swapped_files_and_an_added_one_are_found(store):
-    folder = commit(store, {"a": b"one", "b": b"two"}).path
-    (folder / "a").write_bytes(b"two")
-    (folder / "b").write_bytes(b"one")
-    with pytest.raises(CorruptOutput, match="/a is damaged"):
-        store.find("pretrain", "f1")
-    fill(folder, {"a": b"one", "b": b"two", "new": b""})
-    with pytest.raises(CorruptOutput, match="new is damaged: it is not in the manifest"):
-        store.find("pretrain", "f1")
 
 
 @pytest.mark.parametrize("content", [{}, {"half.bin": b"x"}])
@@ -185,19 +178,17 @@ def test_a_second_commit_of_the_same_content_is_adopted_and_of_other_content_ref
 
 
 def test_of_many_commits_at_once_one_wins_and_all_return_it(store):
-    results, start = [], threading.Barrier(8)
+    start = threading.Barrier(8)
 
-    def work(number):
+    def work(number) -> int:
         with store.attempt("pretrain", "f1") as attempt:
             fill(attempt.path, FILES)
             start.wait()
-            results.append(attempt.commit(inputs={}, configuration={}, counts={"who": number}))
+            made = attempt.commit(inputs={}, configuration={}, counts={"who": number})
+        return made.manifest.counts["who"]
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    assert len(results) == 8
-    assert len({result.manifest.counts["who"] for result in results}) == 1
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(work, range(8)))) == 1
 
 
 def test_what_cannot_be_committed(store):
