@@ -25,7 +25,7 @@ class BudgetCurve:
     """Retrieval of one dose by CL budget, at the learning rate that validation documents chose.
 
     Attributes:
-        scores: CL steps -> nDCG@10 of query -> image ``[seeds, queries]``.
+        scores: CL steps -> nDCG@10 of query -> image ``[seeds, queries]``; 0: before CL ``[1, queries]``.
         learning_rate: the chosen one.
         validation: learning rate -> best nDCG@10 over the budgets on validation documents, first seed.
     """
@@ -96,36 +96,25 @@ def read_ceilings(
 ) -> tuple[tuple[Ceiling, ...], CeilingTrend | None]:
     """The ceiling of every dose that was refined at several budgets, doses ascending; and their trend."""
     groups = found.test.documents
-    fitted = [
-        fit_ceiling(dose, curve, found.scores(dose, BEFORE_CL), how, margin, groups)
-        for dose, curve in sorted(budgets.items())
-    ]
-    ceilings = tuple(ceiling for ceiling, _ in fitted)
-    return ceilings, ceiling_trend(
-        ceilings, [draws for _, draws in fitted], how.for_units(count_units(found.test.queries, groups))
-    )
+    fitted = [fit_ceiling(dose, curve, how, margin, groups) for dose, curve in budgets.items()]
+    ceilings, draws = zip(*fitted, strict=True) if fitted else ((), ())
+    how = how.for_units(count_units(found.test.queries, groups))
+    return ceilings, ceiling_trend(ceilings, draws, how)
 
 
 def fit_ceiling(
-    dose: int,
-    curve: BudgetCurve,
-    before: np.ndarray,
-    how: Bootstrap,
-    margin: float,
-    groups: np.ndarray | None = None,
+    dose: int, curve: BudgetCurve, how: Bootstrap, margin: float, groups: np.ndarray | None = None
 ) -> tuple[Ceiling, np.ndarray]:
     """Fit one dose; intervals by resampling queries (in their `groups`) and seeds, all budgets together.
 
     Returns the ceiling and the draws of its height ``[resamples]``: doses of one shape share their resamples.
 
-    Args:
-        before: nDCG@10 before CL ``[1, queries]``.
-        margin: nDCG@10 by which the plateau may lie above the highest measured mean, upper end of the
-            interval, and by which retrieval may fall again after its highest.
+    `margin`: nDCG@10 by which the plateau may lie above the highest measured mean, upper end of the interval,
+    and by which retrieval may fall again after its highest.
     """
-    steps = np.array([0, *sorted(curve.scores)])
-    seeds = len(next(iter(curve.scores.values())))
-    scores = np.stack([np.repeat(before, seeds, axis=0), *(curve.scores[count] for count in steps[1:])])
+    steps = np.array(sorted(curve.scores))
+    shape = curve.scores[steps[-1]].shape
+    scores = np.stack([np.broadcast_to(curve.scores[count], shape) for count in steps])
     means, draws = scores.mean(axis=(1, 2)), resampled_means(scores, how, groups)
     how = how.for_units(count_units(scores.shape[2], groups))
     points = [how.interval(mean, drawn) for mean, drawn in zip(means, draws.T, strict=True)]
@@ -231,7 +220,9 @@ def _budgets(found: Measurements, dose: int) -> BudgetCurve:
     if not arms:
         raise EvidenceError(f"dose {dose}, learning rate {chosen:g}: no retrieval on the test documents.")
     scores = {steps: found.paired(dose, arms[steps], steps=steps) for steps in sorted(arms)}
-    return BudgetCurve(scores=scores, learning_rate=chosen, validation=best)
+    return BudgetCurve(
+        scores={0: found.scores(dose, BEFORE_CL)} | scores, learning_rate=chosen, validation=best
+    )
 
 
 def _learning_rates(found: Measurements, dose: int) -> dict[Arm, float]:

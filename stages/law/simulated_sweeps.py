@@ -65,12 +65,10 @@ class Noise:
     checkpoint: float = 0.022
     checkpoint_text: float = 0.5
 
-    @property
-    def totals(self) -> dict[str, float]:
-        """Standard deviation of a score over queries, for images and for text."""
+    def total(self, own: float) -> float:
+        """Standard deviation of a score over queries; `own`: what a checkpoint changes on its side."""
         shared = (self.query, self.document, self.query_side, self.query_checkpoint, self.document_checkpoint)
-        apart = {"image": self.query_checkpoint_image, "text": self.query_checkpoint_text}
-        return {side: float(np.hypot.reduce((*shared, own))) for side, own in apart.items()}
+        return float(np.hypot.reduce((*shared, own)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,15 +184,15 @@ class Queries:
         noise, rng, count = self.noise, self.rng, len(self.design.documents)
         own = rng.normal(0, noise.checkpoint) if pretrained else 0.0
         shared = rng.normal(0, noise.query_checkpoint, count) + self.of_documents(noise.document_checkpoint)
-        means = {
-            "image": self.design.image_start + image_gain + own,
-            "text": self.design.text_start + text_gain + own * noise.checkpoint_text,
+        text = self.design.text_start + text_gain + own * noise.checkpoint_text
+        sides = {
+            "image": (self.design.image_start + image_gain + own, noise.query_checkpoint_image),
+            "text": (text, noise.query_checkpoint_text),
         }
-        apart = {"image": noise.query_checkpoint_image, "text": noise.query_checkpoint_text}
         found = {}
-        for side, mean in means.items():
-            score = _strength(mean, noise.totals[side], self.design.corpus) + self.difficulty[side] + shared
-            score = score + rng.normal(0, apart[side], count)
+        for side, (mean, apart) in sides.items():
+            score = _strength(mean, noise.total(apart), self.design.corpus) + self.difficulty[side] + shared
+            score = score + rng.normal(0, apart, count)
             score = score + rng.normal(0, noise.query_seed, (self.design.seeds, count))
             found[f"query_to_{side}"] = _ndcg(score, self.design.corpus)
         return found
@@ -227,13 +225,6 @@ def _read(cell: Cell, corpus: str, nats_per_byte: float, rng: np.random.Generato
     """Blocks of 50 bytes that are read with this loss, more or less."""
     sizes, ones = np.full(200, 50.0), np.ones(1)
     nats = sizes * nats_per_byte * rng.gamma(20, 1 / 20, 200)
-    blocks = {
-        "nats": nats,
-        "bytes": sizes,
-        "tokens": sizes,
-        "correct": sizes,
-        "edits": ones,
-        "characters": ones,
-    }
-    for name, values in blocks.items():
+    blocks = {"nats": nats, "edits": ones, "characters": ones}
+    for name, values in (blocks | dict.fromkeys(("bytes", "tokens", "correct"), sizes)).items():
         yield "generation", cell, corpus, name, values

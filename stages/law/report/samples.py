@@ -6,7 +6,6 @@ Rows for the template. They name images by their samples' keys; the page shows t
 import base64
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,6 @@ Examples = Mapping[int, Sequence[Mapping[str, Any]]]
 """Dose -> examples of its generation.json or retrieval.json, the same in the same order at every dose."""
 SHOWN_CHARACTERS = 400
 _FORMATS = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transcription:
-    """What one checkpoint read: pieces as (kind, text), kind equal, wrong or missing.
-
-    Of a long text only the first pieces are there (``cut``); ``error_rate`` is that of the whole text.
-    """
-
-    dose: int
-    error_rate: float
-    pieces: tuple[tuple[str, str], ...]
-    cut: bool
 
 
 def sample_pages(examples: Examples, count: int) -> list[dict[str, Any]]:
@@ -49,8 +35,12 @@ def sample_pages(examples: Examples, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def transcription(dose: int, decoded: str, text: str) -> Transcription:
-    """Align all of ``decoded`` with the true ``text``, both NFC, and mark what is wrong or missing in it."""
+def transcription(dose: int, decoded: str, text: str) -> dict[str, Any]:
+    """Align all of ``decoded`` with the true ``text``, both NFC, and mark what is wrong or missing in it.
+
+    ``pieces``: (kind, text), kind equal, wrong or missing. Of a long text only the first ones are there
+    (``cut``); ``error_rate`` is that of the whole text.
+    """
     decoded, text = (unicodedata.normalize("NFC", one) for one in (decoded, text))
     pieces: list[tuple[str, str]] = []
     room, cut = SHOWN_CHARACTERS, False
@@ -67,7 +57,7 @@ def transcription(dose: int, decoded: str, text: str) -> Transcription:
             break
         room -= len(piece)
     error_rate = Levenshtein.distance(decoded, text) / max(len(text), 1)
-    return Transcription(dose=dose, error_rate=error_rate, pieces=tuple(pieces), cut=cut)
+    return {"dose": dose, "error_rate": error_rate, "pieces": pieces, "cut": cut}
 
 
 def sample_searches(examples: Examples, *, count: int, images: int) -> list[dict[str, Any]]:

@@ -31,23 +31,20 @@ def fitted(mean_at, rng=0, *, start=0.3, budgets=BUDGETS, noise=0.05, queries=30
         for steps in budgets
     }
     before = (start + query + rng.normal(0, noise, queries))[None]
-    curve = BudgetCurve(scores=scores, learning_rate=1e-3, validation={1e-3: 0.4})
-    return fit_ceiling(dose, curve, before, HOW, MARGIN)[0], curve, before
+    curve = BudgetCurve(scores={0: before} | scores, learning_rate=1e-3, validation={1e-3: 0.4})
+    return *fit_ceiling(dose, curve, HOW, MARGIN), curve
 
 
 def of_dose(dose, plateau):
     """The ceiling of a curve that levels off, and the draws of its height."""
-    found, curve, before = fitted(lambda steps: saturating(steps, plateau, 0.3, 10), dose=dose)
-    again, draws = fit_ceiling(dose, curve, before, HOW, MARGIN)
-    assert again == found
-    return found, draws
+    return fitted(lambda steps: saturating(steps, plateau, 0.3, 10), dose=dose)[:2]
 
 
 def test_the_fit_is_that_of_scipy():
-    found, curve, before = fitted(lambda steps: saturating(steps, 0.5, 0.3, 20))
+    found, _, curve = fitted(lambda steps: saturating(steps, 0.5, 0.3, 20))
     steps = np.array(BUDGETS)
     means = np.array([curve.scores[count].mean() for count in BUDGETS])
-    start = before.mean()
+    start = curve.scores[0].mean()
     (plateau, time), _ = curve_fit(lambda t, a, k: saturating(t, a, start, k), steps, means, p0=(0.5, 10))
     assert found.determined and found.reason == ""
     assert found.plateau.value == pytest.approx(plateau, abs=5e-4)
@@ -122,8 +119,7 @@ def test_trend_of_the_ceilings_over_doses():
 
 
 def test_the_height_of_a_ceiling_without_plateau_is_its_best_budget_in_every_draw():
-    _, curve, before = fitted(lambda steps: 0.3 + 0.2 * steps / 120)
-    found, draws = fit_ceiling(0, curve, before, HOW, MARGIN)
+    found, draws, curve = fitted(lambda steps: 0.3 + 0.2 * steps / 120)
     low, high = np.quantile(draws, [0.025, 0.975])
     assert not found.determined and found.best.value == curve.scores[120].mean()
     assert (found.best.low, found.best.high) == pytest.approx((low, high), abs=2e-3)

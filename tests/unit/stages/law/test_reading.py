@@ -83,7 +83,7 @@ def test_ceilings_take_the_learning_rate_of_the_validation_documents(sweep):
         }
         assert curve.validation == pytest.approx(means)
         assert curve.learning_rate == max(means, key=means.get) == 3e-3
-        assert list(curve.scores) == list(BUDGETS)
+        assert list(curve.scores) == [0, *BUDGETS]
         np.testing.assert_array_equal(curve.scores[10], ndcg(sweep, dose=dose, arm=FASTER, steps=10))
 
 
