@@ -3,18 +3,9 @@
 import io
 
 import matplotlib.font_manager
-import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from tests.unit.stages.law.sweeps import TEXTS, Sweep
-
-
-@pytest.fixture(scope="session")
-def illustrated():
-    """A rising run with example transcriptions and searches: (run, image_of, inventories)."""
-    inventories = {"target": inventory(REFUSED, ["notes.docx"]), "base": inventory([], [])}
-    return Sweep(controls=False), image_of, inventories
-
+from tests.unit.stages.law.sweeps import TEXTS
 
 REFUSED = [
     {"path": "old/scan.pdf", "status": "quarantined", "reason": "encrypted: it needs a password",
@@ -53,3 +44,6 @@ def image_of(key):
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+INVENTORIES = {"target": inventory(REFUSED, ["notes.docx"]), "base": inventory([], [])}

@@ -21,6 +21,8 @@ SMALL = Design(
 GAIN = 0.3
 BUDGETS = (5, 10, STEPS, 60)
 CANDIDATES = 16
+KEYS = [f"k{number}" for number in range(CANDIDATES)]
+METRICS = ("recall@1", "recall@5", "recall@10", "mrr")
 MULTIMODAL = Arm(name="multimodal-20", kind="refinement", changes={"image_share": 0.2})
 FASTER = Arm(name="lr 0.003", kind="learning rate", changes={"learning_rate": 3e-3})
 OTHER_ARMS = {
@@ -69,19 +71,15 @@ class Sweep:
             for arm, change in {BEFORE_CL: -0.1, PRIMARY: 0.0, MULTIMODAL: multimodal}.items():
                 gains = (self.gains[dose] + change, text * self.gains[dose] / gain if gain else 0.0)
                 self.search(gains, after[arm], dose=dose, arm=arm)
-            if other_arms and dose in (first, top):
-                for arm, change in OTHER_ARMS.items():
-                    single = arm.kind == "soup" or arm.name == "whitening"
-                    self.search(
-                        (self.gains[dose] + change, 0.0), seeds[:1] if single else seeds, dose=dose, arm=arm
-                    )
+            for arm, change in OTHER_ARMS.items() if other_arms and dose in (first, top) else ():
+                of = seeds[:1] if arm.kind == "soup" or arm.name == "whitening" else seeds
+                self.search((self.gains[dose] + change, 0.0), of, dose=dose, arm=arm)
         if not controls:
             return
         for pages, reached in (("shuffled", shuffled), ("unrelated", unrelated)):
             for dose in design.control_doses:
-                self.search(
-                    (reached * self.gains[dose] / gain, 0.0), seeds, dose=dose, pages=pages, arm=PRIMARY
-                )
+                gains = (reached * self.gains[dose] / gain, 0.0)
+                self.search(gains, seeds, dose=dose, pages=pages, arm=PRIMARY)
         self.search((compute, 0.0), seeds, arm=EQUAL_COMPUTE, steps=400)
         for dose, loss in zip(design.doses, design.nats_per_byte, strict=True):
             self.budgets(dose, budgets)
@@ -140,6 +138,7 @@ class Sweep:
 
     def retrieval(self, cell, directions):
         count, corpus = len(self.design.documents), self.design.corpus
+        top = self.design.doses[-1]
         share = self.design.doses.index(cell.dose) / max(len(self.design.doses) - 1, 1)
         cone = (1 - 0.2 * share) * (0.7 if cell.arm.kind != "none" else 1.0)
         layers = [
@@ -148,23 +147,15 @@ class Sweep:
              "mutual_knn": 0.03 + 0.08 * layer * share, "cka": 0.2 + 0.15 * layer * (0.5 + share)}
             for layer in range(4)
         ]  # fmt: skip
-        layers[0] |= dict.fromkeys(("anisotropy_image", "anisotropy_text", "mutual_knn", "cka"))
+        layers[0] = {"layer": 0} | dict.fromkeys(tuple(layers[0])[1:])
         losses = self.rng.gamma(4, 0.1, CANDIDATES)
-        kind = {
-            "losses": losses.tolist(),
-            "by_size": {"8": losses[:8].mean(), "16": losses.mean()},
-            "ndcg@10": self.rng.random(CANDIDATES).tolist(),
-        }
-        levels = {
-            "ndcg@10": 0.0114,
-            "recall@1": 0.0025,
-            "recall@5": 0.0125,
-            "recall@10": 0.025,
-            "mrr": 0.0164,
-        }
+        by_size = {"8": losses[:8].mean(), "16": losses.mean()}
+        ndcg = self.rng.random(CANDIDATES).tolist()
+        kind = {"losses": losses.tolist(), "by_size": by_size, "ndcg@10": ndcg}
+        levels = zip(("ndcg@10", *METRICS), (0.0114, 0.0025, 0.0125, 0.025, 0.0164), strict=True)
         examples = [
             {"query": " ".join(text.split()[1:4:2]), "relevant": [f"k{number}"],
-             "rank": 1 if cell.dose == self.design.doses[-1] else 5 + number,
+             "rank": 1 if cell.dose == top else 5 + number,
              "top": [{"key": f"k{(number + i) % 5}", "score": 0.9 - i / 10} for i in range(5)]}
             for number, text in enumerate(TEXTS[:5])
         ]  # fmt: skip
@@ -174,44 +165,38 @@ class Sweep:
             "query_documents": [f"document-{document:03d}" for document in self.design.documents],
             "directions": directions,
             "baselines": {
-                "random": {"per_query": {name: [level] * count for name, level in levels.items()}},
+                "random": {"per_query": {name: [level] * count for name, level in levels}},
                 "bm25": scores_json(np.where(np.arange(count) % 8, 1.0, 0.5)),
             },
-            "contrastive": {
-                "keys": [f"k{number}" for number in range(CANDIDATES)],
-                "text": kind, "query": kind, "temperature": 0.05,
-            },
+            "contrastive": {"keys": KEYS, "text": kind, "query": kind},
             "geometry": layers, "chance_mutual_knn": 10 / (corpus - 1), "examples": examples,
         }  # fmt: skip
 
     def generation(self, dose, loss):
-        def corpus(level, error, decoded):
-            sizes = self.rng.integers(20, 80, 300)
-            nats = sizes * level * self.rng.gamma(20, 1 / 20, 300)
-            rng = np.random.default_rng(7)
-            right, wrong = rng.binomial(10, np.exp(-level / 3), 300), rng.binomial(100, error, 64)
-            return {
-                "nats_per_byte": float(nats.sum() / sizes.sum()), "token_accuracy": float(right.mean() / 10),
-                "character_error_rate": float(wrong.mean() / 100),
-                "per_block": [
-                    {"key": f"b{i}", "nats": n, "bytes": int(b), "tokens": 10, "correct": int(c)}
-                    for i, (n, b, c) in enumerate(zip(nats, sizes, right, strict=True))
-                ],
-                "per_decoded_block": [
-                    {"key": f"b{i}", "edits": int(e), "characters": 100} for i, e in enumerate(wrong)
-                ],
-                "examples": [
-                    {"key": f"k{i}", "text": text, "decoded": decoded(text)} for i, text in enumerate(TEXTS)
-                ],
-            }  # fmt: skip
-
-        number, top = self.design.doses.index(dose), dose == self.design.doses[-1]
-        own = (lambda text: text) if top else lambda text: text.replace("ố", "ổ").replace(" và", "")
+        """At dose 0 another language is read, at the highest dose every character."""
+        number, top = self.design.doses.index(dose), self.design.doses[-1]
+        own = (lambda text: text) if dose == top else lambda text: text.replace("ố", "ổ").replace(" và", "")
         if dose == 0:
             own = lambda text: "Chon mot bang tenh the document is"  # noqa: E731
         base = 0.08 + 0.02 * number
+        corpora = {"target": (loss, min(0.95, loss / 4), own), "base": (base, base / 3, str)}
+        return {"corpora": {name: self.read_blocks(*how) for name, how in corpora.items()}}
+
+    def read_blocks(self, level, error, decoded):
+        sizes, rng = self.rng.integers(20, 80, 300), np.random.default_rng(7)
+        nats = sizes * level * self.rng.gamma(20, 1 / 20, 300)
+        right, wrong = rng.binomial(10, np.exp(-level / 3), 300), rng.binomial(100, error, 64)
+        blocks = [
+            {"key": f"b{i}", "nats": n, "bytes": int(b), "tokens": 10, "correct": int(c)}
+            for i, (n, b, c) in enumerate(zip(nats, sizes, right, strict=True))
+        ]
         return {
-            "corpora": {"target": corpus(loss, min(0.95, loss / 4), own), "base": corpus(base, base / 3, str)}
+            "nats_per_byte": float(nats.sum() / sizes.sum()),
+            "per_block": blocks,
+            "per_decoded_block": [{"key": "", "edits": int(edits), "characters": 100} for edits in wrong],
+            "examples": [
+                {"key": f"k{i}", "text": text, "decoded": decoded(text)} for i, text in enumerate(TEXTS)
+            ],
         }
 
     def budgets(self, dose, budgets):
@@ -226,15 +211,11 @@ class Sweep:
     def critic(self, loss):
         losses = self.rng.gamma(4, loss / 8, CANDIDATES)
         ranks = 1 + self.rng.binomial(CANDIDATES - 1, 0.05, CANDIDATES)
-        kind = {
-            "losses": losses.tolist(),
-            "by_size": {"8": {"loss": losses[:8].mean()}, "16": {"loss": losses.mean()}},
-            "slack": 0.02,
-            "scores": scores_json(1 / np.log2(ranks + 1)),
-        }
+        by_size = {"8": {"loss": losses[:8].mean()}, "16": {"loss": losses.mean()}}
+        kind = {"losses": losses.tolist(), "by_size": by_size, "slack": 0.02}
+        kind["scores"] = scores_json(1 / np.log2(ranks + 1))
         nats = {"nats": [10.0] * CANDIDATES, "nats_blank": [10.0 + 30 / (1 + loss)] * CANDIDATES}
-        text = kind | nats | {"bytes": [20] * CANDIDATES}
-        return {"keys": [f"k{number}" for number in range(CANDIDATES)], "text": text, "query": kind}
+        return {"keys": KEYS, "text": kind | nats | {"bytes": [20] * CANDIDATES}, "query": kind}
 
     def adapters(self, top):
         """Two sizes beside the primary one, first seed; generation after each, and after the primary."""
@@ -250,10 +231,6 @@ def scores_json(ndcg):
     """Every metric of queries with one relevant page, of nDCG@10 ``[queries]``; below rank 10, rank 50."""
     ranks = np.full(len(ndcg), 50.0)
     ranks[ndcg > 0] = 2 ** (1 / ndcg[ndcg > 0]) - 1
-    values = {
-        "ndcg@10": ndcg,
-        **{f"recall@{k}": (ranks <= k + 1e-6) * 1.0 for k in (1, 5, 10)},
-        "mrr": 1 / ranks,
-    }
-    means = {name: float(column.mean()) for name, column in values.items()}
-    return {"means": means, "per_query": {name: column.tolist() for name, column in values.items()}}
+    others = (*((ranks <= k + 1e-6) * 1.0 for k in (1, 5, 10)), 1 / ranks)
+    columns = zip(("ndcg@10", *METRICS), (ndcg, *others), strict=True)
+    return {"per_query": {name: column.tolist() for name, column in columns}}

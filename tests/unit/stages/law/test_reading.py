@@ -49,28 +49,20 @@ def test_the_table_has_a_row_for_each_cell_quantity_and_metric(sweep):
 
 
 def test_critics_carry_the_losses_of_both(sweep):
-    found = sweep.read()
-    assert {(cell.pages, cell.dose) for cell in found.cells("critic")} == {
-        *(("target", dose) for dose in found.doses),
-        ("shuffled", 2400),
-    }
-    critic = sweep.contents["critic", Cell(dose=300)]
-    cells = sweep.cells("retrieval", dose=300, arm=PRIMARY, steps=STEPS, pages="target", split="test")
-    embeddings = [content["contrastive"] for content in cells.values()]
-    np.testing.assert_array_equal(
-        found.values("critic", "critic query", "loss", dose=300), [critic["query"]["losses"]]
-    )
-    own = found.scores(300, PRIMARY, "contrastive query", "loss")
-    np.testing.assert_array_equal(own, [measured["query"]["losses"] for measured in embeddings])
-    assert own.shape == (2, CANDIDATES)
+    found, place = sweep.read(), {"dose": 2400, "pages": "target"}
+    places = [(cell.pages, cell.dose) for cell in found.cells("critic")]
+    assert places == [*(("target", dose) for dose in found.doses), ("shuffled", 2400)]
+    critic = sweep.contents["critic", Cell(**place)]["query"]["losses"]
+    np.testing.assert_array_equal(found.values("critic", "critic query", "loss", **place), [critic])
+    cells = sweep.cells("retrieval", arm=PRIMARY, steps=STEPS, split="test", **place).values()
+    embeddings = np.array([content["contrastive"]["query"]["losses"] for content in cells])
+    assert embeddings.shape == (2, CANDIDATES)
+    np.testing.assert_array_equal(found.scores(2400, PRIMARY, "contrastive query", "loss"), embeddings)
     tables = figure_tables(sweep.find())
     sizes = tables["bound_by_size"].query("kind == 'query' and dose == 2400 and candidates == 8")
-    critic = sweep.contents["critic", Cell(dose=2400)]
-    cells = sweep.cells("retrieval", dose=2400, arm=PRIMARY, steps=STEPS, pages="target", split="test")
-    embeddings = [content["contrastive"]["query"]["losses"][:8] for content in cells.values()]
-    assert sizes[["generative", "contrastive"]].to_numpy().astype(float) == pytest.approx(
-        np.array([[np.mean(critic["query"]["losses"][:8]), np.mean(embeddings)]])
-    )
+    (sizes,) = sizes.itertuples()
+    assert sizes.generative == pytest.approx(np.mean(critic[:8]))
+    assert sizes.contrastive == pytest.approx(embeddings[:, :8].mean())
     saved = tables["critic"].query("kind == 'text' and pages == 'target' and dose == 300")
     assert saved.nats_per_byte.item() == pytest.approx(30 / (1 + 0.9) / 20)
 
@@ -111,26 +103,40 @@ def test_other_test_sets_keep_their_own_queries_and_documents(sweep, count):
     assert other["ndcg@10"].iloc[1] == pytest.approx(ndcg(sweep, split="Khmer", dose=2400).mean())
 
 
-@pytest.mark.parametrize(
-    ("place", "message"),
-    [
-        ({"pages": "shuffled", "dose": 2400}, "CGP on shuffled pages at dose 2400; run this control"),
-        ({"arm": EQUAL_COMPUTE}, r"'equal compute' CL at dose 0 has \[\] steps"),
-        (
-            {"pages": "unrelated", "dose": 900, "seed": 1},
-            r"unrelated pages, seed 0, text-only.* seeds \(0,\)",
-        ),
-        ({"split": "validation", "dose": 300}, "dose 300 has no retrieval on validation documents"),
-        ({"arm": SIZES[4, 1]}, "rank 4, alpha 1 CL at dose 2400, seed 0: needs training, retrieval"),
-        ({"arm": FASTER, "split": "test", "dose": 0}, "learning rate 0.003: no retrieval on the test"),
-        ({"arm": FASTER, "steps": 10, "seed": 1}, r"seed 0, lr 0.003, 10 steps has seeds \(0,\), the law's"),
-        ({"arm": PRIMARY, "split": "Khmer", "seed": 1}, r"Khmer split has seeds \(0,\), the law's"),
-        ({"arm": PRIMARY, "pages": "target", "split": "test", "dose": 300}, r"no retrieval at doses \[300\]"),
-    ],
-)
+MISSING = [
+    ({"pages": "shuffled", "dose": 2400}, "CGP on shuffled pages at dose 2400; run this control"),
+    ({"arm": EQUAL_COMPUTE}, r"'equal compute' CL at dose 0 has \[\] steps"),
+    ({"pages": "unrelated", "dose": 900, "seed": 1}, r"unrelated pages, seed 0, text-only.* seeds \(0,\)"),
+    ({"split": "validation", "dose": 300}, "dose 300 has no retrieval on validation documents"),
+    ({"arm": SIZES[4, 1]}, "rank 4, alpha 1 CL at dose 2400, seed 0: needs training, retrieval"),
+    ({"arm": FASTER, "split": "test", "dose": 0}, "learning rate 0.003: no retrieval on the test"),
+    ({"arm": FASTER, "steps": 10, "seed": 1}, r"seed 0, lr 0.003, 10 steps has seeds \(0,\), the law's"),
+    ({"arm": PRIMARY, "split": "Khmer", "seed": 1}, r"Khmer split has seeds \(0,\), the law's"),
+    ({"arm": PRIMARY, "pages": "target", "split": "test", "dose": 300}, r"no retrieval at doses \[300\]"),
+    ({"arm": MULTIMODAL, "dose": 900, "seed": 1}, "run the same seeds"),
+    ({}, "no retrieval cells"),
+]
+"""Place of retrieval cells that are dropped, and what is said."""
+
+
+@pytest.mark.parametrize(("place", "message"), MISSING)
 def test_a_missing_part_is_named(sweep, place, message):
     with pytest.raises(EvidenceError, match=message):
         figure_tables(sweep.drop("retrieval", **place).find())
+
+
+@pytest.mark.parametrize(("dose", "message"), [(0, "need each once, and 0"), (2400, r"doses \[2400\] have")])
+def test_a_dose_needs_generation_too(sweep, dose, message):
+    with pytest.raises(EvidenceError, match=message):
+        sweep.drop("generation", dose=dose).read()
+
+
+@pytest.mark.parametrize("corpus", ["target", "base"])
+def test_all_doses_read_the_same_texts(sweep, corpus):
+    blocks = sweep.contents["generation", Cell(dose=900)]["corpora"][corpus]["per_block"]
+    blocks[0], blocks[1] = blocks[1], blocks[0]  # as many as elsewhere, paired with the wrong ones
+    with pytest.raises(EvidenceError, match=f"900 was measured on other {corpus} samples than at dose 0"):
+        sweep.read()
 
 
 def test_cells_on_other_queries_or_candidates_are_refused(sweep):
@@ -154,40 +160,12 @@ def test_one_training_has_one_learning_rate(sweep):
         read_budgets(sweep.read())
 
 
-def test_doses_that_do_not_belong_together_are_refused():
-    run = Sweep(controls=False)
-    with pytest.raises(EvidenceError, match="and 0"):
-        Sweep(controls=False).drop("generation", dose=0).read()
-    with pytest.raises(EvidenceError, match=r"doses \[2400\]"):
-        Sweep(controls=False).drop("generation", dose=2400).read()
-    with pytest.raises(EvidenceError, match="run the same seeds"):
-        Sweep(controls=False).drop("retrieval", dose=900, arm=MULTIMODAL, seed=1).read()
-    with pytest.raises(EvidenceError, match="no retrieval"):
-        Sweep(controls=False).drop("retrieval").read()
-    for corpus in ("target", "base"):
-        blocks = run.contents["generation", Cell(dose=900)]["corpora"][corpus]["per_block"]
-        blocks[0], blocks[1] = blocks[1], blocks[0]  # as many as elsewhere, paired with the wrong ones
-        with pytest.raises(
-            EvidenceError, match=f"dose 900 was measured on other {corpus} samples than at dose 0"
-        ):
-            run.read()
-        blocks[0], blocks[1] = blocks[1], blocks[0]
-
-
 def test_the_order_of_cells_does_not_matter(sweep):
     straight = sweep.find()
     sweep.contents = dict(reversed(sweep.contents.items()))
     turned = sweep.find()
-    assert (turned.compared, turned.controls, turned.checks) == (
-        straight.compared,
-        straight.controls,
-        straight.checks,
-    )
-    assert (turned.bounds, turned.ceilings) == (straight.bounds, straight.ceilings)
-    assert (
-        turned.ceiling_trend == straight.ceiling_trend
-        and turned.generative_order == straight.generative_order
-    )
+    for name in ("compared", "controls", "checks", "bounds", "ceilings", "ceiling_trend", "generative_order"):
+        assert getattr(turned, name) == getattr(straight, name), name
     assert turned.estimates == straight.estimates
 
 

@@ -1,7 +1,5 @@
 """Bootstrap, correlation and trend against hand computations and scipy."""
 
-from itertools import permutations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,26 +76,19 @@ def test_few_units_widen_the_interval_as_student_s_t_would():
     assert HOW.for_units(100_000).confidence == pytest.approx(0.95, abs=1e-4)
 
 
-def test_13_documents_still_cover_the_truth():
-    rng = np.random.default_rng(6)
-    documents = np.repeat(np.arange(13), rng.integers(20, 80, 13))
-    covered = 0
-    for _ in range(400):
-        scores = 0.3 + rng.normal(0, 0.1, 13)[documents] + rng.normal(0, 0.3, (1, len(documents)))
-        found = mean_over_queries(scores, Bootstrap(resamples=300), documents)
-        covered += found.low <= 0.3 <= found.high
-    assert 0.92 <= covered / 400 <= 0.98
-
-
-def test_interval_has_its_nominal_coverage_over_both_levels():
-    rng = np.random.default_rng(5)
-    how = Bootstrap(resamples=400, confidence=0.9, seed=0)
-    covered = 0
-    for _ in range(150):
-        scores = rng.normal(0.3, 0.2, 120) + rng.normal(0, 0.01, (8, 1)) + rng.normal(0, 0.05, (8, 120))
-        estimate = mean_over_queries(scores, how)
-        covered += estimate.low <= 0.3 <= estimate.high
-    assert 0.83 <= covered / 150 <= 0.98
+@pytest.mark.parametrize("documents", [True, False])
+def test_intervals_hold_the_truth_as_often_as_they_say(documents):
+    """Of 13 documents, and of queries and seeds alike."""
+    rng, covered = np.random.default_rng(6), 0
+    groups = np.repeat(np.arange(13), rng.integers(20, 80, 13)) if documents else None
+    for _ in range(300):
+        if documents:
+            scores = rng.normal(0, 0.1, 13)[groups] + rng.normal(0, 0.3, (1, len(groups)))
+        else:
+            scores = rng.normal(0, 0.2, 120) + rng.normal(0, 0.01, (8, 1)) + rng.normal(0, 0.05, (8, 120))
+        found = mean_over_queries(scores, Bootstrap(resamples=300), groups)
+        covered += found.low <= 0 <= found.high
+    assert 0.92 <= covered / 300 <= 0.98
 
 
 @given(seed=st.integers(0, 500), doses=st.integers(1, 4), seeds=st.integers(1, 3), queries=st.integers(1, 30))
@@ -128,16 +119,6 @@ def test_spearman_agrees_with_scipy_and_is_one_for_a_clear_order_and_zero_for_a_
     assert (flat.value, flat.low, flat.high) == (0, 0, 0)
 
 
-def test_trend_by_enumeration():
-    means = np.array([0.19, 0.18, 0.26, 0.36])
-    observed = means @ np.arange(4)
-    orders = [np.array(order) @ np.arange(4) for order in permutations(means)]
-    assert trend_p(means) == pytest.approx(np.mean([value >= observed - 1e-12 for value in orders]))
-    assert trend_p(np.arange(4.0)) == pytest.approx(1 / 24)
-    assert trend_p(-np.arange(4.0)) == 1.0
-    assert trend_p(np.ones(4)) == 1.0
-
-
 @pytest.mark.parametrize("count", [4, 7, 8])
 def test_trend_agrees_with_scipy(count):
     means = np.random.default_rng(count).random(count) + np.arange(count) / 20
@@ -146,6 +127,8 @@ def test_trend_agrees_with_scipy(count):
         alternative="greater", n_resamples=50_000, vectorized=True,
     )  # fmt: skip
     assert trend_p(means) == pytest.approx(theirs.pvalue)
+    assert trend_p(np.arange(4.0)) == pytest.approx(1 / 24)
+    assert trend_p(-np.arange(4.0)) == trend_p(np.ones(4)) == 1.0
 
 
 def test_trend_is_rarely_significant_without_one_and_sampled_orders_are_reproducible():

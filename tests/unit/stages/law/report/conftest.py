@@ -9,7 +9,7 @@ from stages.law.config import LawSettings
 from stages.law.report.figures import figure_tables
 from stages.law.report.page import render
 from stages.law.simulated_sweeps import STEPS
-from tests.unit.stages.law.conftest import REFUSED, image_of, inventory
+from tests.unit.stages.law.conftest import INVENTORIES, image_of
 from tests.unit.stages.law.sweeps import LAW, Sweep
 
 PICTURE = b"\x89PNG\r\n\x1a\n"
@@ -21,7 +21,6 @@ SETTINGS = LawSettings(
     recipe={"name": "tiny", "law": {"confidence": 0.95}},
 )
 PROVENANCE = {"recipe": "tiny", "date": "2026-01-02 03:04 UTC", "machine": "2 CPU cores"}
-INVENTORIES = {"target": inventory(REFUSED, ["notes.docx"]), "base": inventory([], [])}
 
 
 @pytest.fixture(scope="session")

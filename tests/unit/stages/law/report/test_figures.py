@@ -53,21 +53,21 @@ def test_no_label_is_a_key(tables, swept, monkeypatch):
 
 def test_tables_say_what_the_verdict_says(tables, swept):
     verdict = json.loads(json.dumps(verdict_json(swept, tell(swept))))
-    measured, top = verdict["laboratory"], str(SMALL.doses[-1])
+    measured, compared = verdict["laboratory"], verdict["comparisons"]
+    controls, top = measured["controls"], str(SMALL.doses[-1])
     expected = {
         ("gain", "target", "query_to_image"): verdict["paired"] | {"value": verdict["paired"]["difference"]},
-        ("gain", "target", "query_to_text"): verdict["comparisons"]["text_control"],
-        ("gain", "shuffled", "query_to_text"): measured["controls"]["text_gains"]["shuffled"],
-        ("ahead", "shuffled", None): measured["controls"]["against"]["shuffled"][top],
-        ("ahead", "compute", None): measured["controls"]["compute"],
-        ("ahead", "grounding", None): verdict["comparisons"]["beyond_text"],
-        ("unexplained", "compute", None): measured["controls"]["unexplained"]["compute"],
+        ("gain", "target", "query_to_text"): compared["text_control"],
+        ("gain", "shuffled", "query_to_text"): controls["text_gains"]["shuffled"],
+        ("ahead", "shuffled", None): controls["against"]["shuffled"][top],
+        ("ahead", "compute", None): controls["compute"],
+        ("ahead", "grounding", None): compared["beyond_text"],
+        ("unexplained", "compute", None): controls["unexplained"]["compute"],
     }
-    for (group, control, direction), estimate in expected.items():
-        row = only(tables["controls"], group=group, control=control, direction=direction)
-        assert [row[f"difference{end}"] for end in ("", "_low", "_high")] == [
-            estimate[end] for end in ("value", "low", "high")
-        ]
+    for place, estimate in expected.items():
+        row = only(tables["controls"], **dict(zip(("group", "control", "direction"), place, strict=True)))
+        assert row["difference"] == estimate["value"] and row["difference_low"] == estimate["low"]
+        assert row["difference_high"] == estimate["high"]
     assert len(measured["bounds"]) == len(tables["bound"]) == len(tables["critic"])
     for one in measured["bounds"]:
         row = only(tables["bound"], **{name: one[name] for name in ("pages", "dose", "kind")})
