@@ -37,7 +37,8 @@ class Arm:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise ValueError(f"arm {self.name!r}: no kind {self.kind!r}; there are: {', '.join(get_args(Kind))}")
+            kinds = ", ".join(get_args(Kind))
+            raise ValueError(f"arm {self.name!r}: no kind {self.kind!r}; there are: {kinds}")
 
 
 BEFORE_CL = Arm(name="before CL", kind="none")

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from infra.journal import Journal
 from pydantic import TypeAdapter
 
+from infra.journal import Journal
 from infra.store import Committed, Store, open_store
 from stages.cells import Cell
 
@@ -103,7 +103,7 @@ class Job(Generic[Settings]):
         total: int,
         metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Append one event to the journal: `metrics` of the task at `step`; this worker is `done` of `total`."""
+        """Append to the journal: `metrics` of the task at `step`; this worker has `done` of `total`."""
         self.journal.progress(
             task.fingerprint,
             label=label,
@@ -115,9 +115,16 @@ class Job(Generic[Settings]):
         )
 
     def commit(
-        self, task: Task, files: Mapping[str, Any | Callable[[Path], None]], *, counts: Mapping[str, int] | None = None
+        self,
+        task: Task,
+        files: Mapping[str, Any | Callable[[Path], None]],
+        *,
+        counts: Mapping[str, int] | None = None,
     ) -> Committed:
-        """Commit a cell's output: name -> JSON content, text, bytes, or a function that writes to the path."""
+        """Commit a cell's output.
+
+        `files`: name -> JSON content, text, bytes, or a function that writes to the path.
+        """
         with self.store.attempt(self.stage, task.fingerprint) as attempt:
             for name, content in files.items():
                 _write(attempt.path / name, content)
@@ -144,9 +151,13 @@ class Progress:
     def report(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
         """Tell that `done` of the cell's parts are done."""
         self.done, self.told = done, time.monotonic()
-        label = f"{self.doing}: {self.task.cell.words}"
         self.job.tell(
-            self.task, label, step=self.task.cell.dose, done=self.before + done, total=self.total, metrics=metrics
+            self.task,
+            f"{self.doing}: {self.task.cell.words}",
+            step=self.task.cell.dose,
+            done=self.before + done,
+            total=self.total,
+            metrics=metrics,
         )
 
     def alive(self) -> None:
@@ -163,27 +174,10 @@ def read_job(path: Path | str, settings: type[Settings]) -> Job[Settings]:
         settings=TypeAdapter(settings).validate_python(job["settings"]),
         store=open_store(job["store"]),
         journal=Journal(Path(job["journal"])),
-        inputs={name: _input(one) for name, one in job["inputs"].items()},
-        tasks=[
-            Task(
-                cell=Cell.from_json(task["cell"]),
-                fingerprint=task["fingerprint"],
-                training=task["training"],
-                inputs={name: _input(one) for name, one in task["inputs"].items()},
-            )
-            for task in job["tasks"]
-        ],
+        inputs=TypeAdapter(dict[str, Input]).validate_python(job["inputs"]),
+        tasks=TypeAdapter(list[Task]).validate_python(job["tasks"]),
         processes_per_cell=job["processes_per_cell"],
         provenance=job["provenance"],
-    )
-
-
-def _input(content: Mapping[str, Any]) -> Input:
-    return Input(
-        path=Path(content["path"]),
-        digest=content["digest"],
-        stage=content["stage"],
-        cell=Cell.from_json(content["cell"]),
     )
 
 

@@ -7,30 +7,17 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from data_prep.order import BatchOrder, prefetched
 from data_prep.shards import ShardSource
 from stages.backbones.backbone import Backbone
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.controls import ShuffledTexts
-from stages.pretrain.objectives import (
-    GenerativeBucket,
-    GenerativeLoss,
-    build_sequence,
-    objective_of_step,
-    summary_targets,
-)
-from stages.train.batches import Bucket, bucket_batch, oversized
+from stages.pretrain.objectives import GenerativeLoss, build_sequence, objective_of_step
+from stages.train.batches import oversized
 from stages.train.checkpoint import Checkpoints
-from stages.train.engine import (
-    Optimization,
-    own_rows,
-    plan_passes,
-    seed_everything,
-    step_engine,
-    warmup_then_constant,
-    warmup_then_decay,
-    world_size,
-)
+from stages.train.engine import Optimization, plan_passes, rank, schedule, step_engine, world_size
 from stages.train.flops import TrainedParts
 from stages.train.ledger import Step, counts_of
 from stages.train.loop import Training
@@ -88,7 +75,7 @@ def pretrain_steps(
         raise ValueError(f"batch size {config.batch_size} is below the number of ranks, {world_size()}")
     if not milestones:
         return
-    seed_everything(config.seed)
+    torch.manual_seed(config.seed)
     builder = SequenceBuilder(backbone)
     words = SalientWords.fit((text for source in sources for text in source.texts()), backbone.tokenizer)
     backbone.family.vision(backbone.model).requires_grad_(config.train_vision)
@@ -100,27 +87,26 @@ def pretrain_steps(
         below=min(milestones),
     )
     yield from list(training.ledger)
-    train_vision, last_step = config.train_vision, max(milestones)
+    last_step = max(milestones)
     remaining = range(len(training.ledger), last_step)
     batches = draw_batches(builder, words, sources, weights, config, remaining)
     for draw in training.steps(batches, last_step=last_step):
-        passes = [
-            [_bucket(bucket, draw, builder, backbone.vocabulary, config) for bucket in micro_batch]
-            for micro_batch in plan_passes(draw.sequences, config.engine, always_an_image=train_vision)
-        ]
+        micro_batches = plan_passes(
+            draw.sequences, builder, config.engine, always_an_image=config.train_vision
+        )
         counts = counts_of(
             draw.sequences,
-            [bucket.batch for micro_batch in passes for bucket in micro_batch],
+            micro_batches,
             backbone.model,
-            TrainedParts(vision=train_vision),
+            TrainedParts(vision=config.train_vision),
             label_tokens=draw.labels,
             logits=draw.labels,
             oversized=draw.oversized,
-        ).over_ranks()
-        if not counts.label_tokens:
+        )
+        if not counts["label_tokens"]:
             raise ValueError("no sample of a batch fits the token budget: raise pretrain.engine.text_tokens")
-        losses = (training.engine(micro_batch) for micro_batch in passes)
-        loss = step_engine(training.engine, losses, counts.label_tokens)
+        losses = (training.engine(passes, draw.words) for passes in micro_batches)
+        loss = step_engine(training.engine, losses, counts["label_tokens"])
         yield training.record(
             objective=draw.objective, loss=loss, examples=config.batch_size, counts=counts
         )
@@ -149,7 +135,7 @@ def draw_batches(
     def draw(step: int) -> Draw:
         objective = objective_of_step(config.mixture, seed=config.seed, step=step)
         sequences, texts, left_out = [], [], 0
-        for source, position in own_rows(order.batch(step)):
+        for source, position in order.batch(step)[rank() :: world_size()]:
             sample = sources[source][position]
             sequence = build_sequence(builder, sample, objective)
             if reason := oversized(sequence, config.engine):
@@ -169,20 +155,7 @@ def optimization_of(config: PretrainConfig) -> Optimization:
     last_step = max(config.doses) // config.batch_size
     return Optimization(
         learning_rate=config.learning_rate,
-        schedule=warmup_then_decay(config.warmup_steps, config.decay_steps, last_step)
-        if config.decay_steps
-        else warmup_then_constant(config.warmup_steps),
+        schedule=schedule(config.warmup_steps, decay_steps=config.decay_steps, last_step=last_step),
         weight_decay=config.weight_decay,
         max_gradient_norm=config.max_gradient_norm,
     )
-
-
-def _bucket(
-    bucket: Bucket, draw: Draw, builder: SequenceBuilder, vocabulary: int, config: PretrainConfig
-) -> GenerativeBucket:
-    batch = bucket_batch(bucket, draw.sequences, builder, packed=config.engine.packing)
-    if draw.words is None:
-        return GenerativeBucket(batch=batch, targets=None)
-    words = [draw.words[number] for number in bucket.numbers]
-    targets = summary_targets(words, rows=len(batch.ends), vocabulary=vocabulary)
-    return GenerativeBucket(batch=batch, targets=targets)

@@ -5,7 +5,7 @@ modules in the same order.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch
 from data_prep.samples import Sample
 from stages.backbones.backbone import family_of
 from stages.pretrain.config import ObjectiveMixture
-from stages.train.batches import Batch
+from stages.train.batches import Batch, Pass
 from stages.train.forward import label_losses, last_hidden
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
@@ -39,23 +39,6 @@ def build_sequence(builder: SequenceBuilder, sample: Sample, objective: str) -> 
     raise ValueError(f"unknown objective {objective!r}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerativeBucket:
-    """One forward pass: a batch and, for the one-word summary, what its sequences should say."""
-
-    batch: Batch
-    targets: torch.Tensor | None
-    """[sequences, vocabulary] distributions; None where the batch has labels."""
-
-
-def summary_targets(words: Sequence[dict[int, float]], *, rows: int, vocabulary: int) -> torch.Tensor:
-    """Return the distributions [rows, vocabulary] of {token: weight}; rows beyond `words` have none."""
-    targets = torch.zeros(rows, vocabulary)
-    for row, weights in enumerate(words):
-        targets[row, list(weights)] = torch.tensor(list(weights.values()))
-    return targets
-
-
 class GenerativeLoss(torch.nn.Module):
     """The root module that the engine trains: a model and the sum of its label tokens' losses."""
 
@@ -63,17 +46,31 @@ class GenerativeLoss(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, buckets: Sequence[GenerativeBucket]) -> torch.Tensor:
-        """Return the summed loss in nats: of label tokens, or of summaries where there are targets."""
-        return torch.stack([self._losses(bucket).sum() for bucket in buckets]).sum()
+    def forward(
+        self, passes: Sequence[Pass], words: Sequence[dict[int, float]] | None = None
+    ) -> torch.Tensor:
+        """Return the summed loss in nats: of label tokens, or of summaries where there are `words`.
 
-    def _losses(self, bucket: GenerativeBucket) -> torch.Tensor:
-        if bucket.targets is None:
-            return label_losses(self.model, bucket.batch)
-        return summary_losses(self.model, bucket.batch, bucket.targets)
+        `words`: {token: weight} that the summary of each of this rank's sequences should say.
+        """
+        losses = [
+            label_losses(self.model, one.batch)
+            if words is None
+            else summary_losses(self.model, one.batch, [words[number] for number in one.numbers])
+            for one in passes
+        ]
+        return torch.stack([loss.sum() for loss in losses]).sum()
 
 
-def summary_losses(model: torch.nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy in nats of every sequence's one-word summary [sequences] against its salient words."""
+def summary_losses(
+    model: torch.nn.Module, batch: Batch, words: Sequence[dict[int, float]]
+) -> torch.Tensor:
+    """Cross-entropy in nats of every sequence's one-word summary [sequences] against its salient words.
+
+    Sequences beyond `words`, fillers, have none: their loss is 0.
+    """
     logits = family_of(model).head(model)(last_hidden(model, batch)).float()
+    targets = torch.zeros_like(logits)  # [sequences, vocabulary]
+    for row, weights in enumerate(words):
+        targets[row, list(weights)] = logits.new_tensor(list(weights.values()))
     return -(targets * torch.log_softmax(logits, dim=-1)).sum(dim=-1)

@@ -11,16 +11,10 @@ import torch
 from stages.backbones.adapters import Refinement, choose_trained, trained_weights
 from stages.backbones.backbone import Backbone
 from stages.refine.config import RefineConfig
-from stages.refine.gradcache import Embedder, chunks_of, contrastive_step
+from stages.refine.gradcache import Embedder, contrastive_step
 from stages.refine.pairs import TrainSplit, draw_batches
 from stages.train.checkpoint import Checkpoints
-from stages.train.engine import (
-    Optimization,
-    gathered,
-    rank,
-    seed_everything,
-    warmup_then_constant,
-)
+from stages.train.engine import Optimization, gathered, plan_passes, rank, schedule
 from stages.train.flops import TrainedParts
 from stages.train.ledger import Step, counts_of
 from stages.train.loop import Training
@@ -29,7 +23,7 @@ from stages.train.sequences import SequenceBuilder
 
 def begin(backbone: Backbone, config: RefineConfig, *, seed: int) -> Embedder:
     """Return what the engine trains, with gradients on what `config` says. Raises RefinementError."""
-    seed_everything(seed)
+    torch.manual_seed(seed)
     return Embedder(backbone, choose_trained(backbone, config), config.loss).train()
 
 
@@ -58,7 +52,7 @@ def refine_steps(
     builder = SequenceBuilder(root.backbone)
     optimization = Optimization(
         learning_rate=config.learning_rate,
-        schedule=warmup_then_constant(config.warmup_steps),
+        schedule=schedule(config.warmup_steps),
         weight_decay=0.0,
         max_gradient_norm=config.max_gradient_norm,
     )
@@ -74,16 +68,18 @@ def refine_steps(
     )
     batches = draw_batches(builder, split, config, seed=seed, steps=range(len(training.ledger), last_step))
     for draw in training.steps(batches, last_step=last_step):
-        chunks = chunks_of(draw.sequences, builder, config.engine, always_an_image=train_vision)
-        loss = contrastive_step(training.engine, chunks, draw.rows)
+        micro_batches = plan_passes(
+            draw.sequences, builder, config.engine, always_an_image=train_vision
+        )
+        loss = contrastive_step(training.engine, micro_batches, draw.rows)
         counts = counts_of(
             draw.sequences,
-            [batch for chunk in chunks for batch in chunk.batches],
+            micro_batches,
             root.backbone.model,
             parts,
             label_tokens=draw.rows.anchors[rank()],
             logits=0,
-        ).over_ranks()
+        )
         yield training.record(
             objective="contrastive", loss=loss, examples=sum(draw.rows.anchors), counts=counts
         )

@@ -46,10 +46,6 @@ class Pair:
     negatives: tuple[str, ...]
     as_image: bool
 
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        return (self.key, *self.negatives)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:

@@ -6,17 +6,16 @@ row of several sequences that do not see each other. Neither changes the objecti
 divided by a count over the whole global batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise, zip_longest
-from typing import Literal
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 
 from data_prep.packing import packed_rows
 from stages.train.config import EngineConfig
-from stages.train.sequences import SequenceBuilder, TokenSequence
+from stages.train.sequences import TokenSequence
 
 MOST_PADDING = 0.05
 """Share of the positions that may be padding, in a batch's images and in its texts. Less of it takes more
@@ -192,46 +191,9 @@ def _images(sequences: Sequence[TokenSequence]) -> dict[str, torch.Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bucket:
-    """One forward pass of this rank: which of its sequences, and whether a filler follows them."""
+class Pass:
+    """One forward pass of this rank."""
 
+    batch: Batch
     numbers: list[int]
-    filler: Literal["none", "text", "image"]
-
-
-def add_fillers(
-    micro_batches: Sequence[Sequence[Sequence[int]]],
-    has_image: Callable[[int], bool],
-    agreed: Sequence[Sequence[bool]],
-) -> list[list[Bucket]]:
-    """Return this rank's forward passes, as many and of the same kind as all ranks agreed on.
-
-    Args:
-        micro_batches: this rank's own plan; see `plan_micro_batches`.
-        has_image: of a sequence number.
-        agreed: for each micro-batch, for each pass, whether it has an image on some rank; see
-            `stages.train.engine.agreed_plan`.
-    """
-    return [
-        [
-            _with_filler(list(numbers), image, has_image)
-            for numbers, image in zip_longest(own, passes, fillvalue=())
-        ]
-        for own, passes in zip_longest(micro_batches, agreed, fillvalue=())
-    ]
-
-
-def _with_filler(numbers: list[int], image: bool, has_image: Callable[[int], bool]) -> Bucket:
-    if image and not any(has_image(number) for number in numbers):
-        return Bucket(numbers=numbers, filler="image")
-    return Bucket(numbers=numbers, filler="none" if numbers else "text")
-
-
-def bucket_batch(
-    bucket: Bucket, sequences: Sequence[TokenSequence], builder: SequenceBuilder, *, packed: bool
-) -> Batch:
-    """Tensors of one forward pass: its sequences in order, then its filler."""
-    rows = [sequences[number] for number in bucket.numbers]
-    if bucket.filler != "none":
-        rows.append(builder.filler(with_image=bucket.filler == "image"))
-    return collate(rows, pad_token=builder.pad_token, packed=packed)
+    """Which of this rank's sequences are in it, in order; in the batch a filler may follow them."""

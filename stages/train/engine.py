@@ -7,22 +7,19 @@ batch, whatever the number of ranks and however the rows are spread over them.
 
 import logging
 import os
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import zip_longest
 
-import numpy as np
 import torch
 from torch import distributed
 
-from stages.train.batches import Bucket, add_fillers, plan_micro_batches
+from stages.train.batches import Pass, collate, plan_micro_batches
 from stages.train.config import BUCKET_ELEMENTS, EngineConfig
 from stages.train.lean_deepspeed import deepspeed
-from stages.train.sequences import TokenSequence
+from stages.train.sequences import SequenceBuilder, TokenSequence
 
-Row = TypeVar("Row")
 RENDEZVOUS = "LCO_RENDEZVOUS"
 """Environment variable: a folder in which the ranks of one launch find each other, theirs alone."""
 
@@ -53,27 +50,18 @@ def world_size() -> int:
     return distributed.get_world_size()
 
 
-def own_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return this rank's rows of a global batch: every world-size-th, so that lengths are spread evenly."""
-    return list(rows[rank() :: world_size()])
+def schedule(warmup_steps: int, *, decay_steps: int = 0, last_step: int = 0) -> Callable[[int], float]:
+    """Learning-rate factor of a step, counted from 0: a linear warm-up, then 1.
 
+    With `decay_steps` also a linear fall to 0 at `last_step`; without, it does not depend on where the run
+    ends.
+    """
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch, the same on every rank."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    def factor(step: int) -> float:
+        warm = min(1.0, (step + 1) / max(1, warmup_steps))
+        return min(warm, max(0.0, (last_step - step) / decay_steps)) if decay_steps else warm
 
-
-def warmup_then_constant(warmup_steps: int) -> Callable[[int], float]:
-    """Learning-rate factor: a linear warm-up, then 1. It does not depend on where the run ends."""
-    return lambda step: min(1.0, (step + 1) / max(1, warmup_steps))
-
-
-def warmup_then_decay(warmup_steps: int, decay_steps: int, total_steps: int) -> Callable[[int], float]:
-    """Learning-rate factor: a linear warm-up, 1, and a linear fall to 0 over the last `decay_steps`."""
-    warmup = warmup_then_constant(warmup_steps)
-    return lambda step: min(warmup(step), max(0.0, (total_steps - step) / decay_steps))
+    return factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +70,7 @@ class Optimization:
 
     learning_rate: float
     schedule: Callable[[int], float]
-    """Learning-rate factor of a step, counted from 0."""
+    """See `schedule`."""
     weight_decay: float
     max_gradient_norm: float
 
@@ -152,22 +140,37 @@ def agreed_plan(micro_batches: Sequence[Sequence[bool]]) -> list[list[bool]]:
 
 
 def plan_passes(
-    sequences: Sequence[TokenSequence], config: EngineConfig, *, always_an_image: bool
-) -> list[list[Bucket]]:
+    sequences: Sequence[TokenSequence],
+    builder: SequenceBuilder,
+    config: EngineConfig,
+    *,
+    always_an_image: bool = False,
+) -> list[list[Pass]]:
     """Return the micro-batches of this rank's sequences, completed to what all ranks run; a collective.
 
     `always_an_image`: also where no rank has one. A vision tower that is trained must get a gradient in every
     step, if only zero: ZeRO 0 and 3 would leave it out of the step, 1 and 2 would decay it.
     """
+
+    def has_image(numbers: Sequence[int]) -> bool:
+        return any(sequences[number].patches is not None for number in numbers)
+
+    def one_pass(numbers: Sequence[int], image: bool) -> Pass:
+        rows = [sequences[number] for number in numbers]
+        lacks_image = image and not has_image(numbers)
+        if lacks_image or not rows:
+            rows.append(builder.filler(with_image=lacks_image))
+        batch = collate(rows, pad_token=builder.pad_token, packed=config.packing)
+        return Pass(batch=batch, numbers=list(numbers))
+
     own = plan_micro_batches(sequences, config)
-
-    def has_image(number: int) -> bool:
-        return sequences[number].patches is not None
-
-    agreed = agreed_plan([[any(map(has_image, bucket)) for bucket in buckets] for buckets in own])
+    agreed = agreed_plan([list(map(has_image, buckets)) for buckets in own])
     if agreed and always_an_image:
         agreed[0][0] = True
-    return add_fillers(own, has_image, agreed)
+    return [
+        [one_pass(numbers, image) for numbers, image in zip_longest(buckets, images, fillvalue=())]
+        for buckets, images in zip_longest(own, agreed, fillvalue=())
+    ]
 
 
 def step_engine(

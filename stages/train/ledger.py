@@ -12,7 +12,7 @@ import torch
 
 from infra.devices import device_called
 from stages.backbones.backbone import family_of
-from stages.train.batches import Batch
+from stages.train.batches import Pass
 from stages.train.config import EngineConfig
 from stages.train.engine import global_sums
 from stages.train.flops import TrainedParts, training_flops, workload
@@ -24,9 +24,15 @@ AVERAGED_STEPS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What an optimiser step holds."""
+class Step:
+    """One optimiser step. Counts are over all ranks; times and memory are this rank's."""
 
+    number: int
+    """1-based."""
+    objective: str
+    loss: float
+    """Nats per label token, per summary, or per anchor."""
+    examples: int
     label_tokens: int
     """What the loss is divided by."""
     tokens: int
@@ -38,24 +44,6 @@ class Counts:
     """Samples that were left out because they are over the token budget."""
     flops: int
     """Model FLOPs: stages.train.flops."""
-
-    def over_ranks(self) -> "Counts":
-        """Sum over all ranks."""
-        counts = asdict(self)
-        # float64 sums of whole numbers below 2^53 are exact: every number of ranks gives the same.
-        return Counts(**dict(zip(counts, map(int, global_sums(list(counts.values()))), strict=True)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step(Counts):
-    """One optimiser step. Counts are over all ranks; times and memory are this rank's."""
-
-    number: int
-    """1-based."""
-    objective: str
-    loss: float
-    """Nats per label token, per summary, or per anchor."""
-    examples: int
     seconds: float
     """The whole step, waiting for data included."""
     data_seconds: float
@@ -70,30 +58,33 @@ class Step(Counts):
 
 def counts_of(
     sequences: Sequence[TokenSequence],
-    batches: Sequence[Batch],
+    micro_batches: Sequence[Sequence[Pass]],
     model: torch.nn.Module,
     trained: TrainedParts,
     *,
     label_tokens: int,
     logits: int,
     oversized: int = 0,
-) -> Counts:
-    """Return the counts of one rank's share of a step: its sequences, and the batches they became.
+) -> dict[str, int]:
+    """Return the counts of a `Step`, summed over all ranks.
 
-    `label_tokens`: what the loss is divided by; `logits`: positions that pass the language-model head.
+    Of this rank: its sequences, the passes that they became, and `logits`, how many positions pass the
+    language-model head.
     """
     lengths = [len(sequence) for sequence in sequences]
     grids = [sequence.grid for sequence in sequences if sequence.grid is not None]
     shape = family_of(model).shape(model.config)
     work = workload(shape, lengths=lengths, label_positions=logits, grids=grids)
-    return Counts(
-        label_tokens=label_tokens,
-        tokens=sum(lengths),
-        visual_tokens=sum(sequence.visual_tokens for sequence in sequences),
-        positions=sum(batch.input_ids.numel() for batch in batches),
-        oversized=oversized,
-        flops=int(training_flops(shape, work, trained)),
-    )
+    own = {
+        "label_tokens": label_tokens,
+        "tokens": sum(lengths),
+        "positions": sum(one.batch.input_ids.numel() for passes in micro_batches for one in passes),
+        "visual_tokens": sum(sequence.visual_tokens for sequence in sequences),
+        "oversized": oversized,
+        "flops": int(training_flops(shape, work, trained)),
+    }
+    # float64 sums of whole numbers below 2^53 are exact: every number of ranks gives the same.
+    return dict(zip(own, map(int, global_sums(list(own.values()))), strict=True))
 
 
 def peak_memory_gib() -> float:
@@ -104,30 +95,27 @@ def peak_memory_gib() -> float:
 
 
 def measured(steps: Sequence[Step], engine: EngineConfig) -> dict[str, float]:
-    """Metrics of the last hundred of `steps`: mean loss by objective, padding, throughput, waits and memory.
+    """Metrics of some steps: mean loss by objective, padding, throughput, waits and memory.
 
     On an accelerator whose peak is known, also the model FLOPs utilisation: `flops` over time and peak.
     """
-    recent = steps[-AVERAGED_STEPS:]
-    if not recent:
-        return {}
-    sums = {name: sum(getattr(step, name) for step in recent) for name in _SUMMED}
+    sums = {name: sum(getattr(step, name) for step in steps) for name in _SUMMED}
     seconds = sums["seconds"]
     costs = {
-        "padding_share": padding_share(recent),
+        "padding_share": padding_share(steps),
         "examples_per_second": sums["examples"] / seconds,
         "label_tokens_per_second": sums["label_tokens"] / seconds,
         "tokens_per_second": sums["tokens"] / seconds,
         "visual_tokens_per_second": sums["visual_tokens"] / seconds,
         "model_tflop_per_second": sums["flops"] / seconds / 1e12,
         "data_wait_share": sums["data_seconds"] / seconds,
-        "memory_gib": max(step.memory_gib for step in recent),
+        "memory_gib": max(step.memory_gib for step in steps),
     }
     device = device_called(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     if device and engine.precision in device.peak_flops:
         peak = device.peak(engine.precision) * engine.processes
         costs["model_flops_utilization"] = sums["flops"] / (seconds * peak)
-    means = {name.replace("_", "/", 1): mean for name, mean in losses(recent).items()}
+    means = {name.replace("_", "/", 1): mean for name, mean in losses(steps).items()}
     return means | {f"resources/{name}": value for name, value in costs.items()}
 
 

@@ -12,9 +12,9 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -24,7 +24,7 @@ from stages.train.checkpoint import Checkpoints
 from stages.train.config import EngineConfig
 from stages.train.engine import Optimization, build_engine, global_sum
 from stages.train.lean_deepspeed import deepspeed
-from stages.train.ledger import Counts, Step, peak_memory_gib
+from stages.train.ledger import Step, peak_memory_gib
 
 Work = TypeVar("Work")
 
@@ -101,7 +101,7 @@ class Training:
             self.checkpoints.wait()
             raise Preempted(f"stopped after step {done} of {last_step}, checkpoint saved")
 
-    def record(self, *, objective: str, loss: float, examples: int, counts: Counts) -> Step:
+    def record(self, *, objective: str, loss: float, examples: int, counts: Mapping[str, int]) -> Step:
         """Enter the step that was just made, with its times; `counts` are over all ranks."""
         self.ledger.append(
             Step(
@@ -109,7 +109,7 @@ class Training:
                 objective=objective,
                 loss=loss,
                 examples=examples,
-                **asdict(counts),
+                **counts,
                 seconds=time.perf_counter() - self._began,
                 data_seconds=self._data_seconds,
                 memory_gib=peak_memory_gib(),

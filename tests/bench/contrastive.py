@@ -15,13 +15,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from tests.integration.gradients import recorded
 
 from data_prep.shards import ShardSource, read_queries
 from stages.backbones.adapters import add_adapter
 from stages.backbones.backbone import load_backbone
-from stages.refine.gradcache import Embedder, Rows, chunks_of, contrastive_step
+from stages.refine.gradcache import Embedder, Rows, contrastive_step
 from stages.train.config import EngineConfig
-from stages.train.engine import Optimization, build_engine, start_process_group
+from stages.train.engine import Optimization, build_engine, plan_passes, start_process_group
 from stages.train.sequences import SequenceBuilder
 from tests.bench.contrastive_peers import (
     CONFIG,
@@ -157,8 +158,7 @@ def our_step(engine_config: EngineConfig):
             candidates=[candidates],
             answers=torch.eye(anchors, candidates, dtype=torch.bool),
         )
-        chunks = chunks_of(sequences, builder, engine_config)
-        return contrastive_step(engine, chunks, rows)
+        return contrastive_step(engine, plan_passes(sequences, builder, engine_config), rows)
 
     return step, backbone.family.decoder(backbone.model), functools.partial(our_gradient, engine, step)
 

@@ -26,9 +26,9 @@ from data_prep.shards import ShardSource
 from stages.backbones.backbone import load_backbone
 from stages.pretrain.config import ObjectiveMixture
 from stages.pretrain.loop import WINDOW_STEPS, pretrain_steps
-from stages.pretrain.objectives import GenerativeBucket, GenerativeLoss, build_sequence
+from stages.pretrain.objectives import GenerativeLoss, build_sequence
 from stages.recipes import get_recipe
-from stages.train.batches import IGNORED_LABEL, bucket_batch
+from stages.train.batches import IGNORED_LABEL
 from stages.train.engine import plan_passes, start_process_group
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, relative_difference, show, training_split
@@ -203,9 +203,8 @@ def compare(split: Path) -> str:
     model.zero_grad()
     count = sum(len(sequence) - sequence.label_start for sequence in sequences)
     ours = 0.0
-    for micro_batch in plan_passes(sequences, CONFIG.engine, always_an_image=False):
-        batches = [bucket_batch(bucket, sequences, builder, packed=False) for bucket in micro_batch]
-        summed = GenerativeLoss(model)([GenerativeBucket(batch=batch, targets=None) for batch in batches])
+    for passes in plan_passes(sequences, builder, CONFIG.engine):
+        summed = GenerativeLoss(model)(passes)
         (summed / count).backward()
         ours += float(summed.detach()) / count
     difference = relative_difference(expected, dict(gradients(model)))

@@ -17,10 +17,10 @@ from stages.backbones.adapters import add_adapter
 from stages.backbones.backbone import Backbone, load_backbone
 from stages.backbones.qwen2_5_vl import model_inputs
 from stages.losses import InfoNCE
-from stages.pretrain.objectives import GenerativeBucket, GenerativeLoss
+from stages.pretrain.objectives import GenerativeLoss
 from stages.recipes import get_recipe
-from stages.refine.gradcache import Embedder, Rows, chunks_of, contrastive_step
-from stages.train.batches import bucket_batch, collate
+from stages.refine.gradcache import Embedder, Rows, contrastive_step
+from stages.train.batches import collate
 from stages.train.config import EngineConfig
 from stages.train.engine import (
     Optimization,
@@ -115,9 +115,9 @@ def contrastive_gradient(
         candidates=[count * (1 + negatives) for count in counts],
         answers=answers_of(len(samples), ranks, negatives),
     )
-    chunks = chunks_of(rows_of(builder, samples, ranks, negatives)[rank()], builder, config)
+    micro_batches = plan_passes(rows_of(builder, samples, ranks, negatives)[rank()], builder, config)
     with recorded(engine) as gradient:
-        contrastive_step(engine, chunks, rows)
+        contrastive_step(engine, micro_batches, rows)
     engine.destroy()
     return gradient
 
@@ -132,18 +132,10 @@ def generative_gradient(backbone: Backbone, samples: list, config: EngineConfig)
         for number, sample in enumerate(samples)
     ][rank() :: world_size()]
     engine = build_engine(GenerativeLoss(backbone.model).train(), config, OPTIMIZATION)
-    passes = [
-        [
-            GenerativeBucket(
-                batch=bucket_batch(bucket, sequences, builder, packed=config.packing), targets=None
-            )
-            for bucket in micro_batch
-        ]
-        for micro_batch in plan_passes(sequences, config, always_an_image=False)
-    ]
+    micro_batches = plan_passes(sequences, builder, config)
     labels = global_sum(sum(len(sequence) - sequence.label_start for sequence in sequences))
     with recorded(engine) as gradient:
-        step_engine(engine, (engine(buckets) for buckets in passes), labels)
+        step_engine(engine, (engine(passes) for passes in micro_batches), labels)
     engine.destroy()
     return gradient
 

@@ -8,7 +8,7 @@ import torch
 from stages.backbones.adapters import add_adapter, choose_trained, put_weights, trained_weights
 from stages.backbones.backbone import FAMILIES, Backbone, load_backbone
 from stages.recipes import get_recipe
-from stages.train.batches import collate
+from stages.train.batches import Pass, collate
 from stages.train.flops import TrainedParts
 from stages.train.forward import embed, embed_with, label_losses, probe_of
 from stages.train.ledger import counts_of
@@ -33,7 +33,7 @@ def other(backbone, monkeypatch) -> Backbone:
     return dataclasses.replace(backbone, model=made_up.model_class(config).eval())
 
 
-def test_it_is_saved_loaded_embedded_and_trained(other, samples, tmp_path):
+def test_it_is_saved_loaded_embedded_and_trained(process_group, other, samples, tmp_path):
     other.save(tmp_path)
     loaded = load_backbone(tmp_path, TINY.backbone)
     builder = SequenceBuilder(loaded)
@@ -50,9 +50,9 @@ def test_it_is_saved_loaded_embedded_and_trained(other, samples, tmp_path):
     losses = label_losses(loaded.model, batch)
     losses.sum().backward()
     assert torch.isfinite(losses).all() and loaded.family.vision(loaded.model).weight.grad.any()
-    labels = len(losses)
-    counts = counts_of(rows, [batch], loaded.model, TrainedParts(), label_tokens=labels, logits=labels)
-    assert counts.flops > 0
+    passes, labels = [Pass(batch=batch, numbers=list(range(len(rows))))], len(losses)
+    counts = counts_of(rows, [passes], loaded.model, TrainedParts(), label_tokens=labels, logits=labels)
+    assert counts["flops"] > 0
 
 
 def test_its_decoder_takes_an_adapter(other, samples):

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.pretrain.objectives import GenerativeBucket, GenerativeLoss, build_sequence, summary_targets
-from stages.train import forward
-from stages.train.batches import MOST_PADDING, add_fillers, bucket_batch, oversized, plan_micro_batches
+from stages.pretrain.objectives import GenerativeLoss, build_sequence
+from stages.train import engine, forward
+from stages.train.batches import MOST_PADDING, oversized, plan_micro_batches
 from stages.train.config import EngineConfig
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from stages.train.words import SalientWords
@@ -81,26 +81,15 @@ def test_a_sequence_over_a_budget_is_named_with_its_sizes(text, visual):
         plan_micro_batches([sequence(3, 0), sequence(text, visual)], config)
 
 
-def gradient(backbone, samples, objective, config, agreed=None):
+def gradient(backbone, samples, objective, config):
     """Gradient of the summed loss, by parameter name, over all micro-batches."""
     builder = SequenceBuilder(backbone)
     words = SalientWords.fit(TEXTS, backbone.tokenizer)
     sequences = [build_sequence(builder, s, objective) for s in samples]
-    plan = plan_micro_batches(sequences, config)
-    agreed = agreed or [[sequences[bucket[0]].patches is not None for bucket in one] for one in plan]
-    root = GenerativeLoss(backbone.model)
+    targets = [words.targets(sample.text) for sample in samples] if objective.startswith("summ") else None
     backbone.model.zero_grad()
-    for micro_batch in add_fillers(plan, lambda number: sequences[number].patches is not None, agreed):
-        buckets = []
-        for bucket in micro_batch:
-            batch = bucket_batch(bucket, sequences, builder, packed=config.packing)
-            targets = None
-            if objective.startswith("summarize"):
-                weights = [words.targets(samples[number].text) for number in bucket.numbers]
-                vocabulary = len(backbone.tokenizer)
-                targets = summary_targets(weights, rows=len(batch.ends), vocabulary=vocabulary)
-            buckets.append(GenerativeBucket(batch=batch, targets=targets))
-        root(buckets).backward()
+    for passes in engine.plan_passes(sequences, builder, config):
+        GenerativeLoss(backbone.model)(passes, targets).backward()
     return {n: p.grad.clone() for n, p in backbone.model.named_parameters() if p.grad is not None}
 
 
@@ -114,7 +103,7 @@ def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) 
     "objective", ["transcribe_image", "summarize_image", "summarize_text", "repeat_text"]
 )
 @pytest.mark.parametrize("packing", [False, True])
-def test_budgets_and_packing_do_not_change_the_gradient(backbone, samples, objective, packing):
+def test_budgets_and_packing_do_not_change_the_gradient(process_group, backbone, samples, objective, packing):
     expected = {}
     for sample in samples:  # one sequence at a time: no padding, no packing
         for name, tensor in gradient(backbone, [sample], objective, EngineConfig()).items():
@@ -125,16 +114,16 @@ def test_budgets_and_packing_do_not_change_the_gradient(backbone, samples, objec
         assert relative_difference(expected, actual) < 1e-5
 
 
-def test_fillers_add_passes_and_no_gradient(backbone, samples):
+def test_fillers_add_passes_and_no_gradient(process_group, backbone, samples, monkeypatch):
     expected = gradient(backbone, samples[:3], "repeat_text", EngineConfig())
-    agreed = [[True, True, False], [True]]
-    actual = gradient(backbone, samples[:3], "repeat_text", EngineConfig(), agreed)
+    monkeypatch.setattr(engine, "agreed_plan", lambda own: [[True, True, False], [True]])
+    actual = gradient(backbone, samples[:3], "repeat_text", EngineConfig())
     zero = {name: tensor for name, tensor in actual.items() if name not in expected}
     assert zero and all(not tensor.any() for tensor in zero.values()), "the vision tower ran, without effect"
     assert relative_difference(expected, {name: actual[name] for name in expected}) < 1e-5
 
 
-def test_logits_in_pieces_give_the_same_losses_and_gradients(backbone, samples, monkeypatch):
+def test_logits_in_pieces_give_the_same_losses_and_gradients(process_group, backbone, samples, monkeypatch):
     whole = gradient(backbone, samples, "transcribe_image", EngineConfig())
     monkeypatch.setattr(forward, "LABELS_AT_ONCE", 5)
     assert relative_difference(whole, gradient(backbone, samples, "transcribe_image", EngineConfig())) < 1e-6

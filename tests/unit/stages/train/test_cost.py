@@ -12,7 +12,7 @@ from stages.backbones.config import TinyShape
 from stages.backbones.qwen2_5_vl import shape
 from stages.backbones.tiny import build_tiny_backbone
 from stages.recipes import get_recipe
-from stages.refine.gradcache import chunks_of, frozen_image_features
+from stages.refine.gradcache import frozen_image_features
 from stages.train.config import BUCKET_ELEMENTS, LABELS_AT_ONCE, EngineConfig
 from stages.train.cost import (
     LIVE_ELEMENTS,
@@ -22,6 +22,7 @@ from stages.train.cost import (
     logit_bytes,
     state_bytes,
 )
+from stages.train.engine import plan_passes
 from stages.train.flops import TrainedParts
 from stages.train.sequences import SequenceBuilder
 from tests.unit.stages.train.configs import config_of
@@ -189,8 +190,8 @@ def test_a_frozen_towers_outputs_are_what_gradcache_keeps(process_group, backbon
     builder = SequenceBuilder(backbone)
     sequences = [builder.summarize_image(sample.image()) for sample in samples]
     engine = EngineConfig(text_tokens=150)
-    chunks = chunks_of(sequences, builder, engine)
-    kept = [one for chunk in chunks for one in frozen_image_features(backbone.model, chunk)]
+    micro_batches = plan_passes(sequences, builder, engine)
+    kept = [one for passes in micro_batches for one in frozen_image_features(backbone.model, passes)]
     held = sum(image.nbytes for one in kept for images in one.values() for image in images)
     visual_tokens = sum(sequence.visual_tokens for sequence in sequences)
     assert feature_bytes(backbone.shape, engine, visual_tokens) == held

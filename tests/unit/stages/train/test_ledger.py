@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from stages.train.batches import collate
+from stages.train.batches import Pass, collate
 from stages.train.config import EngineConfig
 from stages.train.flops import TrainedParts, training_flops, workload
 from stages.train.ledger import Step, counts_of, losses, measured, padding_share
@@ -27,7 +27,7 @@ STEP = Step(
 )
 
 
-def test_counts_of_a_batch_by_hand(backbone, samples):
+def test_counts_of_a_batch_by_hand(process_group, backbone, samples):
     builder = SequenceBuilder(backbone)
     sequences = [
         builder.transcribe_image(samples[0].image(), samples[0].text),
@@ -35,18 +35,22 @@ def test_counts_of_a_batch_by_hand(backbone, samples):
     ]
     batch = collate(sequences, pad_token=builder.pad_token)
     labels = int((batch.labels != -100).sum())
-    counts = counts_of(sequences, [batch], backbone.model, TrainedParts(), label_tokens=labels, logits=labels)
-    assert counts.tokens == int(batch.attention_mask.sum())
-    assert counts.positions == batch.input_ids.numel() == 2 * max(map(len, sequences))
+    passes = [Pass(batch=batch, numbers=[0, 1])]
+    counts = counts_of(
+        sequences, [passes], backbone.model, TrainedParts(), label_tokens=labels, logits=labels, oversized=2
+    )
+    assert (counts["label_tokens"], counts["oversized"]) == (labels, 2)
+    assert counts["tokens"] == int(batch.attention_mask.sum())
+    assert counts["positions"] == batch.input_ids.numel() == 2 * max(map(len, sequences))
     width, height = samples[0].width // 16, samples[0].height // 16
-    assert counts.visual_tokens == width * height
+    assert counts["visual_tokens"] == width * height
     work = workload(
         backbone.shape,
         lengths=map(len, sequences),
         label_positions=labels,
         grids=batch.image_grid_thw.tolist(),
     )
-    assert counts.flops == pytest.approx(training_flops(backbone.shape, work, TrainedParts()))
+    assert counts["flops"] == pytest.approx(training_flops(backbone.shape, work, TrainedParts()))
 
 
 def test_means_rates_and_shares_by_hand():
@@ -64,7 +68,6 @@ def test_means_rates_and_shares_by_hand():
     assert rates["resources/data_wait_share"] == pytest.approx(1.0 / 4)
     assert rates["resources/model_tflop_per_second"] == pytest.approx(9 / 4)
     assert rates["resources/memory_gib"] == 3.0
-    assert measured([], EngineConfig()) == {}
 
 
 def test_the_share_of_the_peak_where_the_accelerator_is_known(monkeypatch):
