@@ -27,8 +27,8 @@ class PretrainConfig:
     learning_rate: float
     warmup_steps: int
     decay_steps: int = 0
-    """Last steps over which the learning rate falls to zero; 0 keeps it constant, so that a checkpoint
-    does not depend on how long the run goes on after it."""
+    """Last steps before the highest dose, over which the learning rate falls to zero; 0 keeps it constant, so
+    that a checkpoint does not depend on how long the run goes on after it."""
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
     train_vision: bool = True

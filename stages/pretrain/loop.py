@@ -79,10 +79,20 @@ def pretrain_steps(
     builder = SequenceBuilder(backbone)
     words = SalientWords.fit((text for source in sources for text in source.texts()), backbone.tokenizer)
     backbone.family.vision(backbone.model).requires_grad_(config.train_vision)
+    optimization = Optimization(
+        learning_rate=config.learning_rate,
+        schedule=schedule(
+            config.warmup_steps,
+            decay_steps=config.decay_steps,
+            last_step=max(config.doses) // config.batch_size,
+        ),
+        weight_decay=config.weight_decay,
+        max_gradient_norm=config.max_gradient_norm,
+    )
     training = Training.begin(
         GenerativeLoss(backbone.model).train(),
         config.engine,
-        optimization_of(config),
+        optimization,
         checkpoints=checkpoints,
         below=min(milestones),
     )
@@ -148,14 +158,3 @@ def draw_batches(
         return Draw(objective=objective, sequences=sequences, words=targets, oversized=left_out)
 
     return prefetched(draw, steps)
-
-
-def optimization_of(config: PretrainConfig) -> Optimization:
-    """How the optimiser steps; a learning rate that decays ends at the highest dose of the configuration."""
-    last_step = max(config.doses) // config.batch_size
-    return Optimization(
-        learning_rate=config.learning_rate,
-        schedule=schedule(config.warmup_steps, decay_steps=config.decay_steps, last_step=last_step),
-        weight_decay=config.weight_decay,
-        max_gradient_norm=config.max_gradient_norm,
-    )

@@ -71,8 +71,7 @@ class Embedder(torch.nn.Module):
         self.loss_parameters = torch.nn.Parameter(loss.parameters(), requires_grad=loss.learned)
 
     def forward(self, passes: Sequence[Pass], images: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the L2-normalised vectors [sequences, hidden] of all passes, fillers left out, and the loss's
-        values.
+        """Return the L2-normalised vectors [sequences, hidden], fillers left out, and the loss's values.
 
         `images`: for each pass its image features, or None to run the vision tower here. The loss's values
         (its temperature) are made here because under ZeRO 3 a parameter is whole inside its module's forward

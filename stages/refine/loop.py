@@ -22,7 +22,7 @@ from stages.train.sequences import SequenceBuilder
 
 
 def begin(backbone: Backbone, config: RefineConfig, *, seed: int) -> Embedder:
-    """Return what the engine trains, with gradients on what `config` says. Raises RefinementError."""
+    """Return what the engine trains, with gradients on what `config` says."""
     torch.manual_seed(seed)
     return Embedder(backbone, choose_trained(backbone, config), config.loss).train()
 

@@ -89,14 +89,15 @@ def _commit(
         return
     config = with_changes(job.settings.refine, task.cell.arm.changes)
     probed = [split.source[position] for position in range(min(PROBED_SAMPLES, len(split.source)))]
-    refined = put_weights(open_model(task.inputs, job.settings.backbone), learned, probe_of(probed))
+    unrefined = open_model(task.inputs, job.settings.backbone)
+    _, weight_change = put_weights(unrefined, learned, probe_of(probed))
     facts = {
         **loss_facts,
         "learning_rate": config.learning_rate,
         "lora_rank": config.lora_rank,
         "lora_alpha": config.lora_alpha,
         "trained": config.trained,
-        "weight_change": refined.weight_change,
+        "weight_change": weight_change,
         "flops": sum(step.flops for step in steps),
     }
     if steps:

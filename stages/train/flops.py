@@ -66,21 +66,12 @@ class ForwardFlops:
     decoder_attention: float
     head: float
     patch_embedding: float
-    vision_matrices: float
-    """Blocks and merger."""
-    vision_attention: float
+    vision: float
+    """The whole tower with its merger, the embedding of patches included."""
 
     @property
     def decoder(self) -> float:
         return self.decoder_matrices + self.decoder_attention + self.head
-
-    @property
-    def vision(self) -> float:
-        return self.patch_embedding + self.vision_matrices + self.vision_attention
-
-    @property
-    def total(self) -> float:
-        return self.decoder + self.vision
 
 
 def workload(
@@ -97,6 +88,11 @@ def workload(
         label_positions: positions whose logits are computed.
         grids: (frames, rows, columns) of patches of each image.
     """
+
+    def pieces(length: int) -> int:
+        side = shape.window_side
+        return length // side * side**2 + (length % side) ** 2
+
     lengths, grids = list(lengths), [tuple(int(side) for side in grid) for grid in grids]
     images = [rows * columns for frames, rows, columns in grids for _ in range(frames)]
     return Workload(
@@ -105,19 +101,9 @@ def workload(
         label_positions=label_positions,
         patches=sum(images),
         squared_images=sum(patches**2 for patches in images),
-        squared_windows=sum(
-            frames * _squared_windows(rows, columns, shape.window_side) for frames, rows, columns in grids
-        ),
+        # The sum over an image's windows factors into rows and columns.
+        squared_windows=sum(frames * pieces(rows) * pieces(columns) for frames, rows, columns in grids),
     )
-
-
-def _squared_windows(rows: int, columns: int, side: int) -> int:
-    """Sum over the windows of one image of patches squared; it factors into rows and columns."""
-
-    def squared_pieces(length: int) -> int:
-        return length // side * side**2 + (length % side) ** 2
-
-    return squared_pieces(rows) * squared_pieces(columns)
 
 
 def projection_shapes(shape: ModelShape) -> dict[str, tuple[int, int]]:
@@ -142,13 +128,15 @@ def forward_flops(shape: ModelShape, work: Workload) -> ForwardFlops:
     block = 4 * width**2 + 3 * width * shape.vision_inner_width
     merger = merged * (merged + shape.vision_output) / shape.merge_size**2
     full, windowed = shape.full_attention_layers, shape.vision_layers - shape.full_attention_layers
+    patch_embedding = 2 * work.patches * shape.patch_values * width
+    vision_matrices = 2 * work.patches * (shape.vision_layers * block + merger)
+    vision_attention = 4 * width * (full * work.squared_images + windowed * work.squared_windows)
     return ForwardFlops(
         decoder_matrices=2 * work.tokens * shape.layers * layer,
         decoder_attention=4 * work.squared_lengths * shape.layers * shape.width,
         head=2 * work.label_positions * shape.vocabulary * shape.width,
-        patch_embedding=2 * work.patches * shape.patch_values * width,
-        vision_matrices=2 * work.patches * (shape.vision_layers * block + merger),
-        vision_attention=4 * width * (full * work.squared_images + windowed * work.squared_windows),
+        patch_embedding=patch_embedding,
+        vision=patch_embedding + vision_matrices + vision_attention,
     )
 
 

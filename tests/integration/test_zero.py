@@ -57,8 +57,8 @@ def main(job_path: Path) -> None:
             for step in refine_steps(root, split, config, seed=0, milestones=[2]):
                 if step.number == 2:
                     learned, _ = trained(root)
-            refined = put_weights(load_backbone(model, tiny.backbone), learned)
-            _save(dict(refined.backbone.model.named_parameters()), output / f"{arm.name}-{stage}.safetensors")
+            refined, _ = put_weights(load_backbone(model, tiny.backbone), learned)
+            _save(dict(refined.model.named_parameters()), output / f"{arm.name}-{stage}.safetensors")
 
 
 def _save(weights: dict[str, torch.Tensor], path: Path) -> None:

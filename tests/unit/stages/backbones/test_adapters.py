@@ -68,8 +68,8 @@ def test_a_model_opened_from_its_files_is_the_one_that_was_made(backbone, kinds,
     inputs = {name: types.SimpleNamespace(path=tmp_path / name) for name in ("base", "refined")}
     config = TINY.backbone
     opened = open_model({"model": inputs["base"], "adapter": inputs["refined"]}, config)
-    made = put_weights(copy.deepcopy(backbone), kinds[kind], probe_of(samples[:3]))
-    assert same(weights_of(opened), weights_of(made.backbone)) and opened.contract == made.backbone.contract
+    made, _ = put_weights(copy.deepcopy(backbone), kinds[kind], probe_of(samples[:3]))
+    assert same(weights_of(opened), weights_of(made)) and opened.contract == made.contract
     assert not same(weights_of(opened), weights_of(backbone))
     assert not opened.model.training
     assert same(weights_of(open_model({"model": inputs["base"]}, config)), weights_of(backbone))
@@ -94,7 +94,7 @@ def test_equal_refinements_give_equal_bytes_that_name_no_place(backbone, kinds, 
 def test_peft_opens_the_files_without_us(backbone, kinds, tmp_path):
     kinds["adapter"].save(tmp_path)
     theirs = peft.PeftModel.from_pretrained(copy.deepcopy(backbone.model), tmp_path).merge_and_unload()
-    assert same(theirs.state_dict(), weights_of(put_weights(backbone, kinds["adapter"]).backbone))
+    assert same(theirs.state_dict(), weights_of(put_weights(backbone, kinds["adapter"])[0]))
 
 
 def test_a_soup_is_the_one_that_peft_would_cook(backbone):
@@ -107,7 +107,7 @@ def test_a_soup_is_the_one_that_peft_would_cook(backbone):
     model.add_weighted_adapter(["0", "1", "2"], [1 / 3] * 3, "soup", combination_type="cat")
     model.set_adapter("soup")
     expected = model.merge_and_unload().state_dict()
-    assert same(weights_of(put_weights(backbone, soup(parts)).backbone), expected)
+    assert same(weights_of(put_weights(backbone, soup(parts))[0]), expected)
 
 
 def test_what_does_not_fit_the_model_is_refused(backbone, kinds):

@@ -64,7 +64,7 @@ def test_its_decoder_takes_an_adapter(other, samples):
             assert ".model.layers." in name
             torch.nn.init.normal_(parameter, std=0.1)
     refinement = trained_weights(model)
-    refined = put_weights(dataclasses.replace(other, model=model.unload()), refinement, probe)
-    assert refined.weight_change > 0 and not torch.equal(probe(refined.backbone), before)
+    refined, weight_change = put_weights(dataclasses.replace(other, model=model.unload()), refinement, probe)
+    assert weight_change > 0 and not torch.equal(probe(refined), before)
     choose_trained(other, dataclasses.replace(TINY.refine, trained="decoder"))
     assert not other.model.tower.weight.requires_grad and not other.model.lm_head.weight.requires_grad

@@ -55,7 +55,7 @@ def test_the_whole_time_is_flops_over_rate(paper):
     # 8 doses x 3 seeds; every row is embedded twice, the second time with a graph.
     adapters = TrainedParts(vision=False, lora_rank=64, lora_targets=recipe.refine.lora_targets)
     work = refine_workload(recipe, model.shape, page, "text-only") * (24 * 700 * 1_056)
-    flops = training_flops(model.shape, work, adapters) + forward_flops(model.shape, work).total
+    flops = training_flops(model.shape, work, adapters) + forward_flops(model.shape, work).decoder
     assert refine.cells == 24
     assert refine.seconds == pytest.approx(flops / rate)
 
