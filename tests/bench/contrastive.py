@@ -15,7 +15,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from tests.integration.gradients import recorded
 
 from data_prep.shards import ShardSource, read_queries
 from stages.backbones.adapters import add_adapter
@@ -33,8 +32,9 @@ from tests.bench.contrastive_peers import (
     randomize,
     sentence_transformers_step,
 )
-from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, relative_difference, show, training_split
+from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, show, training_split
 from tests.integration.test_gradients import recorded
+from tests.unit.stages.conftest import relative_difference
 
 OURS = "ours"
 CACHED = "ours, GradCache forced"

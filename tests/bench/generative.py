@@ -31,7 +31,8 @@ from stages.recipes import get_recipe
 from stages.train.batches import IGNORED_LABEL
 from stages.train.engine import plan_passes, start_process_group
 from stages.train.sequences import SequenceBuilder, TokenSequence
-from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, relative_difference, show, training_split
+from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, show, training_split
+from tests.unit.stages.conftest import relative_difference
 
 RECIPE = get_recipe("tiny")
 OBJECTIVE = "transcribe_image"

@@ -98,14 +98,3 @@ def training_split() -> Path:
     return prepare_documents(
         folder, recipe.documents, LocalStore(STORE), lambda *progress: None, workers=2
     ).train.path
-
-
-def relative_difference(expected: Mapping[str, torch.Tensor], actual: Mapping[str, torch.Tensor]) -> float:
-    """Return the distance of two gradients over the length of the first.
-
-    Raises ValueError for other names.
-    """
-    if expected.keys() != actual.keys():
-        raise ValueError(f"not the same parameters: {sorted(expected.keys() ^ actual.keys())[:4]}")
-    distance = sum(float((expected[name] - actual[name]).square().sum()) for name in expected)
-    return (distance / sum(float(tensor.square().sum()) for tensor in expected.values())) ** 0.5

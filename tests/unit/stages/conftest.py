@@ -1,10 +1,11 @@
 """A random backbone of the tiny recipe's kind and a few page images with text, for the stages' tests."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 from torch import distributed
 
@@ -12,6 +13,7 @@ from data_prep.queries import Query
 from data_prep.samples import Sample, sample_key
 from data_prep.write_shards import write_split
 from stages.backbones.config import TinyShape
+from stages.backbones.tiny import build_tiny_backbone
 from stages.recipes import get_recipe
 from stages.train.engine import start_process_group
 
@@ -58,6 +60,16 @@ def make_sample(number: int, text: str) -> Sample:
     )
 
 
+def relative_difference(expected: Mapping[str, torch.Tensor], actual: Mapping[str, torch.Tensor]) -> float:
+    """Distance of two gradients in float64, relative to the length of the expected one."""
+    assert expected.keys() == actual.keys()
+    differences = [expected[name].double() - actual[name].double() for name in expected]
+    distance, length = (
+        sum(float(one.double().square().sum()) for one in some) for some in (differences, expected.values())
+    )
+    return (distance / length) ** 0.5
+
+
 @pytest.fixture(scope="session")
 def samples() -> list[Sample]:
     return [make_sample(number, text) for number, text in enumerate(TEXTS)]
@@ -77,8 +89,6 @@ def split_folder(samples, tmp_path_factory) -> Path:
 @pytest.fixture
 def backbone():
     """A fresh random backbone; always the same weights."""
-    from stages.backbones.tiny import build_tiny_backbone
-
     made = build_tiny_backbone(SHAPE, get_recipe("tiny").backbone, seed=0)
     made.model.eval()
     return made

@@ -1,8 +1,16 @@
-"""Configurations whose every size differs from every other: a formula that mixes two up is found out."""
+"""Models whose every size differs from every other (a formula that mixes two up is found out), and what they
+hold."""
 
-from transformers import Qwen2_5_VLConfig
+from collections.abc import Iterable
+
+import peft
+import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from stages.train.flops import TrainedParts
 
 IMAGE = 2  # token id
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def config_of(*, layers: int, vision: dict, **options) -> Qwen2_5_VLConfig:
@@ -33,3 +41,23 @@ def config_of(*, layers: int, vision: dict, **options) -> Qwen2_5_VLConfig:
         tie_word_embeddings=True,
         **options,
     )
+
+
+def training(
+    model: Qwen2_5_VLForConditionalGeneration, trained: TrainedParts
+) -> Qwen2_5_VLForConditionalGeneration:
+    """The model with gradients on what is trained, adapters inside it if there are any."""
+    model.model.visual.requires_grad_(trained.vision)
+    if not trained.lora_rank:
+        return model
+    targets = rf".*language_model\.layers\.\d+\..*({'|'.join(trained.lora_targets)})"
+    lora = peft.LoraConfig(r=trained.lora_rank, target_modules=targets)
+    return peft.get_peft_model(model, lora, autocast_adapter_dtype=False).get_base_model()
+
+
+def sizes(tensors: Iterable[torch.Tensor | None]) -> int:
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def moments(optimizer: torch.optim.Optimizer) -> int:
+    return sum(sizes([state["exp_avg"], state["exp_avg_sq"]]) for state in optimizer.state.values())

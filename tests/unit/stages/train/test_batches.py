@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +13,7 @@ from stages.train.batches import MOST_PADDING, oversized, plan_micro_batches
 from stages.train.config import EngineConfig
 from stages.train.sequences import SequenceBuilder, TokenSequence
 from stages.train.words import SalientWords
-from tests.unit.stages.conftest import TEXTS
+from tests.unit.stages.conftest import TEXTS, relative_difference
 
 
 def sequence(length: int, visual: int) -> TokenSequence:
@@ -91,12 +90,6 @@ def gradient(backbone, samples, objective, config):
     for passes in engine.plan_passes(sequences, builder, config):
         GenerativeLoss(backbone.model)(passes, targets).backward()
     return {n: p.grad.clone() for n, p in backbone.model.named_parameters() if p.grad is not None}
-
-
-def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    assert a.keys() == b.keys()
-    distance = sum(float((a[name].double() - b[name].double()).square().sum()) for name in a)
-    return (distance / sum(float(tensor.double().square().sum()) for tensor in a.values())) ** 0.5
 
 
 @pytest.mark.parametrize(

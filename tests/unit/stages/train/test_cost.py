@@ -1,8 +1,5 @@
 """Predicted bytes, against those of real models, optimisers and graphs."""
 
-import dataclasses
-
-import peft
 import pytest
 import torch
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
@@ -25,18 +22,9 @@ from stages.train.cost import (
 from stages.train.engine import plan_passes
 from stages.train.flops import TrainedParts
 from stages.train.sequences import SequenceBuilder
-from tests.unit.stages.train.configs import config_of
+from tests.unit.stages.train.configs import PROJECTIONS, config_of, moments, sizes, training
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def sizes(tensors) -> int:
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
-
-
-def moments(optimizer: torch.optim.Optimizer) -> int:
-    return sum(sizes([state["exp_avg"], state["exp_avg_sq"]]) for state in optimizer.state.values())
 
 
 def tiny_model() -> Qwen2_5_VLForConditionalGeneration:
@@ -93,8 +81,7 @@ def test_shards_are_those_of_the_zero_paper():
 
 def test_adapters_are_counted_as_peft_makes_them(backbone):
     trained = TrainedParts(vision=False, lora_rank=4, lora_targets=("q_proj", "v_proj", "down_proj"))
-    targets = rf".*language_model.*({'|'.join(trained.lora_targets)})"
-    model = peft.get_peft_model(backbone.model, peft.LoraConfig(r=4, target_modules=targets))
+    model = training(backbone.model, trained)
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert adapter_parameters(backbone.shape, trained) == count
 
@@ -112,13 +99,7 @@ def saved_bytes(trained: TrainedParts, engine: EngineConfig, *, grid: tuple[int,
     """Bytes that torch keeps for the backward pass, weights left out; two sequences of 60 and 57."""
     config, length = deep_config(), 60
     model = Qwen2_5_VLForConditionalGeneration(config).to(DTYPES[engine.precision]).train()
-    inner = model.model
-    if trained.lora_rank:
-        adapters = peft.LoraConfig(
-            r=trained.lora_rank, target_modules=rf".*language_model.*({'|'.join(trained.lora_targets)})"
-        )
-        inner = peft.get_peft_model(model, adapters, autocast_adapter_dtype=False).get_base_model().model
-    inner.visual.requires_grad_(trained.vision)
+    inner = training(model, trained).model
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     saved = {}
 
@@ -152,6 +133,9 @@ FROZEN_VISION = TrainedParts(vision=False)
 ADAPTED = TrainedParts(vision=False, lora_rank=8, lora_targets=PROJECTIONS)
 
 
+BATCH = {"positions": 120, "visual_tokens": 64, "longest": 60}
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("trained", [FULL, ADAPTED])
@@ -165,8 +149,7 @@ def test_a_decoder_saves_what_is_predicted(precision, packing, trained):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_trained_vision_tower_saves_what_is_predicted(precision):
     engine = EngineConfig(precision=precision)
-    sizes = {"positions": 120, "visual_tokens": 64, "longest": 60}
-    predicted = activation_bytes(DEEP, FULL, engine, **sizes)
+    predicted = activation_bytes(DEEP, FULL, engine, **BATCH)
     assert predicted == pytest.approx(saved_bytes(FULL, engine, grid=(1, 16, 8)), rel=0.05)
 
 
@@ -175,12 +158,10 @@ def test_a_frozen_vision_tower_saves_nothing():
     assert saved_bytes(FROZEN_VISION, engine, grid=(1, 16, 8)) == pytest.approx(
         saved_bytes(FROZEN_VISION, engine, grid=None), rel=0.01
     )
-    sizes = {"positions": 120, "visual_tokens": 64, "longest": 60}
-    block = activation_bytes(DEEP, FROZEN_VISION, engine, **sizes) - activation_bytes(
-        DEEP, FROZEN_VISION, engine, **sizes | {"visual_tokens": 0}
-    )
-    tower = activation_bytes(DEEP, FULL, engine, **sizes) - activation_bytes(
-        DEEP, FULL, engine, **sizes | {"visual_tokens": 0}
+    block, tower = (
+        activation_bytes(DEEP, trained, engine, **BATCH)
+        - activation_bytes(DEEP, trained, engine, **BATCH | {"visual_tokens": 0})
+        for trained in (FROZEN_VISION, FULL)
     )
     assert block * DEEP.vision_layers == tower
 
@@ -216,16 +197,13 @@ def test_a_loss_saves_one_float32_number_for_each_logit():
 
 
 def test_the_sizes_are_those_that_the_engine_uses():
-    """Planning does not load DeepSpeed, so it repeats two numbers of its."""
+    """Planning does not load DeepSpeed, so it repeats two of its numbers."""
     zero = DeepSpeedZeroConfig()
     assert zero.reduce_bucket_size == BUCKET_ELEMENTS
     assert zero.max_live_parameters == LIVE_ELEMENTS
 
 
-def test_a_larger_micro_batch_takes_more(backbone):
-    recipe = get_recipe("paper-3b").pretrain.engine
-    small = {"positions": 100, "visual_tokens": 10, "longest": 50}
-    for name in small:
-        engine = dataclasses.replace(recipe, packing=False)
-        larger = activation_bytes(backbone.shape, FULL, engine, **small | {name: 2 * small[name]})
-        assert larger > activation_bytes(backbone.shape, FULL, engine, **small)
+def test_a_larger_micro_batch_takes_more():
+    for name in BATCH:
+        larger = activation_bytes(DEEP, FULL, EngineConfig(), **BATCH | {name: 2 * BATCH[name]})
+        assert larger > activation_bytes(DEEP, FULL, EngineConfig(), **BATCH)

@@ -1,9 +1,8 @@
-"""BM25 against its formula and bm25s."""
+"""BM25 against its formula."""
 
 import math
 import unicodedata
 
-import bm25s
 import numpy as np
 import pytest
 
@@ -37,13 +36,10 @@ def lucene_by_hand(query, corpus, k1=1.5, b=0.75):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_bm25_is_lucenes_formula_and_bm25s(seed):
+def test_bm25_is_lucenes_formula(seed):
     rng = np.random.default_rng(seed)
     corpus = [list(rng.choice(WORDS, rng.integers(1, 20))) for _ in range(30)]
     queries = [list(rng.choice(WORDS, rng.integers(1, 6))) for _ in range(10)]
     ours = Bm25([" ".join(text).title() for text in corpus]).scores([" ".join(query) for query in queries])
-    index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
-    index.index(corpus, show_progress=False)
     for row, query in enumerate(queries):
         assert ours[row] == pytest.approx(lucene_by_hand(query, corpus), abs=1e-5)
-        assert ours[row] == pytest.approx(index.get_scores(query), abs=1e-5)
