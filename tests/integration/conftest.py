@@ -20,7 +20,7 @@ def launch() -> Iterator[Run]:
     One preloaded parent serves all launches of the session: imports take longer than most tests.
     """
 
-    def run(module: str, job: dict, folder: Path, *, name: str = "job", journal: Path | None = None) -> None:
+    def run(module: str, job: dict, folder: Path, *, name: str = "job") -> None:
         path = folder / f"{name}.json"
         path.write_text(json.dumps(job))
         launch = Launch(
@@ -29,7 +29,6 @@ def launch() -> Iterator[Run]:
             processes=job["processes"],
             threads=1,
             log_path=folder / f"{name}.log",
-            journal_path=journal,
         )
         launcher.run(launch, lambda event: None)
 

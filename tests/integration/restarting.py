@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from stages.recipes import ARMS, get_recipe
 from stages.refine.config import RefineSettings
 from stages.train import checkpoint, loop
 from stages.train.config import EngineConfig
+from tests.unit.stages.conftest import job_of
 
 STEPS, BATCH = 14, 4
 CELL = Cell(dose=STEPS * BATCH, arm=ARMS["multimodal-20"], seed=0, steps=STEPS)
@@ -58,23 +59,16 @@ class Bench:
     def run(self, *, processes: int = 1, zero_stage: int = 1, **interruption) -> None:
         self.runs += 1
         engine = EngineConfig(processes=processes, zero_stage=zero_stage, checkpoint_steps=4)
-        place = {"digest": "", "stage": "", "cell": CELL.to_json()}
-        split = {"path": str(self.split), **place}
-        task = {"cell": CELL.to_json(), "fingerprint": "output", "training": "training"}
-        job = {
-            "stage": self.stage,
-            "settings": asdict(self.settings(engine)),
-            "store": str(self.store.root),
-            "journal": str(self.root / f"journal-{self.runs}.jsonl"),
-            "inputs": dict.fromkeys(("target_train", "base_train"), split),
-            "tasks": [{**task, "inputs": {"model": {"path": str(self.model), **place}}}],
-            "processes_per_cell": processes,
-            "provenance": {},
-            "processes": processes,
-            "interruption": interruption,
-        }
-        journal = Path(job["journal"])
-        self.launch("tests.integration.restarting", job, self.root, name=str(self.runs), journal=journal)
+        job = job_of(
+            self.stage,
+            self.settings(engine),
+            self.root,
+            cells={"output": CELL},
+            inputs={"target_train": self.split, "base_train": self.split},
+            own_inputs={"model": self.model},
+            processes_per_cell=processes,
+        ) | {"processes": processes, "interruption": interruption}
+        self.launch("tests.integration.restarting", job, self.root, name=str(self.runs))
 
     def interrupted(self, kind: str, at: int, **options) -> ProcessFailed:
         with pytest.raises(ProcessFailed) as failure:

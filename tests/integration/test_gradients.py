@@ -5,9 +5,12 @@ import copy
 import dataclasses
 import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,6 +37,7 @@ from stages.train.engine import (
 )
 from stages.train.lean_deepspeed import deepspeed
 from stages.train.sequences import SequenceBuilder, TokenSequence
+from tests.unit.stages.conftest import relative_difference
 
 ZERO_STAGES = (0, 1, 2, 3)
 PROCESSES = (1, 2)
@@ -47,7 +51,8 @@ LOSSES = {
 OPTIMIZATION = Optimization(
     learning_rate=1e-3, schedule=lambda step: 1.0, weight_decay=0.0, max_gradient_norm=0.0
 )
-CASES = [(processes, zero, chunk) for processes in PROCESSES for zero in ZERO_STAGES for chunk in CHUNKS]
+GENERATIVE_CHUNKS = [*((chunk, False) for chunk in CHUNKS), ("three", True)]
+"""Each with whether it is packed."""
 
 
 def rows_of(builder: SequenceBuilder, samples: list, ranks: int, negatives: int) -> list[list[TokenSequence]]:
@@ -91,22 +96,27 @@ def main(job_path: Path) -> None:
             config = EngineConfig(zero_stage=zero_stage, text_tokens=budget)
             gradient = contrastive_gradient(copy.deepcopy(backbone), samples, config, loss, negatives)
             _save(job, f"contrastive-{name}-zero{zero_stage}-{chunk}", gradient)
-        for chunk, packing in (("one", False), ("three", False), ("all", False), ("three", True)):
+        for chunk, packing in GENERATIVE_CHUNKS:
             config = EngineConfig(zero_stage=zero_stage, text_tokens=CHUNKS[chunk], packing=packing)
-            name = f"generative-mixed-zero{zero_stage}-{chunk}{'-packed' if packing else ''}"
-            _save(job, name, generative_gradient(copy.deepcopy(backbone), samples, config))
+            gradient = generative_gradient(copy.deepcopy(backbone), samples, config)
+            _save(job, f"generative-{packing}-zero{zero_stage}-{chunk}", gradient)
+
+
+def adapted(backbone: Backbone) -> peft.PeftModel:
+    """The model with an adapter that changes something."""
+    model = add_adapter(backbone, dataclasses.replace(get_recipe("tiny").refine, lora_rank=4))
+    torch.manual_seed(1)
+    for name, parameter in sorted(model.named_parameters()):
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
 
 
 def contrastive_gradient(
     backbone: Backbone, samples: list, config: EngineConfig, loss: InfoNCE, negatives: int
 ) -> dict[str, torch.Tensor]:
     builder = SequenceBuilder(backbone)
-    model = add_adapter(backbone, dataclasses.replace(get_recipe("tiny").refine, lora_rank=4))
-    torch.manual_seed(1)
-    for name, parameter in sorted(model.named_parameters()):
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    root = Embedder(backbone, model, loss).train()
+    root = Embedder(backbone, adapted(backbone), loss).train()
     engine = build_engine(root, config, OPTIMIZATION)
     ranks = world_size()
     counts = [len(range(number, len(samples), ranks)) for number in range(ranks)]
@@ -122,15 +132,19 @@ def contrastive_gradient(
     return gradient
 
 
-def generative_gradient(backbone: Backbone, samples: list, config: EngineConfig) -> dict[str, torch.Tensor]:
+def mixed(builder: SequenceBuilder, samples: list) -> list[TokenSequence]:
     """Rank 0 of two transcribes images, rank 1 repeats texts: one never sees an image."""
-    builder = SequenceBuilder(backbone)
-    sequences = [
+    return [
         builder.transcribe_image(sample.image(), sample.text)
         if number % 2 == 0
         else builder.repeat_text(sample.text)
         for number, sample in enumerate(samples)
-    ][rank() :: world_size()]
+    ]
+
+
+def generative_gradient(backbone: Backbone, samples: list, config: EngineConfig) -> dict[str, torch.Tensor]:
+    builder = SequenceBuilder(backbone)
+    sequences = mixed(builder, samples)[rank() :: world_size()]
     engine = build_engine(GenerativeLoss(backbone.model).train(), config, OPTIMIZATION)
     micro_batches = plan_passes(sequences, builder, config)
     labels = global_sum(sum(len(sequence) - sequence.label_start for sequence in sequences))
@@ -140,25 +154,18 @@ def generative_gradient(backbone: Backbone, samples: list, config: EngineConfig)
     return gradient
 
 
-class recorded:
-    """Takes the reduced gradient of every trained parameter when the engine is about to step."""
+@contextmanager
+def recorded(engine: deepspeed.DeepSpeedEngine) -> Iterator[dict[str, torch.Tensor]]:
+    """Take the reduced gradient of every trained parameter when the engine is about to step."""
+    gradient: dict[str, torch.Tensor] = {}
 
-    def __init__(self, engine) -> None:
-        self.engine = engine
-        self.gradient: dict[str, torch.Tensor] = {}
-
-    def __enter__(self) -> dict[str, torch.Tensor]:
-        self.patch = mock.patch.object(self.engine, "step", self._record)
-        self.patch.start()
-        return self.gradient
-
-    def __exit__(self, *failure) -> None:
-        self.patch.stop()
-
-    def _record(self) -> None:
-        for name, parameter in self.engine.module.named_parameters():
+    def record() -> None:
+        for name, parameter in engine.module.named_parameters():
             if parameter.requires_grad:
-                self.gradient[name] = deepspeed.utils.safe_get_full_grad(parameter).detach().clone()
+                gradient[name] = deepspeed.utils.safe_get_full_grad(parameter).detach().clone()
+
+    with mock.patch.object(engine, "step", record):
+        yield gradient
 
 
 def _save(job: dict, name: str, gradient: dict[str, torch.Tensor]) -> None:
@@ -195,12 +202,7 @@ def contrastive(model, samples) -> dict[str, dict[str, torch.Tensor]]:
 def plain_contrastive_gradient(model_path: Path, samples: list, loss: InfoNCE, negatives: int):
     backbone = load_backbone(model_path, get_recipe("tiny").backbone)
     builder = SequenceBuilder(backbone)
-    model = add_adapter(backbone, dataclasses.replace(get_recipe("tiny").refine, lora_rank=4))
-    torch.manual_seed(1)
-    for name, parameter in sorted(model.named_parameters()):
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    model.double()
+    model = adapted(backbone).double()
     base = model.get_base_model().model
     [sequences] = rows_of(builder, samples, 1, negatives)
     states = []
@@ -235,12 +237,7 @@ def generative(model, samples) -> dict[str, torch.Tensor]:
     backbone.model.double()
     builder = SequenceBuilder(backbone)
     total, labels = 0.0, 0
-    for number, sample in enumerate(samples):
-        sequence = (
-            builder.transcribe_image(sample.image(), sample.text)
-            if number % 2 == 0
-            else builder.repeat_text(sample.text)
-        )
+    for sequence in mixed(builder, samples):
         inputs = model_inputs(collate([sequence], pad_token=builder.pad_token))
         log_probabilities = backbone.model(**inputs).logits[0].log_softmax(-1)
         for place in range(sequence.label_start, len(sequence)):
@@ -250,32 +247,14 @@ def generative(model, samples) -> dict[str, torch.Tensor]:
     return {f"model.{n}": p.grad for n, p in backbone.model.named_parameters() if p.grad is not None}
 
 
-def relative_difference(expected: dict[str, torch.Tensor], actual: dict[str, torch.Tensor]) -> float:
-    assert expected.keys() == actual.keys()
-    distance = sum(float((expected[name] - actual[name].double()).square().sum()) for name in expected)
-    return (distance / sum(float(tensor.double().square().sum()) for tensor in expected.values())) ** 0.5
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(("processes", "zero_stage", "chunk"), CASES)
-@pytest.mark.parametrize("loss", LOSSES)
-def test_contrastive_gradient_is_that_of_the_whole_batch(
-    root, contrastive, processes, zero_stage, chunk, loss
-):
-    path = root / str(processes) / f"contrastive-{loss}-zero{zero_stage}-{chunk}.safetensors"
-    assert relative_difference(contrastive[loss], load_file(path)) < 1e-5
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(("processes", "zero_stage", "chunk"), CASES)
-def test_generative_gradient_is_that_of_the_whole_batch(root, generative, processes, zero_stage, chunk):
-    path = root / str(processes) / f"generative-mixed-zero{zero_stage}-{chunk}.safetensors"
-    assert relative_difference(generative, load_file(path)) < 1e-5
-
-
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("zero_stage", ZERO_STAGES)
 @pytest.mark.parametrize("processes", PROCESSES)
-def test_packed_gradient_is_that_of_the_whole_batch(root, generative, processes, zero_stage):
-    path = root / str(processes) / f"generative-mixed-zero{zero_stage}-three-packed.safetensors"
-    assert relative_difference(generative, load_file(path)) < 1e-5
+def test_the_gradient_is_that_of_the_whole_batch(root, contrastive, generative, processes, zero_stage):
+    cases = {("contrastive", loss, chunk): contrastive[loss] for loss in LOSSES for chunk in CHUNKS}
+    cases |= {("generative", packing, chunk): generative for chunk, packing in GENERATIVE_CHUNKS}
+    differences = {}
+    for (objective, variant, chunk), expected in cases.items():
+        path = root / str(processes) / f"{objective}-{variant}-zero{zero_stage}-{chunk}.safetensors"
+        differences[path.name] = relative_difference(expected, load_file(path))
+    assert max(differences.values()) < 1e-5, differences

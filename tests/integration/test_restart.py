@@ -27,12 +27,12 @@ def test_killed_three_times_preempted_and_damaged_ends_with_the_same_bytes(bench
     assert bench.checkpoints() == [8, 10], "what was asked to stop has saved its last step"
 
     # A flipped bit in the newest checkpoint: the one before it is used.
-    damaged = bench.store.path("checkpoint", "training-000000010") / "state.safetensors"
+    damaged = bench.store.path("checkpoint", "output-000000010") / "state.safetensors"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
     bench.run()
-    assert "training-000000010 is set aside" in (bench.root / f"{bench.runs}.log").read_text()
+    assert "output-000000010 is set aside" in (bench.root / f"{bench.runs}.log").read_text()
     assert bench.output().manifest.files == uninterrupted(stage).output().manifest.files
     assert [step["number"] for step in bench.steps()] == list(range(1, STEPS + 1))
 

@@ -1,8 +1,11 @@
 """A random backbone of the tiny recipe's kind and a few page images with text, for the stages' tests."""
 
 import io
+import types
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from data_prep.samples import Sample, sample_key
 from data_prep.write_shards import write_split
 from stages.backbones.config import TinyShape
 from stages.backbones.tiny import build_tiny_backbone
+from stages.cells import Cell
 from stages.recipes import get_recipe
 from stages.train.engine import start_process_group
 
@@ -58,6 +62,42 @@ def make_sample(number: int, text: str) -> Sample:
         trainable=True,
         png=buffer.getvalue(),
     )
+
+
+def input_of(path: Path) -> dict:
+    """A committed output as a job file names it."""
+    return {"path": str(path), "digest": "0" * 64, "stage": "any", "cell": Cell().to_json()}
+
+
+def job_of(
+    stage: str,
+    settings: Any,
+    folder: Path,
+    *,
+    cells: Mapping[str, Cell],
+    inputs: Mapping[str, Path] = types.MappingProxyType({}),
+    own_inputs: Mapping[str, Path] = types.MappingProxyType({}),
+    processes_per_cell: int = 1,
+) -> dict:
+    """The job file of some cells by fingerprint; store and journal lie in `folder`."""
+    return {
+        "stage": stage,
+        "settings": asdict(settings),
+        "store": str(folder / "store"),
+        "journal": str(folder / "journal.jsonl"),
+        "inputs": {name: input_of(path) for name, path in inputs.items()},
+        "tasks": [
+            {
+                "cell": cell.to_json(),
+                "fingerprint": name,
+                "training": name,
+                "inputs": {name: input_of(path) for name, path in own_inputs.items()},
+            }
+            for name, cell in cells.items()
+        ],
+        "processes_per_cell": processes_per_cell,
+        "provenance": {},
+    }
 
 
 def relative_difference(expected: Mapping[str, torch.Tensor], actual: Mapping[str, torch.Tensor]) -> float:

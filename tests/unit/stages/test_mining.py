@@ -14,6 +14,7 @@ from stages.recipes import get_recipe
 from stages.refine.config import MineSettings, MiningConfig
 from stages.refine.mining import choose, main, mine
 from stages.refine.pairs import read_negatives
+from tests.unit.stages.conftest import job_of
 
 CONFIG = dataclasses.replace(get_recipe("tiny").refine, hard_negatives=3)
 NONE = np.zeros(6, dtype=bool)
@@ -79,21 +80,12 @@ def test_mined_keys_are_never_answers_nor_equal_to_one(
 
 def test_refinement_reads_what_the_program_commits(backbone, split_folder, tmp_path):
     backbone.save(tmp_path / "model")
-    place = {"path": str(split_folder), "digest": "", "stage": "", "cell": Cell().to_json()}
     settings = MineSettings(
         backbone=dataclasses.replace(get_recipe("tiny").backbone, location=str(tmp_path / "model")),
         refine=dataclasses.replace(CONFIG, mining=MiningConfig(relative_margin=-2.0)),
     )
-    job = {
-        "stage": "mine",
-        "settings": dataclasses.asdict(settings),
-        "store": str(tmp_path / "store"),
-        "journal": str(tmp_path / "journal.jsonl"),
-        "inputs": {"target_train": place},
-        "tasks": [{"cell": Cell().to_json(), "fingerprint": "one", "training": "one", "inputs": {}}],
-        "processes_per_cell": 1,
-        "provenance": {},
-    }
+    inputs = {"target_train": split_folder}
+    job = job_of("mine", settings, tmp_path, cells={"one": Cell()}, inputs=inputs)
     (tmp_path / "job.json").write_text(json.dumps(job))
     main(tmp_path / "job.json")
     committed = LocalStore(tmp_path / "store").find("mine", "one")
