@@ -78,7 +78,8 @@ class Job(Generic[Settings]):
         return self._share(list(trainings.values()))
 
     def _share(self, work: list[Work]) -> list[Work]:
-        return work[worker(self.processes_per_cell) :: workers(self.processes_per_cell)]
+        workers = int(os.environ.get("WORLD_SIZE", "1")) // self.processes_per_cell
+        return work[worker(self.processes_per_cell) :: workers]
 
     def cells(self, doing: str, *, parts: int = 1) -> Iterator[tuple[Task, "Progress"]]:
         """This worker's cells, each with its progress; `doing` names the work for people.
@@ -88,7 +89,7 @@ class Job(Generic[Settings]):
         own = self.own_tasks()
         for number, task in enumerate(own):
             progress = Progress(
-                job=self, task=task, doing=doing, before=number * parts, parts=parts, total=len(own) * parts
+                job=self, task=task, doing=doing, before=number * parts, total=len(own) * parts
             )
             yield task, progress
             progress.report(parts)
@@ -143,7 +144,7 @@ class Progress:
     task: Task
     doing: str
     before: int
-    parts: int
+    """Parts of the cells before this one."""
     total: int
     done: int = 0
     told: float = field(default_factory=time.monotonic)
@@ -196,8 +197,3 @@ def _write(path: Path, content: Any) -> None:
 def worker(processes_per_cell: int) -> int:
     """Number of the worker that this rank belongs to: consecutive ranks form one."""
     return int(os.environ.get("RANK", "0")) // processes_per_cell
-
-
-def workers(processes_per_cell: int) -> int:
-    """How many workers share the job."""
-    return int(os.environ.get("WORLD_SIZE", "1")) // processes_per_cell

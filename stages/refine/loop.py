@@ -67,21 +67,19 @@ def refine_steps(
         lora_targets=config.lora_targets,
     )
     batches = draw_batches(builder, split, config, seed=seed, steps=range(len(training.ledger), last_step))
-    for draw in training.steps(batches, last_step=last_step):
-        micro_batches = plan_passes(
-            draw.sequences, builder, config.engine, always_an_image=train_vision
-        )
-        loss = contrastive_step(training.engine, micro_batches, draw.rows)
+    for sequences, rows in training.steps(batches, last_step=last_step):
+        micro_batches = plan_passes(sequences, builder, config.engine, always_an_image=train_vision)
+        loss = contrastive_step(training.engine, micro_batches, rows)
         counts = counts_of(
-            draw.sequences,
+            sequences,
             micro_batches,
             root.backbone.model,
             parts,
-            label_tokens=draw.rows.anchors[rank()],
+            label_tokens=rows.anchors[rank()],
             logits=0,
         )
         yield training.record(
-            objective="contrastive", loss=loss, examples=sum(draw.rows.anchors), counts=counts
+            objective="contrastive", loss=loss, examples=sum(rows.anchors), counts=counts
         )
 
 

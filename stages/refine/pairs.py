@@ -47,29 +47,23 @@ class Pair:
     as_image: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """A global batch: this rank's sequences, and what every rank knows of all rows."""
-
-    sequences: list[TokenSequence]
-    """Anchors, then positives, then negatives."""
-    rows: Rows
-
-
 def draw_batches(
     builder: SequenceBuilder, split: TrainSplit, config: RefineConfig, *, seed: int, steps: range
-) -> Iterator[Draw]:
-    """Iterate over the steps' batches; sequences are built ahead, in order."""
+) -> Iterator[tuple[list[TokenSequence], Rows]]:
+    """Iterate over the steps' batches: this rank's sequences, and what every rank knows of all rows.
+
+    Sequences are built ahead, in order.
+    """
     source = split.source
     mined = {key for keys in split.negatives.values() for key in keys}
     positions = source.positions_of({key for query in split.queries for key in query.relevant} | mined)
     usable = [query for query in split.queries if any(key in positions for key in query.relevant)]
-    rows = min(config.batch_size, len(usable))
-    if rows < max(2, world_size()):
+    count = min(config.batch_size, len(usable))
+    if count < max(2, world_size()):
         raise RefinementError(f"{len(usable)} training queries are too few for a contrastive batch")
-    if rows < config.batch_size and rank() == 0:
+    if count < config.batch_size and rank() == 0:
         print(
-            f"batches have {rows} anchors instead of {config.batch_size}: there are no more training "
+            f"batches have {count} anchors instead of {config.batch_size}: there are no more training "
             "queries, and each has fewer negatives; add documents or queries",
             file=sys.stderr,
             flush=True,
@@ -77,13 +71,13 @@ def draw_batches(
     order = BatchOrder(
         sources=[Lengths.of([len(query.text) for query in usable])],
         weights=[1.0],
-        batch_size=rows,
+        batch_size=count,
         seed=seed,
         window_steps=1,
     )
-    image_rows = round(config.image_share * rows)
+    image_rows = round(config.image_share * count)
 
-    def draw(step: int) -> Draw:
+    def draw(step: int) -> tuple[list[TokenSequence], Rows]:
         batch = [usable[position] for _, position in order.batch(step)]
         pairs = draw_pairs(batch, positions, split.negatives, image_rows=image_rows, seed=seed, step=step)
         dealt = by_rank(pairs, world_size())
@@ -93,14 +87,12 @@ def draw_batches(
                 f"an anchor of step {step + 1} has no negative: all other samples come from its document or "
                 "equal its positive; set refine.same_document_negatives, or bring more documents"
             )
-        return Draw(
-            sequences=_sequences(builder, dealt[rank()], lambda key: source[positions[key]], config),
-            rows=Rows(
-                anchors=[len(mine) for mine in dealt],
-                candidates=[len(candidate_keys(mine)) for mine in dealt],
-                answers=unusable,
-            ),
+        rows = Rows(
+            anchors=[len(mine) for mine in dealt],
+            candidates=[len(candidate_keys(mine)) for mine in dealt],
+            answers=unusable,
         )
+        return _sequences(builder, dealt[rank()], lambda key: source[positions[key]], config), rows
 
     return prefetched(draw, steps)
 

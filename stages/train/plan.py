@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from infra.devices import GIB, Device
 from stages.backbones.config import ModelShape
@@ -25,6 +25,9 @@ from stages.train.cost import (
     state_bytes,
 )
 from stages.train.flops import TrainedParts, Workload, forward_flops, training_flops
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 ASSUMED_MFU = 0.35
 RESERVED = 2 * GIB  # an allowance for the CUDA context, NCCL and fragmentation
@@ -76,20 +79,26 @@ class StagePlan:
         return math.ceil(self.cells / self.cells_at_once) * self.steps * self.step_seconds
 
 
-def model_of(recipe: Recipe) -> Model:
-    """Return the model that a recipe starts from; a base need not be trained yet. Loads torch.
+def config_of(recipe: Recipe) -> "PreTrainedConfig":
+    """Return the configuration of the model that a recipe starts from; a base need not be trained yet.
 
-    Raises ValueError for a hub id whose sizes are not known here.
+    Loads torch. Raises ValueError for a hub id whose sizes are not known here.
     """
-    from stages.backbones.backbone import FAMILIES, model_config, parameter_counts
+    from stages.backbones.backbone import model_config
     from stages.backbones.tiny import build_tiny_tokenizer, tiny_model_config
 
     location = recipe.backbone.location
-    if recipe.name in BOOTSTRAPS and not Path(location).is_dir():
-        tiny = BOOTSTRAPS[recipe.name].shape
-        config = tiny_model_config(tiny, build_tiny_tokenizer(tiny))
-    else:
-        config = model_config(location)
+    if recipe.name not in BOOTSTRAPS or Path(location).is_dir():
+        return model_config(location)
+    tiny = BOOTSTRAPS[recipe.name].shape
+    return tiny_model_config(tiny, build_tiny_tokenizer(tiny))
+
+
+def model_of(recipe: Recipe) -> Model:
+    """Return the sizes of the model that a recipe starts from; see `config_of`."""
+    from stages.backbones.backbone import FAMILIES, parameter_counts
+
+    config = config_of(recipe)
     decoder, vision = parameter_counts(config)
     shape = FAMILIES[config.model_type].shape(config)
     return Model(shape=shape, decoder_parameters=decoder, vision_parameters=vision)

@@ -7,12 +7,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from stages.backbones.backbone import FAMILIES, model_config
-from stages.backbones.tiny import build_tiny_tokenizer, tiny_model_config
 from stages.bootstrap import phases
 from stages.cells import Cell
 from stages.recipes import ARMS, BOOTSTRAPS, RECIPES, Recipe, get_recipe
 from stages.refine.config import with_changes
 from stages.train.flops import projection_shapes
+from stages.train.plan import config_of
 
 PROMPT = 64  # tokens around a text or an image, at most
 
@@ -75,13 +75,6 @@ def test_the_largest_sample_fits_the_budgets(recipe):
     for engine in (recipe.pretrain.engine, recipe.refine.engine):
         assert visual <= engine.visual_tokens
         assert PROMPT + max(visual + text, 2 * text) <= engine.text_tokens
-
-
-def config_of(recipe: Recipe):
-    if recipe.name == "small":  # whose base nobody has trained yet
-        shape = BOOTSTRAPS[recipe.name].shape
-        return tiny_model_config(shape, build_tiny_tokenizer(shape))
-    return model_config(recipe.backbone.location)
 
 
 def test_images_and_adapters_fit_the_model(recipe):

@@ -9,8 +9,7 @@ from scipy.special import logsumexp
 
 from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
-from stages.backbones.adapters import Refinement, RefinementError, add_adapter, put_weights, soup
-from stages.backbones.backbone import Backbone
+from stages.backbones.adapters import RefinementError, put_weights
 from stages.losses import info_nce
 from stages.recipes import ARMS, get_recipe
 from stages.refine.config import with_changes
@@ -39,16 +38,6 @@ def test_info_nce_equals_a_hand_computation():
     assert float(got) == pytest.approx(expected, rel=1e-5)
 
 
-def test_only_the_decoder_gets_an_adapter(backbone):
-    model = add_adapter(copy.deepcopy(backbone), CONFIG)
-    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    layers = backbone.model.config.text_config.num_hidden_layers
-    assert len(trainable) == 2 * layers * len(CONFIG.lora_targets)
-    assert not any("visual" in name for name in trainable)
-    with pytest.raises(ValueError, match="qkv"):
-        add_adapter(backbone, dataclasses.replace(CONFIG, lora_targets=("qkv",)))
-
-
 def trained_with(backbone, split_folder, config=CONFIG, *, queries=None, milestones=(3,), seed=0) -> list:
     """What was trained at each milestone, what the loss says of itself, and the losses up to there."""
     split = TrainSplit(source=ShardSource(split_folder), queries=queries or read_queries(split_folder))
@@ -59,19 +48,6 @@ def trained_with(backbone, split_folder, config=CONFIG, *, queries=None, milesto
         if step.number in milestones:
             found.append((*trained(root), list(losses)))
     return found
-
-
-def changes(backbone, refinement: Refinement) -> tuple[Backbone, float, dict[str, float]]:
-    """The refined model, what is said of its change, and the squared change of each changed parameter."""
-    refined, weight_change = put_weights(copy.deepcopy(backbone), refinement)
-    before = dict(backbone.model.named_parameters())
-    after = dict(refined.model.named_parameters())
-    moved = {
-        name: float((value.detach().double() - before[name].detach().double()).square().sum())
-        for name, value in after.items()
-        if not torch.equal(value, before[name])
-    }
-    return refined, weight_change, moved
 
 
 @pytest.mark.parametrize(
@@ -87,34 +63,25 @@ def test_an_arm_trains_what_it_says_and_again_the_same(
     process_group, backbone, split_folder, name, changed_parts
 ):
     config = with_changes(CONFIG, {**ARMS[name].changes, "learning_rate": 1e-2})
-    [(refinement, _, losses)] = trained_with(backbone, split_folder, config)
-    [(again, _, _)] = trained_with(backbone, split_folder, config)
-    assert all(torch.equal(again.weights[name], value) for name, value in refinement.weights.items())
+    passed = trained_with(backbone, split_folder, config, milestones=(1, 3))
+    for steps, (refinement, _, _) in zip((1, 3), passed, strict=True):
+        [(alone, _, _)] = trained_with(backbone, split_folder, config, milestones=(steps,))
+        assert refinement.weights.keys() == alone.weights.keys()
+        assert all(torch.equal(refinement.weights[name], value) for name, value in alone.weights.items())
+    refinement, _, losses = passed[-1]
     assert len(losses) == 3 and all(map(math.isfinite, losses)) and losses[-1] < losses[0] + 1
-    refined, weight_change, moved = changes(backbone, refinement)
+    refined, weight_change = put_weights(copy.deepcopy(backbone), refinement)
+    before = dict(backbone.model.named_parameters())
+    moved = {
+        name: float((value.detach().double() - before[name].detach().double()).square().sum())
+        for name, value in refined.model.named_parameters()
+        if not torch.equal(value, before[name])
+    }
     assert {name.split(".")[1] for name in moved} == changed_parts
     assert weight_change == pytest.approx(sum(moved.values()) ** 0.5)
     whole = config.trained != "adapter"
     assert set(refined.contract.adapter_keys) == (set() if whole else set(moved))
     assert whole or all(".language_model.layers." in name for name in moved)
-
-
-def test_a_training_that_passes_its_milestones_equals_one_for_each(process_group, backbone, split_folder):
-    passed = trained_with(backbone, split_folder, milestones=(1, 3))
-    for steps, (refinement, _, _) in zip((1, 3), passed, strict=True):
-        [(alone, _, _)] = trained_with(backbone, split_folder, milestones=(steps,))
-        assert refinement.weights.keys() == alone.weights.keys()
-        assert all(torch.equal(refinement.weights[name], value) for name, value in alone.weights.items())
-
-
-def test_a_soup_is_the_mean_of_the_merged_weights(process_group, backbone, split_folder):
-    parts = [trained_with(backbone, split_folder, seed=seed)[0][0] for seed in (0, 1)]
-    merged = [put_weights(copy.deepcopy(backbone), part)[0] for part in (*parts, soup(parts))]
-    assert merged[2].contract == merged[0].contract
-    one, two, mixed = (dict(model.model.named_parameters()) for model in merged)
-    for name in merged[2].contract.adapter_keys:
-        assert not torch.equal(one[name], two[name])
-        assert torch.allclose(mixed[name].double(), (one[name].double() + two[name].double()) / 2, atol=1e-6)
 
 
 @pytest.mark.parametrize("learned", [False, True])

@@ -107,10 +107,17 @@ def test_a_soup_is_the_one_that_peft_would_cook(backbone):
     model.add_weighted_adapter(["0", "1", "2"], [1 / 3] * 3, "soup", combination_type="cat")
     model.set_adapter("soup")
     expected = model.merge_and_unload().state_dict()
-    assert same(weights_of(put_weights(backbone, soup(parts))[0]), expected)
+    one, two, three = (put_weights(copy.deepcopy(backbone), part)[0] for part in parts)
+    mixed, _ = put_weights(backbone, soup(parts))
+    assert same(weights_of(mixed), expected) and mixed.contract == one.contract
+    for name in mixed.contract.adapter_keys:
+        mean = sum(model.model.state_dict()[name].double() for model in (one, two, three)) / 3
+        assert torch.allclose(expected[name].double(), mean, atol=1e-6)
 
 
 def test_what_does_not_fit_the_model_is_refused(backbone, kinds):
+    with pytest.raises(ValueError, match="qkv"):
+        add_adapter(copy.deepcopy(backbone), dataclasses.replace(CONFIG, lora_targets=("qkv",)))
     for kind in ("adapter", "whole"):
         renamed = {name.replace("layers.0", "layers.7"): value for name, value in kinds[kind].weights.items()}
         with pytest.raises(RefinementError, match=r"(does|do) not fit"):
