@@ -1,10 +1,8 @@
 """The `lco` command: run, sweep, plan, up and bootstrap. Imports nothing slow before it must."""
 
-import itertools
 import os
-import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +13,7 @@ from infra.settings import Settings
 from pipelines.parameters import BadParameter, Run, Sweep, documents_folder
 from pipelines.plan import Plan, plan
 from pipelines.run import exit_code, run
-from stages.recipes import BOOTSTRAPS
+from stages.recipes import BOOTSTRAPS, get_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +89,23 @@ def _up(command: Up) -> int:
 
 
 def _bootstrap(command: Bootstrap) -> int:
-    """Run the program `stages.bootstrap` in this terminal; return its exit status."""
+    """Train in this process; return the exit status 0."""
     if command.steps is not None and command.steps < 1:
         raise BadParameter(f"steps {command.steps}: give 1 or more, or leave it out for the recipe's")
-    settings = Settings.from_environment()
+    settings, config = Settings.from_environment(), BOOTSTRAPS[command.recipe]
     documents = documents_folder(command.documents, output=settings.output)
-    options = {**vars(command), "documents": documents}
-    options |= {"work": settings.output / "bootstrap", "workers": settings.processes}
-    given = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
-    program = [sys.executable, "-m", "stages.bootstrap", *itertools.chain(*given)]
-    return subprocess.run(program, env={**os.environ, **local_environment()}).returncode
+    os.environ.update(local_environment())  # torch reads it when it is loaded
+    from stages.bootstrap import bootstrap
+
+    bootstrap(
+        get_recipe(command.recipe),
+        replace(config, steps=command.steps or config.steps),
+        documents,
+        command.output,
+        work=settings.output / "bootstrap",
+        workers=settings.processes,
+    )
+    return 0
 
 
 if __name__ == "__main__":

@@ -22,9 +22,6 @@ Metrics = dict[str, float]
 SETTINGS = ("steps", "temperature", "learning_rate", "lora_rank", "lora_alpha")
 """Fields of training.json that say what was done, not what was measured."""
 GENERATION = ("nats_per_byte", "token_accuracy", "character_error_rate")
-COMPARISONS = {"generative_gain": "gain", "times_random": "times_random", "forgetting": "forgetting"}
-COMPARISONS |= {"spearman": "spearman"}
-"""Name in MLflow -> in verdict.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,9 +190,13 @@ def _retrieval_metrics(output: Committed) -> Metrics:
 def _law_metrics(output: Committed) -> Metrics:
     verdict = output.json("verdict.json")
     paired, compared = verdict["paired"], verdict["comparisons"]
-    gain = {"gain": "difference", "gain_low": "low", "gain_high": "high"}
-    metrics = {f"ndcg_at_10_{name}": paired[field] for name, field in gain.items()}
-    return metrics | {name: compared[field]["value"] for name, field in COMPARISONS.items()}
+    return {
+        "ndcg_at_10_gain": paired["difference"],
+        "ndcg_at_10_gain_low": paired["low"],
+        "ndcg_at_10_gain_high": paired["high"],
+        "generative_gain": compared["gain"]["value"],
+        **{name: compared[name]["value"] for name in ("times_random", "forgetting", "spearman")},
+    }
 
 
 STAGES: Mapping[str, Stage] = {

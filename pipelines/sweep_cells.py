@@ -26,26 +26,22 @@ def pretrain_work(recipe: Recipe, doses: Iterable[int], *, pages: Pages = "targe
 
 
 def refine_work(
-    models: Iterable[Output], arm: Arm, *, seeds: Iterable[int], steps: Iterable[int]
+    models: Iterable[Output], arms: Sequence[Arm], *, seeds: Sequence[int], steps: Sequence[int]
 ) -> list[Work]:
-    """One cell per model, seed and number of steps."""
+    """One cell per model, seed, arm and number of steps."""
     return [
         Work(cell=replace(model.cell, arm=arm, seed=seed, steps=number), inputs=model.model_inputs)
         for model in models
         for seed in seeds
+        for arm in arms
         for number in steps
     ]
 
 
 def recipe_work(recipe: Recipe, models: Iterable[Output]) -> list[Work]:
     """Every arm of the recipe at every dose with every seed, dose by dose."""
-    return [
-        work
-        for model in models
-        for seed in recipe.refine.seeds
-        for arm in recipe.refine.arms
-        for work in refine_work([model], ARMS[arm], seeds=[seed], steps=[recipe.refine.steps])
-    ]
+    arms, refine = [ARMS[arm] for arm in recipe.refine.arms], recipe.refine
+    return refine_work(models, arms, seeds=refine.seeds, steps=[refine.steps])
 
 
 def measured_work(models: Iterable[Output], *, split: str | None = None) -> list[Work]:
@@ -95,20 +91,14 @@ def at_doses(models: Iterable[Output], doses: Iterable[int]) -> list[Output]:
 def learning_rate_work(recipe: Recipe, pretrained: Sequence[Output]) -> list[Work]:
     """Every learning rate at every dose with the first seed, at every budget."""
     plan = recipe.sweep
-    return [
-        work
-        for model in pretrained
-        for rate in plan.learning_rates
-        for work in refine_work(
-            [model], learning_rate_arm(recipe, rate), seeds=plan.seeds[:1], steps=plan.budgets
-        )
-    ]
+    arms = [learning_rate_arm(recipe, rate) for rate in plan.learning_rates]
+    return refine_work(pretrained, arms, seeds=plan.seeds[:1], steps=plan.budgets)
 
 
 def primary_work(recipe: Recipe, models: Sequence[Output]) -> list[Work]:
     """The law's own CL, the same for every dose of all pages."""
-    arm = ARMS[recipe.law.primary_arm]
-    return refine_work(models, arm, seeds=recipe.sweep.seeds, steps=[recipe.refine.steps])
+    arms = [ARMS[recipe.law.primary_arm]]
+    return refine_work(models, arms, seeds=recipe.sweep.seeds, steps=[recipe.refine.steps])
 
 
 def ceiling_work(recipe: Recipe, pretrained: Sequence[Output], validation: Sequence[Output]) -> list[Work]:
@@ -123,8 +113,8 @@ def ceiling_work(recipe: Recipe, pretrained: Sequence[Output], validation: Seque
             )
             for rate in plan.learning_rates
         }
-        arm = learning_rate_arm(recipe, best_learning_rate(best))
-        work += refine_work([model], arm, seeds=plan.seeds, steps=plan.budgets)
+        arms = [learning_rate_arm(recipe, best_learning_rate(best))]
+        work += refine_work([model], arms, seeds=plan.seeds, steps=plan.budgets)
     return work
 
 
@@ -136,14 +126,10 @@ def compared_work(recipe: Recipe, pretrained: Sequence[Output]) -> list[Work]:
     """Other ways to refine, at a few doses; ranks and alphas of the adapter, at the highest."""
     plan, steps = recipe.sweep, [recipe.refine.steps]
     models, top = (at_doses(pretrained, doses) for doses in (plan.compared_doses, [max(plan.doses)]))
-    arms = [
-        work for arm in plan.arms for work in refine_work(models, ARMS[arm], seeds=plan.seeds, steps=steps)
+    work = [
+        one for arm in plan.arms for one in refine_work(models, [ARMS[arm]], seeds=plan.seeds, steps=steps)
     ]
-    return arms + [
-        work
-        for arm in adapter_arms(recipe)
-        for work in refine_work(top, arm, seeds=plan.seeds[:1], steps=steps)
-    ]
+    return work + refine_work(top, adapter_arms(recipe), seeds=plan.seeds[:1], steps=steps)
 
 
 def equal_compute_work(recipe: Recipe, pretrained: Sequence[Output], grid: Sequence[Output]) -> list[Work]:
@@ -154,7 +140,7 @@ def equal_compute_work(recipe: Recipe, pretrained: Sequence[Output], grid: Seque
     flops_per_step = measured.json("training.json")["flops"] / measured.cell.steps
     steps = recipe.refine.steps + round(top.json("training.json")["flops"] / flops_per_step)
     arm = _changed(ARMS[recipe.law.primary_arm], "equal compute", "equal compute")
-    return refine_work(at_doses(pretrained, [0]), arm, seeds=plan.seeds, steps=[steps])
+    return refine_work(at_doses(pretrained, [0]), [arm], seeds=plan.seeds, steps=[steps])
 
 
 def soup_work(recipe: Recipe, pretrained: Sequence[Output], refined: Sequence[Output]) -> list[Work]:
@@ -162,7 +148,7 @@ def soup_work(recipe: Recipe, pretrained: Sequence[Output], refined: Sequence[Ou
     arm = _changed(ARMS[recipe.law.primary_arm], "adapter soup", "soup")
     models = at_doses(pretrained, recipe.sweep.compared_doses)
     soups = []
-    for work in refine_work(models, arm, seeds=[0], steps=[recipe.refine.steps]):
+    for work in refine_work(models, [arm], seeds=[0], steps=[recipe.refine.steps]):
         own = at_doses(primary(recipe, refined), [work.cell.dose])
         parts = {f"adapter of seed {one.cell.seed}": one for one in own}
         soups.append(replace(work, inputs={**work.inputs, **parts}))

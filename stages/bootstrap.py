@@ -8,7 +8,6 @@ until a page image and its text are summarised alike. Transcription alone gives 
 and embeds at chance.
 """
 
-import argparse
 import datetime
 import json
 import platform
@@ -19,14 +18,13 @@ from pathlib import Path
 import torch
 from rich.progress import Progress, TextColumn
 
-from data_prep.errors import NoUsableDocuments
 from data_prep.prepare import prepare_documents
 from data_prep.shards import ShardSource
 from infra.store import LocalStore
 from stages.backbones.tiny import build_tiny_backbone
 from stages.pretrain.config import BootstrapConfig, ObjectiveMixture, PretrainConfig
 from stages.pretrain.loop import pretrain_steps
-from stages.recipes import BOOTSTRAPS, Recipe, get_recipe
+from stages.recipes import Recipe
 from stages.train.config import EngineConfig
 from stages.train.engine import start_process_group
 
@@ -102,35 +100,3 @@ def bootstrap(
     }
     (output / "training.json").write_text(json.dumps(facts, indent=1))
     print(f"The base model is in {output}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--recipe", choices=sorted(BOOTSTRAPS), default="tiny")
-    parser.add_argument("--documents", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, help="default: the recipe's")
-    parser.add_argument("--work", type=Path, required=True, help="folder for what is made on the way")
-    parser.add_argument("--workers", type=int, required=True, help="processes that read documents")
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    config = BOOTSTRAPS[arguments.recipe]
-    if arguments.steps is not None:
-        config = replace(config, steps=arguments.steps)
-    try:
-        bootstrap(
-            get_recipe(arguments.recipe),
-            config,
-            arguments.documents,
-            arguments.output,
-            work=arguments.work,
-            workers=arguments.workers,
-        )
-    except NoUsableDocuments as error:
-        parser.exit(2, f"lco: {error}\n")
-
-
-if __name__ == "__main__":
-    main()
