@@ -261,7 +261,7 @@ def publish(run: PipelineRun, law: Output) -> dict[str, Any]:
     }
     create_table_artifact(
         key="dose-response",
-        table=values(rows, digits=4),
+        table=[{name: round(value, 4) for name, value in row.items()} for row in values(rows)],
         description="Generative quality and retrieval by dose",
     )
     get_run_logger().info(

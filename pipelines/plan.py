@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from infra.devices import DEVICES, GIB, Device
 from pipelines.console import clock_time
@@ -121,15 +121,12 @@ def _device(command: Plan) -> Device:
 
 
 def _page(command: Plan, recipe: Recipe) -> PageSizes:
-    given = {name: getattr(command, name) for name in ("visual_tokens", "text_tokens")}
+    given = {"visual_tokens": command.visual_tokens, "text_tokens": command.text_tokens}
     return replace(largest_page(recipe), **{name: size for name, size in given.items() if size is not None})
 
 
 def _table(plans: list[StagePlan], device: Device, *, gpus: int) -> Table:
-    table = Table()
-    table.add_column("")
-    for one in plans:
-        table.add_column(TITLES[one.stage], justify="right")
+    table = Table("", *(Column(TITLES[one.stage], justify="right") for one in plans))
 
     def row(title: str, *cells: str, last: bool = False) -> None:
         table.add_row(title, *cells, end_section=last)
@@ -158,8 +155,8 @@ def _table(plans: list[StagePlan], device: Device, *, gpus: int) -> Table:
 def _totals(plans: list[StagePlan], command: Plan) -> list[str]:
     seconds = sum(one.seconds for one in plans)
     gpu_hours = seconds * command.gpus / 3600
-    devices = f"{command.gpus} x {command.device}"
-    lines = [f"Together: {clock_time(seconds)} on {devices}, {_amount(gpu_hours)} GPU-hours"]
+    together = f"Together: {clock_time(seconds)} on {command.gpus} x {command.device}"
+    lines = [f"{together}, {_amount(gpu_hours)} GPU-hours"]
     if command.price is not None:
         lines.append(f"Cost at {command.price:,.2f} a GPU-hour: {gpu_hours * command.price:,.2f}")
     return lines

@@ -21,13 +21,9 @@ def dose_table(finding: Mapping[str, Any]) -> list[DoseRow]:
     ]
 
 
-def values(rows: Sequence[DoseRow], digits: int | None = None) -> list[dict[str, float]]:
+def values(rows: Sequence[DoseRow]) -> list[dict[str, float]]:
     """The rows without intervals."""
-    return [{"dose": row["dose"], **{name: _value(row[name], digits) for name in [*row][1:]}} for row in rows]
-
-
-def _value(estimate: Mapping[str, float], digits: int | None) -> float:
-    return estimate["value"] if digits is None else round(estimate["value"], digits)
+    return [{name: one if name == "dose" else one["value"] for name, one in row.items()} for row in rows]
 
 
 def format_table(rows: Sequence[DoseRow], *, intervals: bool = False) -> tuple[list[str], list[list[str]]]:

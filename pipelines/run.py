@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from data_prep.errors import NoUsableDocuments
 from infra.mlflow_client import MLflow
@@ -185,13 +185,12 @@ def _show(result: dict[str, Any], console: Console, *, seconds: float) -> None:
     titles, cells = format_table(result["table"])
     bm25, random = (f"{result['baselines'][name]:.3f}" for name in ("bm25", "random"))
     table = Table(
+        *(Column(title, justify="right") for title in titles),
         title="Dose and response",
         title_justify="left",
         caption=f"nDCG@10 of BM25 on the text layer: {bm25}, of a random ranking: {random}",
         caption_justify="left",
     )
-    for title in titles:
-        table.add_column(title, justify="right")
     for row in cells:
         table.add_row(*row)
     console.print(table)

@@ -2,24 +2,21 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from fpdf import FPDF
 from PIL import Image
 
-from tests.e2e.lco_environment import lco_environment
+from tests.e2e.conftest import lco
 from tests.unit.data_prep.making import encrypted_pdf, png_of, prose, write_pdf
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def lco_run(documents: Path, output: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "pipelines.cli", "run", "--documents", str(documents)]
-    command += ["--output", str(output), "--recipe", "smoke"]
-    environment = lco_environment() | {"LCO_PROCESSES": "1"}  # fewer starts: the other core is another test's
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=840)
+    options = ["--recipe", "smoke", "--documents", documents, "--output", output]
+    return lco("run", *options, LCO_PROCESSES="1")  # fewer starts: the other core is another test's
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ pytest tests/e2e -m laboratory
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from safetensors.torch import load_file
 
 from stages.cells import Cell
 from stages.recipes import get_recipe
-from tests.e2e.lco_environment import lco_environment
+from tests.e2e.conftest import lco
 
 pytestmark = [pytest.mark.laboratory, pytest.mark.timeout(2400)]
 
@@ -24,9 +22,8 @@ SWEEP = get_recipe("smoke").sweep
 @pytest.fixture(scope="module")
 def output(tmp_path_factory, few_documents) -> Path:
     output = tmp_path_factory.mktemp("sweep") / "output"
-    command = [sys.executable, "-m", "pipelines.cli", "sweep", "--recipe", "smoke", "--output", str(output)]
-    command += ["--documents", str(few_documents), "--other-documents", str(few_documents)]
-    result = subprocess.run(command, env=lco_environment(), capture_output=True, text=True, timeout=2300)
+    options = ["--documents", few_documents, "--other-documents", few_documents, "--output", output]
+    result = lco("sweep", "--recipe", "smoke", *options, timeout=2300)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return output
 

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.servers import free_port
 from stages.recipes import get_recipe
-from tests.e2e.lco_environment import lco_environment
+from tests.e2e.conftest import LCO, lco, lco_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -26,9 +26,8 @@ DOSES = [0, 32]  # not those of the recipe
 def request(url: str, body: dict | None = None) -> dict:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(
-        urllib.request.Request(url, data=data, headers=headers), timeout=30
-    ) as response:
+    asked = urllib.request.Request(url, data=data, headers=headers)
+    with urllib.request.urlopen(asked, timeout=30) as response:
         return json.load(response)
 
 
@@ -40,7 +39,6 @@ def tags_of(run: dict) -> dict[str, str]:
 class System:
     """A running `lco up`."""
 
-    process: subprocess.Popen
     output: Path
     prefect: str
     mlflow: str
@@ -50,21 +48,15 @@ class System:
             "PREFECT_API_URL": f"{self.prefect}/api",
             "PREFECT_HOME": str(self.output.parent / "prefect-client"),
         }
-        return subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=840,
-        )
+        command = [sys.executable, "-m", "prefect", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=840)
 
     def runs(self) -> list[dict]:
         """All runs of the experiment, as MLflow's REST API returns them."""
         api = f"{self.mlflow}/api/2.0/mlflow"
-        experiment = request(f"{api}/experiments/get-by-name?experiment_name=lco")["experiment"][
-            "experiment_id"
-        ]
-        return request(f"{api}/runs/search", {"experiment_ids": [experiment], "max_results": 1000})["runs"]
+        experiment = request(f"{api}/experiments/get-by-name?experiment_name=lco")["experiment"]
+        wanted = {"experiment_ids": [experiment["experiment_id"]], "max_results": 1000}
+        return request(f"{api}/runs/search", wanted)["runs"]
 
     def history(self, run: str, metric: str) -> list[tuple[int, float]]:
         metric = urllib.request.quote(metric)
@@ -75,25 +67,17 @@ class System:
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     output = tmp_path_factory.mktemp("up") / "output"
-    ports = [free_port(), free_port()]
-    command = [sys.executable, "-m", "pipelines.cli", "up", "--output", str(output)]
-    command += ["--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
-    process = subprocess.Popen(command, env=lco_environment(), stdout=subprocess.PIPE, text=True)
-    lines = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        if "Ctrl-C stops everything" in line:
-            break
-    else:
-        raise AssertionError(f"lco up ended with {process.wait()}: {''.join(lines)}")
-    family = psutil.Process(process.pid).children(recursive=True)
-    yield System(
-        process=process,
-        output=output,
-        prefect=f"http://127.0.0.1:{ports[0]}",
-        mlflow=f"http://127.0.0.1:{ports[1]}",
+    ports = [str(free_port()), str(free_port())]
+    options = ["--output", str(output), "--prefect-port", ports[0], "--mlflow-port", ports[1]]
+    process = subprocess.Popen(
+        [*LCO, "up", *options], env=lco_environment(), stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout is not None
+    ready = any("Ctrl-C stops everything" in line for line in process.stdout)
+    assert ready, f"lco up ended with {process.wait()}"
+    family = psutil.Process(process.pid).children(recursive=True)
+    prefect, mlflow = (f"http://127.0.0.1:{port}" for port in ports)
+    yield System(output=output, prefect=prefect, mlflow=mlflow)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
     assert [member for member in family if member.is_running()] == [], "lco up left processes behind"
@@ -176,8 +160,7 @@ def test_a_bad_parameter_fails_the_run_with_its_reason(system: System) -> None:
 
 
 def test_a_second_lco_up_on_taken_ports_says_so(system: System, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pipelines.cli", "up", "--output", str(tmp_path)]
-    command += ["--prefect-port", system.prefect.rsplit(":", 1)[1]]
-    result = subprocess.run(command, env=lco_environment(), capture_output=True, text=True, timeout=60)
+    taken = system.prefect.rsplit(":", 1)[1]
+    result = lco("up", "--output", tmp_path, "--prefect-port", taken, timeout=60)
     assert result.returncode == 2
     assert "for the Prefect server is taken" in result.stderr
