@@ -66,7 +66,7 @@ def show(title: str, unit: str, runs: Mapping[str, Sequence[Run]], ours: str) ->
     for name, each in runs.items():
         row = []
         for clock in ("processor", "wall"):
-            own, rates = ([one.work / getattr(one.took, clock) for one in some] for some in (runs[ours], each))
+            own, rates = ([r.work / getattr(r.took, clock) for r in some] for some in (runs[ours], each))
             ratios = [mine / other for mine, other in zip(own, rates, strict=True)]
             spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             row += [f"{statistics.median(rates):,.1f}", spread]
