@@ -16,10 +16,8 @@ from benchmarks.seahelp_pages import KHMER, PageSetter, break_lines, check_text_
 from benchmarks.seahelp_paragraphs import split_documents
 from benchmarks.syllable_font import syllables
 from data_prep import text_layer
-from data_prep.prepare import prepare_documents
 from data_prep.shards import ShardSource, read_queries
 from data_prep.splits import assign_splits
-from infra.store import LocalStore
 from stages.recipes import get_recipe
 from tests.unit.benchmarks.help_packages import (
     FORMULA_WITH_A_WORD,
@@ -28,7 +26,7 @@ from tests.unit.benchmarks.help_packages import (
     sentence,
     write_packages,
 )
-from tests.unit.data_prep.making import Steps
+from tests.unit.data_prep.making import prepare
 
 SPLITS = ("train", "validation", "test")
 
@@ -124,8 +122,7 @@ def test_a_query_names_the_page_of_its_paragraph_and_does_not_copy_it(seahelp, l
 
 @pytest.mark.parametrize("folder", ["km", "km-from-en"])
 def test_lco_splits_the_folder_as_the_benchmark_says_and_asks_its_queries(seahelp, folder, tmp_path):
-    config = get_recipe("tiny").documents
-    prepared = prepare_documents(seahelp / folder, config, LocalStore(tmp_path), Steps(), workers=2)
+    prepared, _ = prepare(seahelp / folder, tmp_path, **vars(get_recipe("tiny").documents))
     splits = json.loads((seahelp / "splits.json").read_text())
     for name in SPLITS:
         source = ShardSource(getattr(prepared, name).path)

@@ -5,15 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_prep.config import DocumentsConfig
-from data_prep.prepare import Prepared, prepare_documents
-from infra.store import LocalStore
-from tests.unit.data_prep.making import Steps, prose, write_pdf
-
-
-@pytest.fixture(scope="session")
-def config() -> DocumentsConfig:
-    return DocumentsConfig()
+from data_prep.prepare import Prepared
+from tests.unit.data_prep.making import prepare, prose, write_pdf
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +24,8 @@ def six_documents(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared(six_documents, config, tmp_path_factory) -> Prepared:
-    return prepare_documents(
-        six_documents, config, LocalStore(tmp_path_factory.mktemp("store")), Steps(), workers=2
-    )
+def prepared(six_documents, tmp_path_factory) -> Prepared:
+    return prepare(six_documents, tmp_path_factory.mktemp("store"))[0]
 
 
 @pytest.fixture

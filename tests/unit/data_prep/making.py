@@ -8,6 +8,10 @@ from pathlib import Path
 
 from fpdf import FPDF
 
+from data_prep.config import DocumentsConfig
+from data_prep.prepare import Prepared, prepare_documents
+from infra.store import LocalStore
+
 Line = tuple[float, float, str]  # millimetres from the left and from the top (of the baseline), text
 WORDS = [
     "river", "stone", "market", "letter", "winter", "garden", "bridge", "carpet", "silver", "window",
@@ -59,8 +63,6 @@ def encrypted_pdf(path: Path) -> Path:
     pdf = FPDF()
     pdf.set_encryption(owner_password="owner", user_password="user")
     pdf.add_page()
-    pdf.set_font("Helvetica", "", 11)
-    pdf.text(20, 20, "Nobody reads this.")
     pdf.output(str(path))
     return path
 
@@ -72,10 +74,10 @@ def endless_pdf(path: Path) -> Path:
     return _write_raw_pdf(path, _stream(b"/F Do"), *forms, _stream(b"0 0 9 9 re f " * 100, form % 5))
 
 
-def swelling_pdf(path: Path, size: int) -> Path:
-    """A small PDF whose page is packed twice and swells to `size` bytes when it is read."""
+def swelling_pdf(path: Path) -> Path:
+    """A small PDF whose page is packed twice and swells to 2^28 bytes when it is read."""
     packed = zlib.compressobj()
-    once = b"".join(packed.compress(bytes(2**20)) for _ in range(size >> 20)) + packed.flush()
+    once = b"".join(packed.compress(bytes(2**20)) for _ in range(2**8)) + packed.flush()
     return _write_raw_pdf(path, _stream(zlib.compress(once), b"/Filter [/FlateDecode /FlateDecode]"))
 
 
@@ -101,15 +103,16 @@ def _write_raw_pdf(path: Path, *objects: bytes) -> Path:
     return path
 
 
-class Steps:
-    """Records what was reported as progress."""
+def prepare(folder: Path, store: Path, *, workers: int = 2, **settings) -> tuple[Prepared, list[tuple]]:
+    """Prepare a folder; returns also what was reported as progress."""
+    steps: list[tuple] = []
+    config = DocumentsConfig(**settings)
+    prepared = prepare_documents(
+        folder, config, LocalStore(store), lambda *step: steps.append(step), workers=workers
+    )
+    return prepared, steps
 
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, int, str]] = []
 
-    def __call__(self, done: int, total: int, label: str) -> None:
-        self.seen.append((done, total, label))
-
-    def read(self) -> int:
-        """How many documents were read."""
-        return sum(label == "reading documents" for _, _, label in self.seen)
+def read(steps: list[tuple]) -> int:
+    """How many documents were read."""
+    return sum(label == "reading documents" for _, _, label in steps)

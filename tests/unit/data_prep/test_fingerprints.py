@@ -7,8 +7,7 @@ import pytest
 
 from data_prep import prepare, reading
 from infra.fingerprint import fingerprint, import_closure, source_digest
-from infra.store import LocalStore
-from tests.unit.data_prep.making import Steps
+from tests.unit.data_prep import making
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENT, SPLIT, TRAINING = "data_prep.reading", "data_prep.prepare", "stages.pretrain.program"
@@ -32,9 +31,7 @@ def test_an_edit_renames_what_the_edited_code_computes(tmp_path, edited, renamed
     assert {one for one in programs if source_digest(one, tmp_path) != source_digest(one)} == renamed
 
 
-def test_documents_are_named_by_their_reader_and_splits_by_their_maker(
-    six_documents, config, tmp_path, monkeypatch
-):
+def test_documents_are_named_by_their_reader_and_splits_by_their_maker(six_documents, tmp_path, monkeypatch):
     programs = {}
 
     def recorded(*, stage, program, **parts) -> str:
@@ -43,7 +40,7 @@ def test_documents_are_named_by_their_reader_and_splits_by_their_maker(
 
     monkeypatch.setattr(reading, "fingerprint", recorded)
     monkeypatch.setattr(prepare, "fingerprint", recorded)
-    prepare.prepare_documents(six_documents, config, LocalStore(tmp_path), Steps(), workers=2)
+    making.prepare(six_documents, tmp_path)
     assert programs.pop("document") == DOCUMENT
     assert programs.keys() == {f"documents-{name}" for name in ("train", "validation", "test", "inventory")}
     assert set(programs.values()) == {SPLIT}

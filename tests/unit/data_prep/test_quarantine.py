@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 from fpdf import FPDF
 
-from data_prep.config import DocumentsConfig, ReadingConfig
+from data_prep.config import ReadingConfig
 from data_prep.documents import read_document
 from data_prep.errors import NoUsableDocuments
-from data_prep.prepare import prepare_documents
 from data_prep.reading import find_documents, read_documents
 from infra.store import LocalStore
 from tests.unit.data_prep.making import (
-    Steps,
     column,
     encrypted_pdf,
     endless_pdf,
     png_of,
+    prepare,
     prose,
+    read,
     swelling_pdf,
     write_pdf,
 )
@@ -47,8 +47,8 @@ def folder(tmp_path) -> Path:
 
 
 def bad_files(folder: Path, scan) -> None:
-    good = write_pdf(folder / "good.pdf", [prose(number) for number in range(6)]).read_bytes()
-    (folder / "good.pdf").unlink()
+    whole = write_pdf(folder / "half.pdf", [prose(number) for number in range(6)]).read_bytes()
+    (folder / "half.pdf").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.pdf").touch()
     encrypted_pdf(folder / "encrypted.pdf")
     giant = FPDF(unit="pt", format=(14_000, 14_000))
@@ -56,7 +56,6 @@ def bad_files(folder: Path, scan) -> None:
     giant.output(str(folder / "giant-page.pdf"))
     scan.resize((400, 400)).save(folder / "half.jpg")
     (folder / "half.jpg").write_bytes((folder / "half.jpg").read_bytes()[:-900])
-    (folder / "half.pdf").write_bytes(good[: len(good) // 2])
     (folder / "huge.png").write_bytes(png_of(30_000, 30_000))
     scan.save(folder / "latin.png")
     (folder / "latin.txt").write_bytes("café".encode("latin-1"))
@@ -74,9 +73,7 @@ def test_one_good_document_among_bad_ones_is_enough(folder, tmp_path, scan, page
     write_pdf(folder / "good.pdf", [prose(number) for number in range(pages)], heading="The same heading")
     write_pdf(folder / "scanned.pdf", [[], [], [], [], []])
     (folder / "notes.docx").touch()
-    store = LocalStore(tmp_path / "store")
-    prepared = prepare_documents(folder, DocumentsConfig(), store, Steps(), workers=2)
-
+    prepared, _ = prepare(folder, tmp_path / "store")
     inventory = prepared.inventory.json("inventory.json")
     reasons = {entry["path"]: entry["reason"] for entry in inventory["documents"]}
     for name, reason in REASONS.items():
@@ -91,9 +88,9 @@ def test_one_good_document_among_bad_ones_is_enough(folder, tmp_path, scan, page
         assert split.manifest.counts["trainable"]
         assert split.manifest.counts["queries"]
 
-    again = Steps()
-    assert prepare_documents(folder, DocumentsConfig(), store, again, workers=2) == prepared
-    assert again.read() == 1  # the link: it may point to something now
+    again, steps = prepare(folder, tmp_path / "store")
+    assert again == prepared
+    assert read(steps) == 1  # the link: it may point to something now
 
 
 ENOUGH_TO_HANG = {"document_memory_bytes": 64 * 2**30}
@@ -103,22 +100,15 @@ ENOUGH_TO_HANG = {"document_memory_bytes": 64 * 2**30}
     ("make", "limits", "reason"),
     [
         (endless_pdf, {"document_seconds": 1.5, **ENOUGH_TO_HANG}, "took longer than 1.5 s to read"),
-        (
-            lambda path: swelling_pdf(path, 2**28),
-            {"document_memory_bytes": 2**28},
-            "the reader died on it (exit code -",
-        ),
+        (swelling_pdf, {"document_memory_bytes": 2**28}, "the reader died on it (exit code -"),
     ],
-    ids=["hangs", "kills"],
 )
-def test_a_file_that_hangs_or_kills_the_reader_is_left_and_tried_again_next_time(
-    tmp_path, make, limits, reason
-):
+def test_a_file_that_hangs_or_kills_the_reader_is_tried_again_next_time(tmp_path, make, limits, reason):
     make(tmp_path / "a.pdf")
     write_pdf(tmp_path / "b.pdf", [prose(1)])
     files, _ = find_documents(tmp_path)
     store = LocalStore(tmp_path / "store")
-    bad, good = read_documents(files, ReadingConfig(**limits), store, Steps(), workers=1)
+    bad, good = read_documents(files, ReadingConfig(**limits), store, print, workers=1)
     assert bad.reason.startswith(reason)
     assert (good.reason, good.pages) == (None, 1)
     assert store.names("document") == [good.samples.path.name]
@@ -155,9 +145,8 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path, scan):
 
 
 def refused(folder: Path, **settings) -> str:
-    config, store = DocumentsConfig(**settings), LocalStore(folder.parent / "store")
     with pytest.raises(NoUsableDocuments) as caught:
-        prepare_documents(folder, config, store, Steps(), workers=1)
+        prepare(folder, folder.parent / "store", workers=1, **settings)
     message = str(caught.value)
     assert message.startswith(f"{folder}: ")
     assert "\n" not in message
@@ -211,5 +200,5 @@ def test_a_file_name_that_is_not_unicode_is_shown_and_read(tmp_path):
     (tmp_path / "a.pdf").rename(str(tmp_path).encode().decode() + "/caf\udce9.pdf")
     (file,), _ = find_documents(tmp_path)
     assert file.name == "caf\\xe9.pdf"
-    (reading,) = read_documents([file], ReadingConfig(), LocalStore(tmp_path / "store"), Steps(), workers=1)
+    (reading,) = read_documents([file], ReadingConfig(), LocalStore(tmp_path / "store"), print, workers=1)
     assert (reading.reason, reading.pages) == (None, 1)
