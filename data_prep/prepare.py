@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from data_prep.choosing import Candidate, Place, assign_pages, choose_samples, list_candidates
@@ -87,14 +86,12 @@ def prepare_documents(
 
 def _usable(folder: Path, readings: list[Reading], config: DocumentsConfig) -> list[Reading]:
     usable = [reading for reading in readings if reading.samples is not None]
-    bad = len(readings) - len(usable)
-    if usable and bad <= config.max_quarantined_share * len(readings):
+    bad = [reading for reading in readings if reading.samples is None]
+    if usable and len(bad) <= config.max_quarantined_share * len(readings):
         return usable
-    first = next(reading for reading in readings if reading.reason)
     raise NoUsableDocuments(
-        f"{folder}: {bad} of {len(readings)} document(s) cannot be used "
-        f"(limit {config.max_quarantined_share:.0%}); "
-        f"the first is {first.source.name}: {first.reason}"
+        f"{folder}: {len(bad)} of {len(readings)} document(s) cannot be used (limit "
+        f"{config.max_quarantined_share:.0%}); the first is {bad[0].source.name}: {bad[0].reason}"
     )
 
 
@@ -177,29 +174,33 @@ def _what_became_of_each(readings: list[Reading], splits: dict[Place, str]) -> l
 def _commit_split(
     name: str, samples: list[Candidate], queries: list[Query], config: DocumentsConfig, store: Store
 ) -> Committed:
-    inputs = {sample.document: sample.content_digest for sample in samples}
-    plan = json.dumps([[sample.key for sample in samples], [query.to_json() for query in queries]])
     contents = (sample.source[sample.position] for sample in samples)
-    write = partial(write_split, samples=contents, queries=queries, per_shard=config.samples_per_shard)
-    return _commit(f"documents-{name}", inputs, plan, write, config, store)
+    return _commit(
+        f"documents-{name}",
+        inputs={sample.document: sample.content_digest for sample in samples},
+        plan=json.dumps([[sample.key for sample in samples], [query.to_json() for query in queries]]),
+        write=lambda folder: write_split(folder, contents, queries, config.samples_per_shard),
+        config=config,
+        store=store,
+    )
 
 
 def _commit_inventory(
     became: dict, outputs: dict[str, Committed], config: DocumentsConfig, store: Store
 ) -> Committed:
-    """Commit what became of every file: `inventory.json`."""
-    inputs = {name: output.manifest.content_digest for name, output in outputs.items()}
     text = json.dumps(became, ensure_ascii=False, indent=1)
 
     def write(folder: Path) -> dict:
         (folder / "inventory.json").write_text(text, encoding="utf-8")
         return became["counts"]
 
-    return _commit("documents-inventory", inputs, text, write, config, store)
+    inputs = {name: output.manifest.content_digest for name, output in outputs.items()}
+    return _commit("documents-inventory", inputs=inputs, plan=text, write=write, config=config, store=store)
 
 
 def _commit(
     stage: str,
+    *,
     inputs: dict[str, str],
     plan: str,
     write: Callable[[Path], dict],
@@ -207,14 +208,11 @@ def _commit(
     store: Store,
 ) -> Committed:
     """Return the output that follows a plan; `write` fills its folder and returns its counts."""
+    plan_digest = hashlib.sha256(plan.encode()).hexdigest()
     output_fingerprint = fingerprint(
-        stage=stage,
-        program="data_prep.prepare",
-        configuration=config,
-        inputs=inputs | {"plan": hashlib.sha256(plan.encode()).hexdigest()},
+        stage=stage, program="data_prep.prepare", configuration=config, inputs=inputs | {"plan": plan_digest}
     )
-    committed = store.find(stage, output_fingerprint)
-    if committed is not None:
+    if committed := store.find(stage, output_fingerprint):
         return committed
     with store.attempt(stage, output_fingerprint) as attempt:
         counts = write(attempt.path)

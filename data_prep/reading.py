@@ -63,7 +63,8 @@ def find_documents(folder: Path) -> tuple[list[SourceFile], list[str]]:
     for path in paths:
         # Names from old archives need not be UTF-8; what the inventory shows must be.
         name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
-        if _is_special(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            # A FIFO, socket or device, or a link to one: to open it may wait for ever.
             unsupported.append(name)
         elif path.suffix.lower() in PDF_SUFFIXES + IMAGE_SUFFIXES:
             documents.append(SourceFile(name=name, path=path, digest=_digest(path)))
@@ -73,11 +74,6 @@ def find_documents(folder: Path) -> tuple[list[SourceFile], list[str]]:
         kinds = ", ".join(PDF_SUFFIXES + IMAGE_SUFFIXES)
         raise NoUsableDocuments(f"{folder}: no documents found ({kinds}) among {len(paths)} file(s)")
     return documents, unsupported
-
-
-def _is_special(path: Path) -> bool:
-    """Return whether it is a FIFO, socket or device, or a link to one: to open it may wait for ever."""
-    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _digest(path: Path) -> str:
@@ -97,7 +93,15 @@ def read_documents(
     files: Sequence[SourceFile], config: ReadingConfig, store: Store, progress: Progress, *, workers: int
 ) -> list[Reading]:
     """Read the files that no committed output holds yet, several at a time, each under its own limits."""
-    fingerprints = {file: _fingerprint(file, config) for file in files}
+    fingerprints = {
+        file: fingerprint(
+            stage="document",
+            program="data_prep.reading",
+            configuration={"reading": config, "name": file.name},
+            inputs={"file": file.digest},
+        )
+        for file in files
+    }
     readings = {file: _load(file, store.find("document", fingerprints[file])) for file in files}
     missing = [file for file, reading in readings.items() if reading is None]
     with closing(_read_each(missing, config, workers)) as outcomes:
@@ -160,19 +164,8 @@ def _outcome(task, config: ReadingConfig) -> Outcome:
     raise error
 
 
-def _fingerprint(file: SourceFile, config: ReadingConfig) -> str:
-    return fingerprint(
-        stage="document",
-        program="data_prep.reading",
-        configuration={"reading": config, "name": file.name},
-        inputs={"file": file.digest},
-    )
-
-
-def _commit(
-    file: SourceFile, document_fingerprint: str, outcome: Outcome, config: ReadingConfig, store: Store
-) -> Committed:
-    with store.attempt("document", document_fingerprint) as attempt:
+def _commit(file: SourceFile, name: str, outcome: Outcome, config: ReadingConfig, store: Store) -> Committed:
+    with store.attempt("document", name) as attempt:
         if isinstance(outcome, UnreadableDocument):
             summary = {"pages": 0, "reason": " ".join(str(outcome).split())}
         else:

@@ -23,7 +23,10 @@ def assign_splits(
     A group's place depends on its name only, so that a changed or added document moves no other; except
     that test and train each get one group when there are two or more, and validation when there are five.
     """
-    place = {group: _uniform(f"{seed}:{group}") for group in groups}
+    place = {
+        group: int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8]) / 2**64
+        for group in groups
+    }
     splits = {
         group: "test" if u < test_share else "validation" if u < test_share + validation_share else "train"
         for group, u in place.items()
@@ -35,10 +38,6 @@ def assign_splits(
     if len(ordered) >= _FEWEST_TO_VALIDATE and "validation" not in splits.values() and len(in_train) > 1:
         splits[in_train[0]] = "validation"
     return splits
-
-
-def _uniform(name: str) -> float:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
 
 
 class TextDuplicates:

@@ -30,26 +30,19 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
-    """What the measure of generation takes of a recipe."""
+    """What the measure of generation takes of a recipe; the generative critic takes the same."""
 
     backbone: BackboneConfig
     evaluate: EvaluateConfig
+
+
+CriticSettings = GenerationSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class CriticSettings:
-    """What the generative critic takes of a recipe."""
+class RetrievalSettings(GenerationSettings):
+    """What page retrieval takes of a recipe; its own three are refinement's, for L_cl and the projection."""
 
-    backbone: BackboneConfig
-    evaluate: EvaluateConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrievalSettings:
-    """What page retrieval takes of a recipe; the last three are refinement's, for L_cl and the projection."""
-
-    backbone: BackboneConfig
-    evaluate: EvaluateConfig
     temperature: float
     batch_size: int
     same_document_negatives: bool

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from data_prep.queries import words_of
@@ -40,7 +41,11 @@ def log_likelihoods(
     answers = [_answer(builder, text) for text in texts]
     longest = max(len(answer) for answer in answers)
     buckets = padded_buckets(answers, EngineConfig(text_tokens=max(POSITIONS_AT_ONCE, longest)))
-    batches = [_labels([answers[number] for number in bucket]) for bucket in buckets]
+    # [rows, longest] each, padded on the right: what follows a text cannot change it.
+    batches = [
+        pad_sequence([torch.tensor(answers[n].ids) for n in bucket], True, IGNORED_LABEL)
+        for bucket in buckets
+    ]
     for image in images:
         page = builder.transcribe_image(image, None)
         prefix = _encode_prefix(backbone, page)
@@ -104,12 +109,6 @@ def _answer(builder: SequenceBuilder, text: str) -> TokenSequence:
     sequence = builder.repeat_text(text)
     start = sequence.label_start
     return TokenSequence(ids=sequence.ids[start:], label_start=0, positions=sequence.positions[:, start:])
-
-
-def _labels(answers: Sequence[TokenSequence]) -> torch.Tensor:
-    """Tokens of some answers [rows, longest], padded on the right: what follows a text cannot change it."""
-    rows = [torch.tensor(answer.ids) for answer in answers]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED_LABEL)
 
 
 @torch.inference_mode()
