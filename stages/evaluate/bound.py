@@ -14,14 +14,13 @@ from scipy.special import logsumexp
 SMALLEST_SIZE = 8
 
 
-def candidate_sizes(count: int) -> list[int]:
-    """Numbers of candidates at which the bound is given: 8, 16, 32, ... below `count`, and `count`."""
-    sizes = []
-    size = SMALLEST_SIZE
-    while size < count:
-        sizes.append(size)
+def first_candidates(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the matrices of the first 8, 16, 32, ... candidates, and of all, by their number."""
+    sizes, size = [len(matrix)], SMALLEST_SIZE
+    while size < len(matrix):
+        sizes.insert(-1, size)
         size *= 2
-    return [*sizes, count]
+    return {str(size): matrix[:size, :size] for size in sizes}
 
 
 def image_losses(matrix: np.ndarray) -> np.ndarray:

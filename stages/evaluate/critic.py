@@ -15,7 +15,7 @@ import numpy as np
 from data_prep.samples import Sample
 from stages.backbones.adapters import open_model
 from stages.backbones.backbone import Backbone
-from stages.evaluate.bound import candidate_sizes, image_losses, information, slack
+from stages.evaluate.bound import first_candidates, image_losses, information, slack
 from stages.evaluate.config import CriticSettings
 from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
 from stages.evaluate.score import score_retrieval
@@ -83,12 +83,11 @@ def summarise(matrix: np.ndarray, keys: Sequence[str]) -> dict:
 
     `keys`: of the images; text j is answered by image j only.
     """
-    first = {size: matrix[:size, :size] for size in candidate_sizes(len(matrix))}
     return {
         "losses": image_losses(matrix).tolist(),
         "by_size": {
-            str(size): {"loss": float(image_losses(part).mean()), "information": information(part)}
-            for size, part in first.items()
+            size: {"loss": float(image_losses(first).mean()), "information": information(first)}
+            for size, first in first_candidates(matrix).items()
         },
         "slack": slack(matrix),
         "scores": score_retrieval(matrix.T, corpus_ids=keys, relevant=[{key} for key in keys]),

@@ -15,7 +15,7 @@ import numpy as np
 
 from stages.backbones.adapters import open_model
 from stages.cells import DIRECTIONS, PRIMARY_METRIC
-from stages.evaluate.bound import candidate_sizes, image_losses
+from stages.evaluate.bound import first_candidates, image_losses
 from stages.evaluate.config import EvaluateConfig, RetrievalSettings
 from stages.evaluate.encoding import KINDS, Encoded, TaskEncoder
 from stages.evaluate.geometry import chance_mutual_knn, geometry_by_layer
@@ -124,7 +124,7 @@ def contrastive(cosines: np.ndarray, keys: list[str], temperature: float) -> dic
     return {
         "losses": image_losses(logits).tolist(),
         "by_size": {
-            str(size): float(image_losses(logits[:size, :size]).mean()) for size in candidate_sizes(len(keys))
+            size: float(image_losses(first).mean()) for size, first in first_candidates(logits).items()
         },
         PRIMARY_METRIC: found["per_query"][PRIMARY_METRIC],
     }

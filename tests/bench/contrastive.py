@@ -44,7 +44,6 @@ PEER = "sentence-transformers, mini-batch "
 PEER_SIZES = (16, 32, 64)
 UNCACHED = "sentence-transformers, not cached"
 PLAIN = "a forward a column, with logits"
-VARIANTS = (CACHED, OURS, *(f"{PEER}{size}" for size in PEER_SIZES), UNCACHED, PLAIN)
 WARM_UP = 2
 
 Step = Callable[[Columns], float]
@@ -94,9 +93,9 @@ def draw(count: int, negatives: int) -> list[Columns]:
 
 def measure(batches: list[Columns]) -> dict[str, list[Run]]:
     """Return a run a batch after the warm-up; every batch goes to all variants in turn, in rotating order."""
-    built = {variant: build(variant)[:2] for variant in VARIANTS}
+    built = {variant: build()[:2] for variant, build in VARIANTS.items()}
     runs: dict[str, list[Run]] = {variant: [] for variant in VARIANTS}
-    for number, variant in in_turn(VARIANTS, len(batches)):
+    for number, variant in in_turn(tuple(VARIANTS), len(batches)):
         step, decoder = built[variant]
         calls = DecoderCalls()
         with decoder.register_forward_pre_hook(calls, with_kwargs=True):
@@ -111,25 +110,13 @@ def measure(batches: list[Columns]) -> dict[str, list[Run]]:
 
 def compare(batch: Columns) -> Iterator[str]:
     """Say how far each variant's loss and gradient are from those of our one-pass step."""
-    loss, gradient = build(OURS)[2](batch)
+    loss, gradient = VARIANTS[OURS]()[2](batch)
     for name in (CACHED, f"{PEER}{PEER_SIZES[0]}", UNCACHED, PLAIN):
-        other_loss, other = build(name)[2](batch)
+        other_loss, other = VARIANTS[name]()[2](batch)
         yield (
             f"{name}: loss differs by {abs(other_loss / loss - 1):.1e}, "
             f"gradient by {relative_difference(gradient, other):.1e} (relative)"
         )
-
-
-def build(variant: str) -> tuple[Step, torch.nn.Module, Callable]:
-    """Return the variant's step, the module whose calls count, and what gives a batch's loss and gradient."""
-    if variant.startswith(PEER):
-        return sentence_transformers_step(int(variant.removeprefix(PEER)))
-    return {
-        OURS: lambda: our_step(CONFIG.engine),
-        CACHED: lambda: our_step(replace(CONFIG.engine, text_tokens=CACHED_TOKENS)),
-        UNCACHED: lambda: sentence_transformers_step(None),
-        PLAIN: plain_step,
-    }[variant]()
 
 
 def our_step(engine_config: EngineConfig):
@@ -168,6 +155,16 @@ def our_gradient(engine, step: Step, columns: Columns) -> tuple[float, dict[str,
     with recorded(engine) as gradient:
         loss = step(columns)
     return loss, by_layer(gradient)
+
+
+VARIANTS: dict[str, Callable[[], tuple[Step, torch.nn.Module, Callable]]] = {
+    CACHED: lambda: our_step(replace(CONFIG.engine, text_tokens=CACHED_TOKENS)),
+    OURS: lambda: our_step(CONFIG.engine),
+    **{f"{PEER}{size}": functools.partial(sentence_transformers_step, size) for size in PEER_SIZES},
+    UNCACHED: lambda: sentence_transformers_step(None),
+    PLAIN: plain_step,
+}
+"""What builds a variant's step, the module whose calls count, and what gives a batch's loss and gradient."""
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def ink(unit) -> int:
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_a_turned_page_is_read_as_it_is_displayed(tmp_path, turn):
-    """A text that is written turned on a page that is displayed turned back; across the page it is not read."""
+    """A text that was written turned, on a page that is displayed turned back; across it, it is not read."""
     pdf = FPDF()
     pdf.add_page()
     pdf.set_font("Helvetica", "", 11)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.evaluate.bound import candidate_sizes, image_losses, information, log_ratios, slack
+from stages.evaluate.bound import first_candidates, image_losses, information, log_ratios, slack
 
 
 def matrices(lowest: float, highest: float):
@@ -62,9 +62,14 @@ def test_loss_is_minus_log_softmax_over_images_and_forgets_a_texts_own_likelihoo
     assert np.exp(log_ratios(matrix)).mean(axis=0) == pytest.approx(np.ones(len(matrix)))
 
 
-def test_sizes():
-    expected = {100: [8, 16, 32, 64, 100], 64: [8, 16, 32, 64], 8: [8], 5: [5]}
-    assert {count: candidate_sizes(count) for count in expected} == expected
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(100, [8, 16, 32, 64, 100]), (64, [8, 16, 32, 64]), (8, [8]), (5, [5])]
+)
+def test_the_first_candidates(count, sizes):
+    matrix = np.arange(count * count).reshape(count, count)
+    found = first_candidates(matrix)
+    assert list(found) == [str(size) for size in sizes]
+    assert all((part == matrix[: int(size), : int(size)]).all() for size, part in found.items())
 
 
 @pytest.mark.parametrize(

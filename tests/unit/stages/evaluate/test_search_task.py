@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from data_prep.queries import Query
-from data_prep.shards import ShardSource
-from stages.evaluate.search_task import SearchTask, build_task, candidates_of, choose
+from stages.evaluate.search_task import SearchTask, build_task, candidates_of
 from stages.recipes import get_recipe
 
 CONFIG = replace(get_recipe("tiny").evaluate, max_corpus=8, max_queries=8)
@@ -16,11 +15,6 @@ def test_the_task_is_the_same_every_time_and_within_its_limits(split_folder):
     small = build_task(split_folder, replace(CONFIG, max_corpus=3))
     assert small.corpus_ids == task.corpus_ids[:3]
     assert all(relevant for relevant in small.relevant)
-
-
-def test_chosen_samples_do_not_depend_on_file_order(split_folder):
-    source = ShardSource(split_folder)
-    assert [s.key for s in choose(source, 3)] == [s.key for s in choose(source, 8)][:3]
 
 
 def test_no_candidate_answers_the_query_of_another(samples):
