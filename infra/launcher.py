@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -44,17 +44,14 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """`module.main(job_path)` as `processes` ranks of `threads` each.
-
-    Output goes to `log_path`. Without a `journal_path`, there are no events and no hang is found.
-    """
+    """`module.main(job_path)` as `processes` ranks of `threads` each; their output goes to `log_path`."""
 
     module: str
     job_path: Path
     processes: int
     threads: int
     log_path: Path
-    journal_path: Path | None = None
+    journal_path: Path
 
     def __post_init__(self) -> None:
         if self.processes < 1:
@@ -76,12 +73,11 @@ class Launcher(Protocol):
 
 @dataclass(kw_only=True)
 class LocalLauncher:
-    """This machine. Its preloaded parent imports `preload`."""
+    """This machine, in a `with`. The preloaded parent imports `preload`."""
 
     preload: Sequence[str] = ()
     grace_seconds: float = 20.0
     hang_seconds: float = 600.0
-    _parent: Supervised | None = field(default=None, init=False)
 
     def __enter__(self) -> "LocalLauncher":
         self._folder = tempfile.TemporaryDirectory(prefix="lco-")
@@ -97,17 +93,13 @@ class LocalLauncher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        parent, self._parent = self._parent, None
-        parent.stop()
+        self._parent.stop()
         self._requests.close()
         self._folder.cleanup()
 
     def run(self, launch: Launch, on_event: Callable[[dict], None]) -> None:
-        """See Launcher.run. Outside a `with`, the preloaded parent serves this launch alone."""
-        if self._parent is None:
-            with self:
-                return self.run(launch, on_event)
-        tail = JournalTail(launch.journal_path) if launch.journal_path else ()
+        """See Launcher.run."""
+        tail = JournalTail(launch.journal_path)
         with tempfile.TemporaryDirectory(prefix="lco-") as rendezvous, log_pump(launch.log_path) as output:
             ranks = self._fork(launch, rendezvous, output)
             try:
@@ -135,7 +127,7 @@ class LocalLauncher:
             socket.send_fds(self._requests, [message], [output, theirs.fileno()])
         return _Ranks(ours, marker)
 
-    def _wait(self, ranks: "_Ranks", tail: JournalTail | tuple, on_event: Callable[[dict], None]) -> bool:
+    def _wait(self, ranks: "_Ranks", tail: JournalTail, on_event: Callable[[dict], None]) -> bool:
         """Wait for the end of all, or of the first that fails; True if they hang instead."""
         last_progress = time.monotonic()
         while not ranks.ended:
@@ -145,7 +137,7 @@ class LocalLauncher:
             if any(ranks.codes.values()):
                 ranks.listen(POLL_SECONDS)  # the one that explains it may be told second
                 break
-            if tail and time.monotonic() - last_progress > self.hang_seconds:
+            if time.monotonic() - last_progress > self.hang_seconds:
                 return True
         return False
 
@@ -168,7 +160,7 @@ class LocalLauncher:
         )
 
 
-def _deliver(tail: JournalTail | tuple, on_event: Callable[[dict], None]) -> bool:
+def _deliver(tail: JournalTail, on_event: Callable[[dict], None]) -> bool:
     """Hand on new progress; whether there was any."""
     events = [event for event in tail if event["event"] == "progress"]
     for event in events:

@@ -80,7 +80,7 @@ def launcher(source, request):
 def launch(launcher, tmp_path):
     """Run a program of the test's own as `processes` ranks; events are collected in `launch.events`."""
 
-    def run(program: str, *, processes=1, threads=1, on_event=None, journal=True, **options) -> None:
+    def run(program: str, *, processes=1, threads=1, on_event=None, **options) -> None:
         job = tmp_path / "job.json"
         job.write_text(json.dumps({"folder": str(tmp_path), "program": textwrap.dedent(program)}))
         one = Launch(
@@ -89,7 +89,7 @@ def launch(launcher, tmp_path):
             processes=processes,
             threads=threads,
             log_path=tmp_path / "log" / "output.log",
-            journal_path=tmp_path / JOURNAL if journal else None,
+            journal_path=tmp_path / JOURNAL,
         )
         with pytest.MonkeyPatch.context() as patch:
             for name, value in options.items():
