@@ -56,9 +56,7 @@ def serve(requests: socket.socket) -> Callable[[], None] | None:
             for rank, environment in enumerate(request["environments"]):
                 pids.append(os.fork())
                 if not pids[-1]:
-                    os.close(held)
-                    for other in {requests, answers, *(told for _, told in running.values())}:
-                        other.close()
+                    os.close(held)  # our sockets close when we return
                     environment[LIFE_LINE] = f"/dev/fd/{life_line}"
                     return lambda: run_rank(request, environment, log)
                 running[pids[-1]] = rank, answers
