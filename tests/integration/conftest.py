@@ -29,6 +29,7 @@ def launch() -> Iterator[Run]:
             processes=job["processes"],
             threads=1,
             log_path=folder / f"{name}.log",
+            journal_path=folder / "journal.jsonl",
         )
         launcher.run(launch, lambda event: None)
 
