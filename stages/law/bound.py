@@ -94,7 +94,7 @@ def _read(found: Measurements, cell: Cell, kind: str, how: Bootstrap) -> BoundRe
         return found.values("critic", f"critic {kind}", metric, dose=cell.dose, pages=cell.pages)
 
     def embeddings(metric: str) -> np.ndarray:
-        return found.paired(cell.dose, found.primary, f"contrastive {kind}", metric=metric, pages=cell.pages)
+        return found.paired(cell.dose, found.primary, f"contrastive {kind}", metric, pages=cell.pages)
 
     generative, contrastive, slack = critic("loss"), embeddings("loss"), critic("slack").item()
     return BoundReading(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from stages.cells import BEFORE_CL, Arm
+from stages.cells import BEFORE_CL
 from stages.law.config import best_learning_rate
 from stages.law.measurements import EvidenceError, Measurements
 from stages.law.statistics import Bootstrap, Estimate, count_units, resampled_means, trend_p
@@ -96,9 +96,9 @@ def read_ceilings(
 ) -> tuple[tuple[Ceiling, ...], CeilingTrend | None]:
     """The ceiling of every dose that was refined at several budgets, doses ascending; and their trend."""
     groups = found.test.documents
+    how = how.for_units(count_units(found.test.queries, groups))
     fitted = [fit_ceiling(dose, curve, how, margin, groups) for dose, curve in budgets.items()]
     ceilings, draws = zip(*fitted, strict=True) if fitted else ((), ())
-    how = how.for_units(count_units(found.test.queries, groups))
     return ceilings, ceiling_trend(ceilings, draws, how)
 
 
@@ -109,14 +109,13 @@ def fit_ceiling(
 
     Returns the ceiling and the draws of its height ``[resamples]``: doses of one shape share their resamples.
 
-    `margin`: nDCG@10 by which the plateau may lie above the highest measured mean, upper end of the interval,
-    and by which retrieval may fall again after its highest.
+    `how`: with the confidence for the units; `margin`: nDCG@10 by which the plateau may lie above the highest
+    measured mean, upper end of the interval, and by which retrieval may fall again after its highest.
     """
     steps = np.array(sorted(curve.scores))
     shape = curve.scores[steps[-1]].shape
     scores = np.stack([np.broadcast_to(curve.scores[count], shape) for count in steps])
     means, draws = scores.mean(axis=(1, 2)), resampled_means(scores, how, groups)
-    how = how.for_units(count_units(scores.shape[2], groups))
     points = [how.interval(mean, drawn) for mean, drawn in zip(means, draws.T, strict=True)]
     best = int(means.argmax())
     constant, heights = _fit(steps, np.vstack([means, draws]))
@@ -204,7 +203,11 @@ def _undetermined(
 
 
 def _budgets(found: Measurements, dose: int) -> BudgetCurve:
-    rates = _learning_rates(found, dose)
+    rates = {
+        cell.arm: found.contents["refine", cell]["learning_rate"]
+        for cell in found.cells("refine", dose=dose, pages="target")
+        if cell.arm == found.primary or cell.arm.kind == "learning rate"
+    }
     validation: dict[float, list[float]] = {}
     searched = found.cells("retrieval", dose=dose, pages="target", split="validation", seed=found.seeds[0])
     for cell in searched:
@@ -223,15 +226,3 @@ def _budgets(found: Measurements, dose: int) -> BudgetCurve:
     return BudgetCurve(
         scores={0: found.scores(dose, BEFORE_CL)} | scores, learning_rate=chosen, validation=best
     )
-
-
-def _learning_rates(found: Measurements, dose: int) -> dict[Arm, float]:
-    """Of the primary arm, and of its likes at other learning rates, as trained on a dose."""
-    rates: dict[Arm, float] = {}
-    for cell in found.cells("refine", dose=dose, pages="target"):
-        if cell.arm == found.primary or cell.arm.kind == "learning rate":
-            rate = found.contents["refine", cell]["learning_rate"]
-            if rates.setdefault(cell.arm, rate) != rate:
-                both = sorted({rate, rates[cell.arm]})
-                raise EvidenceError(f"{cell.arm.name} CL at dose {dose} has learning rates {both}; need one.")
-    return rates

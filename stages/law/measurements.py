@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.cells import PRIMARY_METRIC, Arm, Cell
+from stages.cells import BEFORE_CL, PRIMARY_METRIC, Arm, Cell
 
 TEXTS = ("text", "query")
 """What a critic and the embeddings discriminate: the pages' own texts, and queries."""
@@ -101,7 +101,7 @@ class Measurements:
     @cached_property
     def doses(self) -> tuple[int, ...]:
         """Doses of CGP on the own pages, ascending; the first is 0."""
-        return tuple(sorted(cell.dose for cell in self.cells("generation", kind="none", pages="target")))
+        return tuple(sorted(cell.dose for cell in self.cells("generation", arm=BEFORE_CL, pages="target")))
 
     @property
     def top(self) -> int:
@@ -139,7 +139,7 @@ class Measurements:
     @cached_property
     def equal_compute(self) -> Cell:
         """One of the cells of dose 0 with so much more CL as CGP of the highest dose costs in FLOPs."""
-        cells = self.cells("retrieval", kind="equal compute", dose=0)
+        cells = [cell for cell in self.cells("retrieval", dose=0) if cell.arm.kind == "equal compute"]
         steps = sorted({cell.steps for cell in cells})
         if len(steps) != 1:
             raise EvidenceError(
@@ -147,14 +147,12 @@ class Measurements:
             )
         return cells[0]
 
-    def cells(self, stage: str, *, kind: str | None = None, **fields: Any) -> list[Cell]:
-        """Cells of a stage whose fields equal `fields` and whose arm is of `kind`, in order of reading."""
+    def cells(self, stage: str, **fields: Any) -> list[Cell]:
+        """Cells of a stage whose fields equal `fields`, in order of reading."""
         return [
             cell
             for of, cell in self.contents
-            if of == stage
-            and kind in (None, cell.arm.kind)
-            and all(getattr(cell, name) == value for name, value in fields.items())
+            if of == stage and all(getattr(cell, name) == value for name, value in fields.items())
         ]
 
     def is_own(self, cell: Cell) -> bool:
@@ -176,23 +174,15 @@ class Measurements:
         arm: Arm,
         direction: str = "query_to_image",
         metric: str = PRIMARY_METRIC,
-        *,
-        split: str = "test",
         **place: Any,
     ) -> np.ndarray | None:
-        """What retrieval measured ``[seeds, queries]``, seeds ascending; None where it was not run."""
-        return self.values("retrieval", direction, metric, dose=dose, arm=arm, split=split, **place)
+        """What retrieval measured ``[seeds, queries]``, of the test split where `place` names no other."""
+        place = {"dose": dose, "arm": arm, "split": "test"} | place
+        return self.values("retrieval", direction, metric, **place)
 
-    def paired(
-        self,
-        dose: int,
-        arm: Arm,
-        direction: str = "query_to_image",
-        metric: str = PRIMARY_METRIC,
-        **place: Any,
-    ) -> np.ndarray:
+    def paired(self, dose: int, arm: Arm, *names: str, **place: Any) -> np.ndarray:
         """`scores` that pair with the law's own. Raises EvidenceError for none, or for other seeds."""
-        seeds, scores = self.seeds_of(dose, arm, **place), self.scores(dose, arm, direction, metric, **place)
+        seeds, scores = self.seeds_of(dose, arm, **place), self.scores(dose, arm, *names, **place)
         if seeds != self.seeds:
             seed = next(iter(seeds), None)
             cell = Cell(**{"dose": dose, "arm": arm, "seed": seed, "steps": self.steps} | place)

@@ -45,14 +45,10 @@ def measurements_of(
     ``minimum_documents``: from how many on whole documents are resampled.
 
     Raises:
-        EvidenceError: a dose is missing, repeated or without its other half; queries, corpora, candidates or
-            the texts that were read differ between cells; seeds differ between doses of an arm.
+        EvidenceError: a dose is missing or without its other half; queries, corpora, candidates or the texts
+            that were read differ between cells; seeds differ between doses of an arm.
     """
-    contents: dict[tuple[str, Cell], Content] = {}
-    for stage, cell, content in outputs:
-        if (stage, cell) in contents:
-            raise EvidenceError(f"{stage}, {cell.words} is there twice; need each cell once.")
-        contents[stage, cell] = content
+    contents = {(stage, cell): content for stage, cell, content in outputs}
     searched = {cell.split: content for (stage, cell), content in contents.items() if stage == "retrieval"}
     found = Measurements(
         table=tidy(

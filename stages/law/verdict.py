@@ -69,11 +69,6 @@ class Findings:
         return (*self.size, *self.conditions.values())
 
     @property
-    def large_enough(self) -> bool:
-        """Whether there is enough evidence for any verdict."""
-        return all(check.passed for check in self.size)
-
-    @property
     def explained_by(self) -> tuple[str, ...]:
         """Controls that did without the own pages what these did: "shuffled", "unrelated"."""
         if self.controls is None:
@@ -84,7 +79,7 @@ class Findings:
     @property
     def verdict(self) -> str:
         """Supported, not supported, or inconclusive."""
-        if not self.large_enough or not self.conditions["generation"].passed:
+        if not all(check.passed for check in (*self.size, self.conditions["generation"])):
             return INCONCLUSIVE
         if all(check.passed for check in self.conditions.values()):
             return SUPPORTED

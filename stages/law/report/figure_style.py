@@ -149,13 +149,9 @@ def name_doses(axes: Axes, table: pd.DataFrame) -> None:
         )  # fmt: skip
 
 
-def name_rows(
-    axes: Axes, where: Sequence[float], names: Sequence[str], weights: Sequence[str] | None = None
-) -> None:
+def name_rows(axes: Axes, where: Sequence[float], names: Sequence[str]) -> None:
     """Names at the left of a chart whose rows run downwards from the top."""
     axes.set_yticks(where, names, color=INK)
-    for label, weight in zip(axes.get_yticklabels(), weights or ["normal"] * len(names), strict=True):
-        label.set_weight(weight)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
 

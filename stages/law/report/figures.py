@@ -229,7 +229,10 @@ def controls(table: pd.DataFrame, item: str) -> Figure:
                 textcoords="offset points", color=colour,
             )  # fmt: skip
     axes.axvline(0, color=style.INK, linewidth=1)
-    style.name_rows(axes, *zip(*ticks, strict=True))
+    where, names, weights = zip(*ticks, strict=True)
+    style.name_rows(axes, where, names)
+    for label, weight in zip(axes.get_yticklabels(), weights, strict=True):
+        label.set_weight(weight)
     axes.set_ylim(ticks[-1][0] + 0.7, -0.7)
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.2)

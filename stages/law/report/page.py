@@ -81,7 +81,7 @@ def render(
     found, law = findings.measurements, findings.thresholds
     read = {
         cell.dose: found.contents["generation", cell]["corpora"]["target"]["examples"]
-        for cell in found.cells("generation", kind="none", pages="target")
+        for cell in found.cells("generation", arm=BEFORE_CL, pages="target")
     }
     own = {"arm": found.primary, "pages": "target", "split": "test", "steps": found.steps}
     searched = {

@@ -154,12 +154,6 @@ def test_cells_on_other_queries_or_candidates_are_refused(sweep):
         control |= original
 
 
-def test_one_training_has_one_learning_rate(sweep):
-    next(iter(sweep.cells("refine", arm=FASTER, dose=300).values()))["learning_rate"] = 1e-2
-    with pytest.raises(EvidenceError, match=r"at dose 300 has learning rates \[0.003, 0.01\]; need one"):
-        read_budgets(sweep.read())
-
-
 def test_the_order_of_cells_does_not_matter(sweep):
     straight = sweep.find()
     sweep.contents = dict(reversed(sweep.contents.items()))
