@@ -30,10 +30,6 @@ TEXTS = ("text", "query")
 """What a critic and the embeddings discriminate: the pages' own texts, and queries."""
 COMPARED_KINDS = ("refinement", "soup", "linear map")
 """Arms that stand in the dose-response, beside "none"."""
-_COLUMNS = (
-    *("stage", "dose", "pages", "arm", "kind", "seed", "steps", "split"),
-    *("quantity", "metric", "values"),
-)
 
 Content = Mapping[str, Any]
 Entry = tuple[str, Cell, str, str, Any]
@@ -237,8 +233,8 @@ class Measurements:
 def tidy(entries: Iterable[Entry]) -> pd.DataFrame:
     """The table of such entries; seeds ascend."""
     rows = [
-        (stage, cell.dose, cell.pages, cell.arm.name, cell.arm.kind, cell.seed, cell.steps, cell.split,
-         quantity, metric, np.atleast_1d(np.asarray(values, dtype=np.float64)))
+        {"stage": stage, **vars(cell), "arm": cell.arm.name, "kind": cell.arm.kind, "quantity": quantity}
+        | {"metric": metric, "values": np.atleast_1d(np.asarray(values, dtype=np.float64))}
         for stage, cell, quantity, metric, values in sorted(entries, key=lambda entry: entry[1].seed or 0)
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=_COLUMNS, dtype=object).astype({"dose": np.int64})
+    ]
+    return pd.DataFrame(rows, dtype=object).astype({"dose": np.int64})

@@ -6,6 +6,7 @@ Rows for the template. They name images by their samples' keys; the page shows t
 import base64
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,17 @@ def sample_pages(examples: Examples, count: int) -> list[dict[str, Any]]:
     They are not chosen: the order is that of the evaluation.
     """
     shown = sorted({min(examples), max(examples)})
-    decoded = {dose: {one["key"]: one["decoded"] for one in examples[dose]} for dose in shown}
-    common = [one for one in examples[shown[-1]] if all(one["key"] in decoded[dose] for dose in shown)]
+    found = islice(zip(*(examples[dose] for dose in shown), strict=True), count)
     return [
         {
-            "key": one["key"],
-            "text": one["text"],
-            "transcriptions": [transcription(dose, decoded[dose][one["key"]], one["text"]) for dose in shown],
+            "key": by_dose[0]["key"],
+            "text": by_dose[0]["text"],
+            "transcriptions": [
+                transcription(dose, one["decoded"], one["text"])
+                for dose, one in zip(shown, by_dose, strict=True)
+            ],
         }
-        for one in common[:count]
+        for by_dose in found
     ]
 
 

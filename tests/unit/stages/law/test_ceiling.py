@@ -13,6 +13,7 @@ from stages.law.statistics import Bootstrap, trend_p
 HOW = Bootstrap(resamples=400)
 BUDGETS = (5, 10, 30, 60, 120)
 MARGIN = 0.02
+DIP = {5: 0.5, 10: 0.5, 30: 0.5, 60: 0.3, 120: 0.5}
 
 
 def saturating(steps, plateau, start, time):
@@ -23,13 +24,10 @@ def fitted(mean_at, rng=0, *, start=0.3, budgets=BUDGETS, noise=0.05, queries=30
     """Fit curves whose mean is known: queries differ from each other, and a little from budget to budget."""
     rng = np.random.default_rng(rng)
     query = rng.normal(0, 0.3, queries)
-    scores = {
-        steps: mean_at(steps)
-        + query
-        + rng.normal(0, 0.01, (seeds, 1))
-        + rng.normal(0, noise, (seeds, queries))
-        for steps in budgets
-    }
+    scores = {}
+    for steps in budgets:
+        of_seed, of_query = rng.normal(0, 0.01, (seeds, 1)), rng.normal(0, noise, (seeds, queries))
+        scores[steps] = mean_at(steps) + query + of_seed + of_query
     before = (start + query + rng.normal(0, noise, queries))[None]
     curve = BudgetCurve(scores={0: before} | scores, learning_rate=1e-3, validation={1e-3: 0.4})
     return *fit_ceiling(dose, curve, HOW, MARGIN), curve
@@ -64,40 +62,36 @@ def test_the_interval_holds_the_plateau_as_often_as_it_says():
     assert covered >= 70  # 95% of 80, less 2.6 standard deviations
 
 
-def test_a_curve_that_still_rises_has_no_plateau():
-    found, _, _ = fitted(lambda steps: 0.3 + 0.2 * steps / 120)
-    assert not found.determined and found.plateau is None
-    assert found.reason == "may still rise after 120 steps: a straight line fits as well"
-    assert found.time_constant is None  # the last of the grid is no estimate
-    assert found.best_steps == 120 and found.height == found.best == found.curve[120]
+NO_PLATEAU = {
+    "straight": (
+        lambda steps: 0.3 + 0.2 * steps / 120, {}, "^may still rise .*: a straight line fits as well$"
+    ),
+    "later": (
+        lambda steps: saturating(steps, 0.5, 0.3, 100), {"noise": 0.02},
+        r"plateau lies \+0\.\d{3} \[.*\] from the .* time constant \d+ steps$",
+    ),
+    "a dip": (DIP.get, {}, "does not fit: its plateau lies 0.0"),
+    "a clear dip": (DIP.get, {"noise": 0.001}, "below the highest measured"),
+    "a fall": ({5: 0.4, 10: 0.45, 30: 0.5, 60: 0.42, 120: 0.3}.get, {}, "falls again after 30 steps"),
+    "harm": (lambda steps: 0.3 - 0.002 * steps, {}, "falls again with CL"),
+    "two budgets": (lambda steps: saturating(steps, 0.5, 0.3, 10), {"budgets": (10, 60)}, "2 CL budgets"),
+}  # fmt: skip
 
 
-def test_a_curve_that_levels_off_later_is_told_with_its_time_constant():
-    found, _, _ = fitted(lambda steps: saturating(steps, 0.5, 0.3, 100), noise=0.02)
-    assert not found.determined and found.time_constant == pytest.approx(100, rel=0.3)
-    assert re.search(r"plateau lies \+0\.\d{3} \[.*\] from the .* time constant \d+ steps$", found.reason)
-
-
-@pytest.mark.parametrize(
-    ("mean_at", "changes", "reason", "best_steps"),
-    [
-        ({5: 0.5, 10: 0.5, 30: 0.5, 60: 0.3, 120: 0.5}.get, {}, "does not fit: its plateau lies 0.0", None),
-        (
-            {5: 0.5, 10: 0.5, 30: 0.5, 60: 0.3, 120: 0.5}.get,
-            {"noise": 0.001},
-            "below the highest measured",
-            None,
-        ),
-        ({5: 0.4, 10: 0.45, 30: 0.5, 60: 0.42, 120: 0.3}.get, {}, "falls again after 30 steps", 30),
-        (lambda steps: 0.3 - 0.002 * steps, {}, "falls again with CL", 0),
-        (lambda steps: saturating(steps, 0.5, 0.3, 10), {"budgets": (10, 60)}, "2 CL budgets", None),
-    ],
-)
-def test_no_plateau_where_the_budgets_show_none(mean_at, changes, reason, best_steps):
-    found, _, _ = fitted(mean_at, **changes)
-    assert not found.determined and found.plateau is None and reason in found.reason
+@pytest.mark.parametrize("case", NO_PLATEAU)
+def test_no_plateau_where_the_budgets_show_none(case):
+    mean_at, changes, reason = NO_PLATEAU[case]
+    found, draws, curve = fitted(mean_at, **changes)
+    assert not found.determined and found.plateau is None and re.search(reason, found.reason)
     assert found.height == found.best == found.curve[found.best_steps]
-    assert best_steps in (None, found.best_steps)
+    best_steps = {"straight": 120, "a fall": 30, "harm": 0}.get(case, found.best_steps)
+    assert found.best_steps == best_steps and found.best.value == np.mean(curve.scores[best_steps])
+    if case == "straight":
+        assert found.time_constant is None  # the last of the grid is no estimate
+    if case == "later":
+        assert found.time_constant == pytest.approx(100, rel=0.3)
+    # The height of a ceiling without plateau is its best budget, in every draw.
+    assert tuple(np.quantile(draws, [0.025, 0.975])) == pytest.approx((found.best.low, found.best.high))
 
 
 def test_trend_of_the_ceilings_over_doses():
@@ -116,13 +110,6 @@ def test_trend_of_the_ceilings_over_doses():
     assert trend.rise.high - trend.rise.low < (plateau.high - plateau.low) / 10
     assert ceiling_trend(ceilings[::-1], draws[::-1], HOW).spearman == -1.0
     assert ceiling_trend(ceilings[:2], draws[:2], HOW) is None
-
-
-def test_the_height_of_a_ceiling_without_plateau_is_its_best_budget_in_every_draw():
-    found, draws, curve = fitted(lambda steps: 0.3 + 0.2 * steps / 120)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    assert not found.determined and found.best.value == curve.scores[120].mean()
-    assert (found.best.low, found.best.high) == pytest.approx((low, high), abs=2e-3)
 
 
 def test_many_doses_sample_orders_with_the_seed_of_the_law():
