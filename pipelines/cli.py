@@ -81,11 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _up(command: Up) -> int:
     from pipelines.up import up
 
-    return up(
-        Settings.from_environment(output=command.output),
-        prefect_port=command.prefect_port,
-        mlflow_port=command.mlflow_port,
-    )
+    ports = {"prefect_port": command.prefect_port, "mlflow_port": command.mlflow_port}
+    given = {name: port for name, port in ports.items() if port is not None}
+    return up(Settings.from_environment(output=command.output).model_copy(update=given))
 
 
 def _bootstrap(command: Bootstrap) -> int:

@@ -34,7 +34,7 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
     title, began, started_at = f"{which} documents", time.monotonic(), time.time()
     run.reporter.stage_started(title, cells=1, reused=0)
     try:
-        prepared = (run.prepare or prepare_once)(
+        prepared = prepare_once(
             Path(folder),
             run.recipe.documents,
             run.store,

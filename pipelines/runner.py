@@ -26,8 +26,7 @@ class OutputMissing(Exception):
 class PipelineRun:
     """What the stages of one run share. `logs` is this run's own folder.
 
-    `as_task`: calls a function as a task of that name; the flow gives Prefect's. `prepare`: data_prep's
-    function (None), or a stand-in.
+    `as_task`: calls a function as a task of that name; the flow gives Prefect's.
     """
 
     recipe: Recipe
@@ -38,7 +37,6 @@ class PipelineRun:
     record: RunRecord
     stages: Mapping[str, Stage] = field(default_factory=lambda: STAGES)
     as_task: Callable[[str, Callable[[], Result]], Result] = lambda name, function: function()
-    prepare: Callable[..., Any] | None = None
 
     @property
     def store(self) -> Store:

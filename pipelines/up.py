@@ -24,22 +24,17 @@ from pipelines.servers import (
 POLL_SECONDS = 0.5
 
 
-def up(settings: Settings, *, prefect_port: int | None = None, mlflow_port: int | None = None) -> int:
+def up(settings: Settings) -> int:
     """Start everything, print the addresses, wait for Ctrl-C or SIGTERM; return the exit status 0.
 
     Raises BadParameter for a taken port, ServerFailed when a server does not start or ends by itself.
     """
-    given = {"prefect_port": prefect_port, "mlflow_port": mlflow_port}
-    settings = settings.model_copy(update={name: port for name, port in given.items() if port is not None})
     _check(settings)
     settings.output.mkdir(parents=True, exist_ok=True)
     with stop_signals() as stop, ExitStack() as stack:
         print(f"Starting Prefect and MLflow, all data in {settings.output} ...", flush=True)
-        starting = (
-            prefect_server(settings, port=settings.prefect_port, ui=True),
-            mlflow_server(settings),
-        )
-        servers = [stack.enter_context(server) for server in starting]
+        prefect = prefect_server(settings, port=settings.prefect_port, ui=True)
+        servers = [stack.enter_context(server) for server in (prefect, mlflow_server(settings))]
         if not wait_healthy(servers, sleep=stop.wait):
             return 0
         servers.append(stack.enter_context(deployments_server(settings)))

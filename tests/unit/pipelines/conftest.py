@@ -10,7 +10,7 @@ import pytest
 from infra.journal import JOURNAL, Journal, JournalTail
 from infra.launcher import Launch
 from infra.settings import Settings
-from pipelines import sweep_cells
+from pipelines import documents, sweep_cells
 from pipelines.console import Reporter
 from pipelines.flow import lco_stages, sweep_stages
 from pipelines.parameters import Sweep
@@ -69,13 +69,8 @@ class Workplace:
         logs = settings.runs / str(len(list(settings.runs.glob("*"))))
         logs.mkdir(parents=True)
         usual = {"stages": FAKE_STAGES, "launcher": InProcessLauncher(), "reporter": Reporter(write=str)}
-        return PipelineRun(
-            recipe=recipe,
-            settings=settings,
-            logs=logs,
-            record=RunRecord(Journal(logs / JOURNAL), recipe=recipe, name="test", tags={}),
-            **{**usual, "prepare": prepare_documents, **parts},
-        )
+        record = RunRecord(Journal(logs / JOURNAL), recipe=recipe, name="test", tags={})
+        return PipelineRun(recipe=recipe, settings=settings, logs=logs, record=record, **usual | parts)
 
     def run(self, recipe: Recipe | None = None, **parts: Any) -> dict[str, list[Output]]:
         """Every stage of `lco`; the outputs by stage."""
@@ -121,8 +116,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
 
 
 def new_workplace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
-    """Two folders of documents; made-up stages start from no model."""
+    """Two folders of documents, which hold no PDFs; made-up stages start from no model."""
     monkeypatch.setattr(sweep_cells, "base_model_digest", lambda recipe: "made up")
+    monkeypatch.setattr(documents, "prepare_once", prepare_documents)
     place = Workplace(root=root)
     place.write("target", "a.txt", "trang")
     place.write("base", "a.txt", "page")

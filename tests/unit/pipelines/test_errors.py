@@ -103,9 +103,15 @@ def test_the_command_refuses_bad_input_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_shows_examples(capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("command", "example"),
+    [
+        ([], "lco run --documents"),
+        ([], "prefect deployment run lco/full-pipeline --watch"),
+        (["plan"], "lco plan --recipe paper-3b --gpus 8 --device h100 --price 2.50"),
+    ],
+)
+def test_help_shows_examples(capsys: pytest.CaptureFixture, command: list[str], example: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["--help"])
-    shown = capsys.readouterr().out
-    assert ended.value.code == 0 and "lco run --documents" in shown
-    assert "prefect deployment run lco/full-pipeline --watch" in shown
+        main([*command, "--help"])
+    assert ended.value.code == 0 and example in capsys.readouterr().out

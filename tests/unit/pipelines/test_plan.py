@@ -6,7 +6,6 @@ import re
 import pytest
 from rich.console import Console
 
-from pipelines.cli import main
 from pipelines.parameters import BadParameter
 from pipelines.plan import Plan, plan
 
@@ -64,13 +63,6 @@ def test_what_does_not_fit_ends_with_status_1():
         r"pretrain does not fit: needs \d+\.\d GiB a GPU, h100 has 40\.0 GiB; lower pretrain", line
     )
     assert "Pages of 1,280 visual and 100 text tokens\n" in out
-
-
-def test_help_shows_examples(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["plan", "--help"])
-    assert ended.value.code == 0
-    assert "lco plan --recipe paper-3b --gpus 8 --device h100 --price 2.50" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.launcher import Launch
-from pipelines import sweep_cells
+from pipelines import documents, sweep_cells
 from pipelines.runner import run_stage
 from pipelines.stage_table import Output, Work
 from stages.cells import Arm, Cell
@@ -20,8 +20,8 @@ from tests.unit.pipelines.fake_stages import FAKE_STAGES
 EVERYTHING = {"pretrain", "generation", "refine", "retrieval", "law"}
 
 
-def with_refine(recipe: Recipe, **changes: object) -> Recipe:
-    return replace(recipe, refine=replace(recipe.refine, **changes))
+def with_part(recipe: Recipe, part: str, **changes: object) -> Recipe:
+    return replace(recipe, **{part: replace(getattr(recipe, part), **changes)})
 
 
 def test_a_second_run_starts_nothing_also_where_the_output_folder_has_moved(workplace: Workplace) -> None:
@@ -41,8 +41,9 @@ def test_documents_are_read_by_as_many_processes_as_the_settings_allow(
         asked.append(workers)
         return prepare_documents(*arguments, workers=workers)
 
+    monkeypatch.setattr(documents, "prepare_once", prepare)
     monkeypatch.setenv("LCO_PROCESSES", "5")
-    workplace.run(prepare=prepare)
+    workplace.run()
     assert asked == [5, 5]
 
 
@@ -70,53 +71,36 @@ def test_one_more_seed_retrains_nothing(workplace: Workplace) -> None:
 
 def test_with_a_falling_learning_rate_every_dose_depends_on_the_last(workplace: Workplace) -> None:
     def models(doses: tuple[int, ...]) -> set[Path]:
-        recipe = workplace.recipe(doses=doses)
-        made = workplace.run(replace(recipe, pretrain=replace(recipe.pretrain, decay_steps=10)))
-        return {one.path for one in made["pretrain"]}
+        recipe = with_part(workplace.recipe(doses=doses), "pretrain", decay_steps=10)
+        return {one.path for one in workplace.run(recipe)["pretrain"]}
 
     assert not models((0, 32)) & models((0, 32, 64))
 
 
-def test_a_recipe_part_changes_only_the_stages_that_use_it(workplace: Workplace) -> None:
-    recipe = workplace.recipe()
-    first = workplace.run(recipe)
-    # The made-up models do not depend on it: equal content, so what follows is reused.
-    symmetric = with_refine(recipe, loss=replace(recipe.refine.loss, symmetric=True))
-    assert changed(first, workplace.run(symmetric)) == {"refine", "law"}
-    warmer = with_refine(recipe, loss=replace(recipe.refine.loss, temperature=0.5))
-    assert changed(first, workplace.run(warmer)) == {"refine", "retrieval", "law"}  # L_cl is at that one
-    evaluate = replace(recipe, evaluate=replace(recipe.evaluate, max_queries=7))
-    assert changed(first, workplace.run(evaluate)) == {"generation", "retrieval", "law"}
-    law = replace(recipe, law=replace(recipe.law, minimum_effect=0.5))
-    assert changed(first, workplace.run(law)) == {"law"}
-
-
-def test_hard_negatives_are_mined_once_and_refinement_depends_on_them(workplace: Workplace) -> None:
-    recipe = workplace.recipe()
-    first = workplace.run(recipe)
-    # The made-up models do not depend on the negatives either.
-    assert changed(first, workplace.run(with_refine(recipe, hard_negatives=2))) == {"mine", "refine", "law"}
-    assert set(workplace.jobs(1)) == {"mine", "refine", "law"}
-    job = json.loads((workplace.runs / "1" / "refine" / "job.json").read_text())
-    assert set(job["inputs"]) == {"target_train", "negatives"}
-
-
-def test_the_content_of_the_base_model_counts_not_its_place(
+def test_a_change_changes_only_the_stages_that_use_it(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = workplace.recipe()
-    first = workplace.run(recipe)
-    moved = replace(recipe, backbone=replace(recipe.backbone, location="/elsewhere"))
-    assert changed(first, workplace.run(moved)) == set()
+    first, loss = workplace.run(recipe), recipe.refine.loss
+    # The made-up models depend on none of it: equal content, so what follows is reused.
+    for part, changes, stages in (
+        ("refine", {"loss": replace(loss, symmetric=True)}, {"refine", "law"}),
+        ("refine", {"loss": replace(loss, temperature=0.5)}, {"refine", "retrieval", "law"}),  # L_cl is at it
+        ("refine", {"hard_negatives": 2}, {"mine", "refine", "law"}),
+        ("evaluate", {"max_queries": 7}, {"generation", "retrieval", "law"}),
+        ("law", {"minimum_effect": 0.5}, {"law"}),
+        ("backbone", {"location": "/elsewhere"}, set()),
+    ):
+        run = len(list(workplace.runs.iterdir()))
+        assert changed(first, workplace.run(with_part(recipe, part, **changes))) == stages, changes
+        assert set(workplace.jobs(run)) == stages, changes
+        if "mine" in stages:
+            job = json.loads((workplace.runs / str(run) / "refine" / "job.json").read_text())
+            assert set(job["inputs"]) == {"target_train", "negatives"}
+    rewritten = replace(FAKE_STAGES["generation"], program="tests.unit.pipelines.fake_documents")
+    assert changed(first, workplace.run(stages={**FAKE_STAGES, "generation": rewritten})) == {"generation"}
     monkeypatch.setattr(sweep_cells, "base_model_digest", lambda recipe: "another")
     assert "pretrain" in changed(first, workplace.run())
-
-
-def test_changed_source_of_a_stage_changes_that_stage(workplace: Workplace) -> None:
-    first = workplace.run()
-    rewritten = replace(FAKE_STAGES["generation"], program="tests.unit.pipelines.fake_documents")
-    # Its outputs have the same content as before, and the law depends on content: it is reused.
-    assert changed(first, workplace.run(stages={**FAKE_STAGES, "generation": rewritten})) == {"generation"}
 
 
 def test_equal_cells_are_computed_once_and_each_has_its_output(workplace: Workplace) -> None:
