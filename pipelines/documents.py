@@ -66,16 +66,7 @@ def prepare_once(
 
     Not where a document could not be used: that may have been the machine's fault, and is tried again.
     """
-    files, unsupported = find_documents(folder)
-    queries = folder / USER_QUERIES
-    seen = [[(file.name, file.digest) for file in files], unsupported]
-    seen.append(hashlib.sha256(queries.read_bytes()).hexdigest() if queries.is_file() else None)
-    named = fingerprint(
-        stage="documents",
-        program="data_prep.prepare",
-        configuration=config,
-        inputs={"files": hashlib.sha256(json.dumps(seen).encode()).hexdigest()},
-    )
+    named = _name(folder, config)
     known = store.find("documents", named)
     if known is not None:
         names = known.json("prepared.json")
@@ -86,13 +77,24 @@ def prepare_once(
 
     prepared = prepare(folder, config, store, progress, workers=workers)
     made = {name: getattr(prepared, name).manifest for name in PREPARED}
-    if known is None and not made["inventory"].counts["quarantined"]:
+    unchanged = named == _name(folder, config)  # while it was prepared
+    if known is None and unchanged and not made["inventory"].counts["quarantined"]:
         with store.attempt("documents", named) as attempt:
             names = {name: manifest.fingerprint for name, manifest in made.items()}
             (attempt.path / "prepared.json").write_text(json.dumps(names), encoding="utf-8")
             inputs = {name: manifest.content_digest for name, manifest in made.items()}
-            attempt.commit(inputs=inputs, configuration=asdict(config), counts={"documents": len(files)})
+            attempt.commit(inputs=inputs, configuration=asdict(config), counts=made["inventory"].counts)
     return prepared
+
+
+def _name(folder: Path, config: DocumentsConfig) -> str:
+    """A fingerprint of every file that is read."""
+    files, unsupported = find_documents(folder)
+    queries = folder / USER_QUERIES
+    asked = queries.read_bytes() if queries.is_file() else b""
+    seen = json.dumps([[(file.name, file.digest) for file in files], unsupported]).encode()
+    inputs = {"files": hashlib.sha256(seen).hexdigest(), "queries": hashlib.sha256(asked).hexdigest()}
+    return fingerprint(stage="documents", program="data_prep.prepare", configuration=config, inputs=inputs)
 
 
 def inventory_summary(inventory: Output) -> tuple[int, int, list[str]]:

@@ -163,13 +163,13 @@ def _quiet_libraries(folder: Path) -> Path:
 def _wait_for(server: Server | None, settings: Settings, console: Console) -> None:
     if server is None:
         return
-    if settings.tracking_uri.startswith("sqlite:"):
-        with contextlib.suppress(Exception):  # if it cannot be opened, the run's own attempt says why
-            MLflow(settings)  # loads it, seconds, while the server starts
     told = "starting a Prefect server for this run (the first time it takes half a minute)"
     if not console.is_terminal:
         console.print(told)
     with console.status(told) if console.is_terminal else contextlib.nullcontext():
+        if settings.tracking_uri.startswith("sqlite:"):
+            with contextlib.suppress(Exception):  # if it cannot be opened, the run's own attempt says why
+                MLflow(settings)  # loads it, seconds, while the server starts
         wait_healthy([server])
 
 
