@@ -1,5 +1,6 @@
 """SeaHelp: only what is translated, text that is read back exactly, queries that fit their pages."""
 
+import functools
 import hashlib
 import json
 import re
@@ -43,6 +44,7 @@ def seahelp(packages, tmp_path_factory) -> Path:
     return folder
 
 
+@functools.cache
 def pages_of(path: Path) -> list[str]:
     """Each page's text as one line without U+200B."""
     document = pypdfium2.PdfDocument(path)
@@ -57,23 +59,19 @@ def queries_of(folder: Path) -> list[dict]:
 
 def test_built_twice_it_has_the_same_digest_and_another_text_another(packages, seahelp, tmp_path):
     first = json.loads((seahelp / "manifest.json").read_text())
+    paths = {p.relative_to(seahelp).as_posix(): p for p in seahelp.rglob("*") if p.is_file()}
+    del paths["manifest.json"]
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
+    lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))  # as `sha256sum` writes them
+    assert first["files"] == digests
+    assert first["digest"] == hashlib.sha256(lines.encode()).hexdigest()
+    assert first["packages"]["libreoffice-help-km"] == "1:2.3-4"
     second = build(packages, tmp_path / "again")
     assert (second["digest"], second["files"]) == (first["digest"], first["files"])
     changed = write_packages(tmp_path / "packages")
     topic = changed / "usr/share/libreoffice/help/km/text/scalc/00.html"
     topic.write_text(topic.read_text("utf-8").replace("កែ", "កៃ", 1), encoding="utf-8")
     assert build(changed, tmp_path / "changed")["digest"] != first["digest"]
-
-
-def test_the_manifest_names_every_file_and_its_digest(seahelp):
-    manifest = json.loads((seahelp / "manifest.json").read_text())
-    paths = {p.relative_to(seahelp).as_posix(): p for p in seahelp.rglob("*") if p.is_file()}
-    del paths["manifest.json"]
-    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
-    assert manifest["files"] == digests
-    lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))  # as `sha256sum` writes them
-    assert manifest["digest"] == hashlib.sha256(lines.encode()).hexdigest()
-    assert manifest["packages"]["libreoffice-help-km"] == "1:2.3-4"
 
 
 @pytest.mark.parametrize("language", ["vi", "id", "km"])
@@ -158,31 +156,29 @@ def test_a_folder_that_exists_is_left_alone(packages, tmp_path, make):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["years of work"]
 
 
-def khmer_document(packages: Path, folder: Path, text: str) -> Path:
+def khmer_lines(packages: Path, folder: Path, text: str) -> list[str]:
+    """Set a text as a PDF, check it, and read its lines back."""
     make_fonts(KHMER, packages / "usr/share/fonts/truetype/noto", folder, [text])
     setter = PageSetter("test", KHMER, folder)
     setter.add(Paragraph(identity="par_id1", is_title=False, text=text))
     setter.write(folder / "out.pdf")
-    return folder / "out.pdf"
+    check_text_layer(folder / "out.pdf", [text])
+    return [line.text for line in text_layer.read_lines(pypdfium2.PdfDocument(folder / "out.pdf")[0])]
 
 
 def test_khmer_comes_back_from_the_pdf_character_by_character(packages, tmp_path):
     # Vowels that are drawn before their consonant, stacked subscripts, Latin and digits between.
-    text = "កែ\u200bស្ត្រី\u200bសៀវភៅ (Ctrl+2) ជ្រើស\u200bលើ\u200bក្នុង ។ " * 4
-    document = pypdfium2.PdfDocument(khmer_document(packages, tmp_path, text.strip()))
-    lines = [line.text for line in text_layer.read_lines(document[0])]
+    text = ("កែ\u200bស្ត្រី\u200bសៀវភៅ (Ctrl+2) ជ្រើស\u200bលើ\u200bក្នុង ។ " * 4).strip()
+    lines = khmer_lines(packages, tmp_path, text)
     assert len(lines) > 2 and any("\u200b" in line for line in lines)
     # A line ends at a space or U+200B, which the line break stands for.
-    read, written = (re.sub("[ \u200b]+", " ", part) for part in (" ".join(lines), text.strip()))
+    read, written = (re.sub("[ \u200b]+", " ", part) for part in (" ".join(lines), text))
     assert read == written
 
 
 def test_a_page_that_begins_with_latin_loses_no_line(packages, tmp_path):
     khmer = "\u200b".join(["កែ", "ស្ត្រី", "សៀវភៅ", "ជ្រើស", "លើ"])
-    text = f"Name ៖ {khmer} DLL {khmer} LibreOffice Basic ។"
-    path = khmer_document(packages, tmp_path, text)
-    check_text_layer(path, [text])
-    assert len(text_layer.read_lines(pypdfium2.PdfDocument(path)[0])) > 1
+    assert len(khmer_lines(packages, tmp_path, f"Name ៖ {khmer} DLL {khmer} LibreOffice Basic ។")) > 1
 
 
 def test_a_damaged_text_layer_is_refused(tmp_path):
@@ -201,16 +197,13 @@ def width_of(text: str) -> int:
 
 
 def test_khmer_lines_break_at_its_spaces_and_never_inside_a_syllable_or_before_a_full_stop():
+    assert list(syllables("ស្ត្រី\u200bកែ A១")) == ["ស្ត្រី", "\u200b", "កែ", " ", "A", "១"]
     words = ["ក្នុង", "ស្ត្រី", "សៀវភៅ", "ត្រូវ" * 6]
     # A word wider than a line fills it up, syllable by syllable.
     lines = ["\u200b".join([*words[:3], "ត្រូវ"]), "ត្រូវ" * 4, "ត្រូវ ។"]
     assert break_lines("\u200b".join(words) + " ។", 8, width_of) == lines
     assert break_lines("\u200b".join(words[:3]), 5, width_of) == ["\u200b".join(words[:2]), words[2]]
     assert break_lines("ក ខ\u200bគ ។ ឃ ៖", 5, len) == ["ក ខ", "គ ។", "ឃ ៖"]
-
-
-def test_syllables_hold_their_subscripts_vowels_and_signs():
-    assert list(syllables("ស្ត្រី\u200bកែ A១")) == ["ស្ត្រី", "\u200b", "កែ", " ", "A", "១"]
 
 
 def test_a_crop_of_khmer_reaches_below_its_subscripts():
