@@ -1,7 +1,5 @@
 """A folder of documents becomes three committed splits of samples and an inventory of every file.
 
-    prepared = prepare_documents(Path("documents"), DocumentsConfig(), store, progress, workers=2)
-
 Each document is read once: its samples are committed under the file's digest, so that a changed file is
 the only one that is read again.
 """

@@ -2,10 +2,8 @@
 
 A text is what the model would write after the prompt to transcribe. A page's prompt goes through the model
 once; its keys and values then serve all texts. A text ends with the end token, as in training: the
-likelihoods of all texts there are sum to 1.
-
-A query is no transcription of its page. Its words are scored as CGP teaches them: by the one-word summary of
-the page, the position that is embedded after CL.
+likelihoods of all texts there are sum to 1. A query is no transcription of its page: its words are scored as
+CGP teaches them, by the page's one-word summary.
 """
 
 import copy

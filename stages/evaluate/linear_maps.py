@@ -40,9 +40,8 @@ class LinearMap:
 
 def whitening(pages: TaskEncoder, backbone: Backbone, settings: RetrievalSettings, seed: int) -> LinearMap:
     """Whitening by the vectors of images and texts; it draws nothing."""
-    return fit_whitening(
-        np.concatenate([pages.encode(backbone, kind).vectors for kind in ("images", "texts")])
-    )
+    vectors = [pages.encode(backbone, kind).vectors for kind in ("images", "texts")]
+    return fit_whitening(np.concatenate(vectors))
 
 
 def fit_whitening(vectors: np.ndarray) -> LinearMap:

@@ -38,15 +38,18 @@ def test_images_are_kept_while_they_fit_and_made_again_otherwise(backbone, sampl
 
 
 @torch.no_grad()
-def test_layers_are_the_last_positions_hidden_states_of_the_rows_asked_for(backbone, samples):
-    builder, rows = SequenceBuilder(backbone), [6, 0, 3]
-    found = encode(backbone, prepared_images(builder, samples), 3, layer_rows=rows).layers
-    for number, row in enumerate(rows):
-        alone = collate([builder.summarize_image(samples[row].image())], pad_token=builder.pad_token)
+def test_vectors_are_the_contracts_and_layers_the_last_positions_hidden_states(backbone, samples):
+    builder, chosen = SequenceBuilder(backbone), [6, 0, 3]
+    rows = [builder.summarize_image(sample.image()) for sample in samples]
+    expected = embed(backbone, collate(rows, pad_token=builder.pad_token)).numpy()
+    found = encode(backbone, prepared_images(builder, samples), 3, layer_rows=chosen)
+    assert found.vectors == pytest.approx(expected, abs=1e-5)
+    for number, row in enumerate(chosen):
+        alone = collate([rows[row]], pad_token=builder.pad_token)
         output = backbone.family.hidden_states(backbone.model, alone, output_hidden_states=True)
         states = torch.stack([state[0, -1] for state in output.hidden_states])
         states[-1] = output.last_hidden_state[0, -1]
-        assert found[:, number] == pytest.approx(states.numpy(), abs=1e-4)
+        assert found.layers[:, number] == pytest.approx(states.numpy(), abs=1e-4)
 
 
 @pytest.mark.parametrize("prompt", [None, "\nIn one word:"])
@@ -75,12 +78,3 @@ def test_compared_layers_are_of_the_same_pages_on_both_sides(backbone, split_fol
     for side, rows in ((images, task.with_text[:5]), (texts, range(5))):
         last = side.layers[-1] / np.linalg.norm(side.layers[-1], axis=1, keepdims=True)
         assert last == pytest.approx(side.vectors[list(rows)], abs=1e-6)
-
-
-@torch.no_grad()
-def test_encoding_in_batches_gives_the_contract_vector(backbone, samples):
-    builder = SequenceBuilder(backbone)
-    rows = [builder.summarize_image(sample.image()) for sample in samples]
-    expected = embed(backbone, collate(rows, pad_token=builder.pad_token)).numpy()
-    found = encode(backbone, prepared_images(builder, samples), batch_size=3)
-    assert found.vectors == pytest.approx(expected, abs=1e-5)
