@@ -9,7 +9,7 @@ from benchmarks.libreoffice_help import FEWEST_PARAGRAPHS, LONGEST_PARAGRAPH, Pa
 from benchmarks.syllable_font import ZERO_WIDTH_SPACE, has_stray_mark
 from data_prep.config import DocumentsConfig
 from data_prep.queries import words_of
-from data_prep.splits import SPLITS, TextDuplicates, assign_splits, text_signature
+from data_prep.splits import SPLITS, NearDuplicates, assign_splits, text_signature
 
 TEST_SHARE, VALIDATION_SHARE = 0.15, 0.05
 TRANSLATED_SHARE = 0.5
@@ -58,7 +58,7 @@ def choose_paragraphs(
     splits = split_documents(documents)
     in_order = sorted(documents, key=lambda name: (-SPLITS.index(splits[name]), name))
     originals = {p.text for paragraphs in english.values() for p in paragraphs}
-    seen = TextDuplicates(DocumentsConfig().near_duplicate_similarity)
+    seen = NearDuplicates(DocumentsConfig())
     kept: dict[str, list[HelpParagraph]] = {}
     left_out: Counter[str] = Counter()
     for name in in_order:
@@ -129,7 +129,7 @@ def _why_unusable(text: str, printable: set[str]) -> str:
     return "damaged text" if not set(text) <= printable or has_stray_mark(text) else ""
 
 
-def _is_new(paragraph: HelpParagraph, seen: TextDuplicates) -> bool:
+def _is_new(paragraph: HelpParagraph, seen: NearDuplicates) -> bool:
     signature = text_signature(paragraph.text.replace(ZERO_WIDTH_SPACE, ""))
     if seen.seen(signature):
         return False

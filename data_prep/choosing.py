@@ -1,9 +1,7 @@
 """Decide which samples each split holds: whole documents on one side, repeats and near-duplicates dropped."""
 
 from dataclasses import dataclass
-from typing import Any
-
-from PIL import Image
+from functools import cached_property
 
 from data_prep.config import DocumentsConfig
 from data_prep.queries import Query
@@ -12,8 +10,8 @@ from data_prep.reading import Reading
 from data_prep.shards import ShardSource
 from data_prep.splits import (
     SPLITS,
-    ImageDuplicates,
-    TextDuplicates,
+    NearDuplicates,
+    Signature,
     assign_splits,
     image_signature,
     page_runs,
@@ -43,8 +41,9 @@ class Candidate:
     def place(self) -> Place:
         return self.document, self.page
 
-    def image(self) -> Image.Image:
-        return self.source[self.position].image()
+    @cached_property
+    def signature(self) -> Signature:
+        return text_signature(self.text) if self.text else image_signature(self.source[self.position].image())
 
     def made_queries(self, config: DocumentsConfig) -> list[Query]:
         """Return the queries made from its text; none for a sample that is only searched."""
@@ -95,18 +94,13 @@ def assign_pages(
 
 
 def choose_samples(
-    name: str,
-    candidates: list[Candidate],
-    splits: dict[Place, str],
-    texts: TextDuplicates,
-    images: ImageDuplicates,
+    name: str, candidates: list[Candidate], splits: dict[Place, str], known: NearDuplicates
 ) -> tuple[list[Candidate], dict[str, int]]:
     """Return the samples of one split without repeats, and how many were dropped for which reason.
 
-    `texts` and `images` hold the earlier splits' samples, of which it has no near-duplicate, and receive its
-    own.
+    `known` holds the earlier splits' samples, of which it has no near-duplicate, and receives its own.
     """
-    chosen: list[tuple[Candidate, TextDuplicates | ImageDuplicates, Any]] = []
+    chosen: list[Candidate] = []
     dropped = {"exact_duplicates": 0, "near_duplicates_of_other_splits": 0}
     seen: set[str] = set()
     for sample in candidates:
@@ -115,14 +109,11 @@ def choose_samples(
         folded = sample.text.casefold()
         if folded and folded in seen:
             dropped["exact_duplicates"] += 1
-            continue
-        known = texts if folded else images
-        signature = text_signature(folded) if folded else image_signature(sample.image())
-        if known.seen(signature):
+        elif known.seen(sample.signature):
             dropped["near_duplicates_of_other_splits"] += 1
-            continue
-        seen.add(folded)
-        chosen.append((sample, known, signature))
-    for sample, known, signature in chosen if name != SPLITS[0] else ():  # no split comes after train
-        known.add(sample.key, signature)
-    return [sample for sample, *_ in chosen], dropped
+        else:
+            seen.add(folded)
+            chosen.append(sample)
+    for sample in chosen if name != SPLITS[0] else ():  # no split comes after train
+        known.add(sample.key, sample.signature)
+    return chosen, dropped

@@ -17,7 +17,7 @@ from data_prep.queries import USER_QUERIES, Query
 from data_prep.query_making import UserQuery, match_user_queries, read_user_queries
 from data_prep.reading import Progress, Reading, find_documents, read_documents
 from data_prep.shards import ShardSource
-from data_prep.splits import SPLITS, ImageDuplicates, TextDuplicates
+from data_prep.splits import SPLITS, NearDuplicates
 from data_prep.write_shards import write_split
 from infra.fingerprint import fingerprint
 from infra.store import Committed, Store
@@ -48,13 +48,12 @@ def prepare_documents(
     splits, warnings = assign_pages(usable, candidates, config)
     user_queries = _user_queries(folder)
     warnings += _warnings(user_queries, candidates, config)
-    texts = TextDuplicates(config.near_duplicate_similarity)
-    images = ImageDuplicates(config.near_duplicate_image_bits)
+    known = NearDuplicates(config)
     outputs: dict[str, Committed] = {}
     dropped: dict[str, dict[str, int]] = {}
     # Test first: a near-duplicate of a test sample is dropped from the other splits, never the reverse.
     for done, name in enumerate(reversed(SPLITS), start=1):
-        samples, dropped[name] = choose_samples(name, candidates, splits, texts, images)
+        samples, dropped[name] = choose_samples(name, candidates, splits, known)
         queries, warning = _queries_of(name, samples, user_queries, config)
         warnings += warning
         outputs[name] = _commit_split(name, samples, queries, config, store)

@@ -8,6 +8,8 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 from PIL import Image
 
+from data_prep.config import DocumentsConfig
+
 SPLITS = ("train", "validation", "test")
 _PERMUTATIONS = 64
 _SHINGLE = 5
@@ -40,21 +42,31 @@ def assign_splits(
     return splits
 
 
-class TextDuplicates:
-    """Finds texts whose character 5-grams overlap by at least `similarity` (Jaccard, MinHash estimate)."""
+Signature = MinHash | np.ndarray
+"""What near-duplicates are found by: of a text, or of a page without one."""
 
-    def __init__(self, similarity: float) -> None:
-        self._index = MinHashLSH(threshold=similarity, num_perm=_PERMUTATIONS)
 
-    def seen(self, signature: MinHash) -> bool:
-        return bool(self._index.query(signature))
+class NearDuplicates:
+    """Finds texts whose character 5-grams overlap (Jaccard, by MinHash), and pages that look the same."""
 
-    def add(self, key: str, signature: MinHash) -> None:
-        self._index.insert(key, signature)
+    def __init__(self, config: DocumentsConfig) -> None:
+        self._texts = MinHashLSH(threshold=config.near_duplicate_similarity, num_perm=_PERMUTATIONS)
+        self._images: list[np.ndarray] = []
+        self._most_bits = config.near_duplicate_image_bits
+
+    def seen(self, signature: Signature) -> bool:
+        if isinstance(signature, MinHash):
+            return bool(self._texts.query(signature))
+        return any(np.count_nonzero(known != signature) <= self._most_bits for known in self._images)
+
+    def add(self, key: str, signature: Signature) -> None:
+        if isinstance(signature, MinHash):
+            self._texts.insert(key, signature)
+        else:
+            self._images.append(signature)
 
 
 def text_signature(text: str) -> MinHash:
-    """Return what `TextDuplicates` compares: the costly part, so made once per text."""
     folded = " ".join(text.casefold().split())
     shingles = {folded[i : i + _SHINGLE].encode() for i in range(max(1, len(folded) - _SHINGLE + 1))}
     signature = _EMPTY.copy()
@@ -62,22 +74,8 @@ def text_signature(text: str) -> MinHash:
     return signature
 
 
-class ImageDuplicates:
-    """Finds pages without text whose perceptual hashes (256 bits) differ in at most `bits` bits."""
-
-    def __init__(self, bits: int) -> None:
-        self._bits = bits
-        self._hashes: dict[str, np.ndarray] = {}
-
-    def seen(self, signature: np.ndarray) -> bool:
-        return any(np.count_nonzero(known != signature) <= self._bits for known in self._hashes.values())
-
-    def add(self, key: str, signature: np.ndarray) -> None:
-        self._hashes[key] = signature
-
-
 def image_signature(image: Image.Image) -> np.ndarray:
-    """Return the perceptual hash (256 bits) that `ImageDuplicates` compares."""
+    """Return the perceptual hash, 256 bits."""
     return imagehash.phash(image, hash_size=16).hash.ravel()
 
 

@@ -13,8 +13,7 @@ from data_prep.config import DocumentsConfig
 from data_prep.shards import ShardSource
 from data_prep.splits import (
     SPLITS,
-    ImageDuplicates,
-    TextDuplicates,
+    NearDuplicates,
     assign_splits,
     image_signature,
     page_runs,
@@ -109,9 +108,9 @@ def test_repeats_are_dropped_inside_a_split_and_near_copies_between_splits():
     other = "Letters arrive by cart when the garden gate is shut and nobody looks at the window"
     samples = [*candidates(original, original.upper()), *candidates(near, other, page=2)]
     splits = {("a.pdf", 1): "test", ("a.pdf", 2): "train"}
-    known = TextDuplicates(0.7), ImageDuplicates(6)
-    test, from_test = choose_samples("test", samples, splits, *known)
-    train, from_train = choose_samples("train", samples, splits, *known)
+    known = NearDuplicates(DocumentsConfig(near_duplicate_similarity=0.7))
+    test, from_test = choose_samples("test", samples, splits, known)
+    train, from_train = choose_samples("train", samples, splits, known)
     assert [c.text for c in test] == [original]
     assert from_test == {"exact_duplicates": 1, "near_duplicates_of_other_splits": 0}
     assert [c.text for c in train] == [other]
@@ -119,7 +118,7 @@ def test_repeats_are_dropped_inside_a_split_and_near_copies_between_splits():
 
 
 def test_equal_texts_are_always_near_duplicates_and_different_ones_are_not():
-    texts = TextDuplicates(0.85)
+    texts = NearDuplicates(DocumentsConfig())
     words = [f"sentence {n} speaks of {n * n} things and {n * 7} more" for n in range(40)]
     for n, text in enumerate(words):
         texts.add(str(n), text_signature(text))
@@ -128,7 +127,7 @@ def test_equal_texts_are_always_near_duplicates_and_different_ones_are_not():
 
 
 def test_pages_without_text_are_compared_as_images(scan):
-    images = ImageDuplicates(6)
+    images = NearDuplicates(DocumentsConfig())
     assert not images.seen(image_signature(scan))
     images.add("scan", image_signature(scan))
     brighter = Image.fromarray(np.maximum(np.asarray(scan), 3))
@@ -143,7 +142,7 @@ def test_in_a_prepared_folder_no_document_and_no_near_copy_is_on_two_sides(prepa
     texts = [record["text"].casefold() for record in sides["test"]]
     assert sum(map(len, documents)) == len(set().union(*documents))
     assert len(keys) == len(set(keys)) and len(texts) == len(set(texts))
-    seen = TextDuplicates(0.85)
+    seen = NearDuplicates(DocumentsConfig())
     for text in texts:
         seen.add(text, text_signature(text))
     assert not any(seen.seen(text_signature(record["text"])) for record in sides["train"])
