@@ -1,7 +1,5 @@
 """Children that cannot outlive us, hold our pipes or see our secrets.
 
-Three rules were paid for by others' orphans and zombies:
-
 * the child never inherits our stdout: whoever waits for its end of file would wait for the orphan;
 * the child watches us (`watch_parent`): end of file on the life line means that we died, however we died;
 * when we stop it, its whole tree ends: TERM, grace, KILL, reap.

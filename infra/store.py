@@ -70,8 +70,7 @@ class Manifest:
     @functools.cached_property
     def content_digest(self) -> str:
         """SHA-256 over the sorted (path, sha256) pairs only: equal content means equal digest."""
-        pairs = sorted([entry.path, entry.sha256] for entry in self.files)
-        return _digest(pairs)
+        return _digest(sorted([entry.path, entry.sha256] for entry in self.files))
 
 
 @dataclass(frozen=True)
@@ -138,20 +137,21 @@ class Attempt:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-            return self._adopt(manifest)
+            return self._adopt(manifest.content_digest)
         _sync(self.final.parent)
         return Committed(self.final, manifest)
 
-    def _adopt(self, mine: Manifest) -> Committed:
-        theirs = open_committed(self.final, every_byte=True)
-        if theirs.manifest.content_digest != mine.content_digest:
+    def _adopt(self, mine: str) -> Committed:
+        committed = open_committed(self.final, every_byte=True)
+        theirs = committed.manifest.content_digest
+        if theirs != mine:
             raise CommitConflict(
                 f"{self.final} already holds different content "
-                f"(digest {theirs.manifest.content_digest[:12]}, this attempt {mine.content_digest[:12]}): "
+                f"(digest {theirs[:12]}, this attempt {mine[:12]}): "
                 "two runs of one fingerprint disagreed. "
                 "Keep the committed one and run again, or delete that folder and run again."
             )
-        return theirs
+        return committed
 
 
 class Store(Protocol):

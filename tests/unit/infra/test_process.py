@@ -98,6 +98,26 @@ def test_what_a_child_leaves_behind_in_another_session_is_killed(supervise, tmp_
     assert not alive(pid)
 
 
+SUPERVISOR = """
+import os, sys, time
+from pathlib import Path
+from infra.process import Supervised
+environment = os.environ | {"FOLDER": sys.argv[1]}
+Supervised([sys.executable, "-c", sys.argv[2]], environment=environment, log_path=Path(sys.argv[1], "log"))
+time.sleep(100)
+"""
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("stubborn", ["", IGNORE_TERM])
+def test_the_child_dies_with_its_supervisor(tmp_path, stubborn):
+    command = [sys.executable, "-c", SUPERVISOR, str(tmp_path), stubborn + WATCHED + WRITE_PID + SLEEP]
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}) as supervisor:
+        pid = pid_in(tmp_path / "pid")
+        supervisor.kill()
+    assert wait_until(lambda: not alive(pid), 6), "an orphan is left"
+
+
 @pytest.mark.parametrize(("life_line", "code"), [({}, 0), ({"LCO_LIFE_LINE": "/gone"}, -signal.SIGTERM)])
 def test_watching_ends_a_child_that_starts_after_its_supervisor_died_and_none_that_has_none(life_line, code):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LCO_")}
