@@ -11,11 +11,10 @@ from infra.devices import DEVICES, GIB, Device
 from pipelines.console import clock_time
 from pipelines.parameters import BadParameter, RecipeName
 from pipelines.run import EXIT_FAILED
-from stages.recipes import Recipe, get_recipe
+from stages.recipes import get_recipe
 from stages.train.cost import Memory
 from stages.train.plan import (
     ASSUMED_MFU,
-    PageSizes,
     StagePlan,
     largest_page,
     misfit,
@@ -76,7 +75,9 @@ def plan(command: Plan, *, console: Console | None = None) -> int:
     console = console or Console()
     _check(command)
     recipe, device = get_recipe(command.recipe), _device(command)
-    page = _page(command, recipe)
+    given = {"visual_tokens": command.visual_tokens, "text_tokens": command.text_tokens}
+    sizes = {name: size for name, size in given.items() if size is not None}
+    page = replace(largest_page(recipe), **sizes)
     model = model_of(recipe)
     plans = [
         plan_stage(recipe, model, gpus=command.gpus, device=device, mfu=command.mfu, page=page)
@@ -85,8 +86,17 @@ def plan(command: Plan, *, console: Console | None = None) -> int:
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     say(f"Recipe {recipe.name} on {command.gpus} x {device.name}")
     console.print(_table(plans, device, gpus=command.gpus))
-    for line in _totals(plans, command) + _assumptions(command, recipe, page):
-        say(line)
+    seconds = sum(one.seconds for one in plans)
+    gpu_hours = seconds * command.gpus / 3600
+    together = f"Together: {clock_time(seconds)} on {command.gpus} x {command.device}"
+    say(f"{together}, {_amount(gpu_hours)} GPU-hours")
+    if command.price is not None:
+        say(f"Cost at {command.price:,.2f} a GPU-hour: {gpu_hours * command.price:,.2f}")
+    say(f"Assumed: {command.mfu:.0%} of the peak is reached (--mfu)")
+    most = ", the most that the recipe lets pass: give your means (--visual-tokens, --text-tokens)"
+    told = most if page == largest_page(recipe) else ""
+    say(f"Pages of {page.visual_tokens:,} visual and {page.text_tokens:,} text tokens{told}")
+    say("Not included: data preparation, evaluation, start-up")
     reasons = [reason for reason in (misfit(one, device) for one in plans) if reason]
     for reason in reasons:
         say(reason, style="bold red")
@@ -120,29 +130,22 @@ def _device(command: Plan) -> Device:
     return device
 
 
-def _page(command: Plan, recipe: Recipe) -> PageSizes:
-    given = {"visual_tokens": command.visual_tokens, "text_tokens": command.text_tokens}
-    return replace(largest_page(recipe), **{name: size for name, size in given.items() if size is not None})
-
-
 def _table(plans: list[StagePlan], device: Device, *, gpus: int) -> Table:
     table = Table("", *(Column(TITLES[one.stage], justify="right") for one in plans))
-
-    def row(title: str, *cells: str, last: bool = False) -> None:
-        table.add_row(title, *cells, end_section=last)
-
+    row = table.add_row
     row("trained parameters", *(f"{one.trained_parameters:,}" for one in plans))
     row("frozen parameters", *(f"{one.frozen_parameters:,}" for one in plans))
     row("precision, ZeRO stage", *(f"{one.engine.precision}, {one.engine.zero_stage}" for one in plans))
     row("trainings (at once)", *(f"{one.cells} ({one.cells_at_once})" for one in plans))
-    row("GPUs of a training", *(str(one.processes) for one in plans), last=True)
+    row("GPUs of a training", *(str(one.processes) for one in plans), end_section=True)
     unit, name = (GIB, "GiB") if any(one.memory.total > GIB for one in plans) else (2**20, "MiB")
     for field in fields(Memory):
         sizes = [getattr(one.memory, field.name) for one in plans]
         if any(sizes):
             row(f"{MEMORY_ROWS[field.name]}, {name}", *(f"{size / unit:.2f}" for size in sizes))
     limit = "" if device.memory is None else f" of {device.memory / unit:.1f}"
-    row(f"one GPU's memory, {name}", *(f"{one.memory.total / unit:.2f}{limit}" for one in plans), last=True)
+    totals = (f"{one.memory.total / unit:.2f}{limit}" for one in plans)
+    row(f"one GPU's memory, {name}", *totals, end_section=True)
     row("examples a step", *(f"{one.examples_per_step:,}" for one in plans))
     row("TFLOP a step", *(_amount(one.flops_per_step / 1e12) for one in plans))
     row("seconds a step", *(_amount(one.step_seconds) for one in plans))
@@ -150,27 +153,6 @@ def _table(plans: list[StagePlan], device: Device, *, gpus: int) -> Table:
     row("all trainings, h:mm:ss", *(clock_time(one.seconds) for one in plans))
     row("GPU-hours", *(_amount(one.seconds * gpus / 3600) for one in plans))
     return table
-
-
-def _totals(plans: list[StagePlan], command: Plan) -> list[str]:
-    seconds = sum(one.seconds for one in plans)
-    gpu_hours = seconds * command.gpus / 3600
-    together = f"Together: {clock_time(seconds)} on {command.gpus} x {command.device}"
-    lines = [f"{together}, {_amount(gpu_hours)} GPU-hours"]
-    if command.price is not None:
-        lines.append(f"Cost at {command.price:,.2f} a GPU-hour: {gpu_hours * command.price:,.2f}")
-    return lines
-
-
-def _assumptions(command: Plan, recipe: Recipe, page: PageSizes) -> list[str]:
-    sizes = f"{page.visual_tokens:,} visual and {page.text_tokens:,} text tokens"
-    if page == largest_page(recipe):
-        sizes += ", the most that the recipe lets pass: give your means (--visual-tokens, --text-tokens)"
-    return [
-        f"Assumed: {command.mfu:.0%} of the peak is reached (--mfu)",
-        f"Pages of {sizes}",
-        "Not included: data preparation, evaluation, start-up",
-    ]
 
 
 def _amount(value: float) -> str:
