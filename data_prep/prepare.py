@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_prep.choosing import Candidate, Place, assign_pages, choose_samples, list_candidates
 from data_prep.config import DocumentsConfig
-from data_prep.errors import NoUsableDocuments, UnreadableDocument
+from data_prep.errors import NoUsableDocuments
 from data_prep.queries import USER_QUERIES, Query
 from data_prep.query_making import UserQuery, match_user_queries, read_user_queries
 from data_prep.reading import Progress, Reading, find_documents, read_documents
@@ -46,7 +46,8 @@ def prepare_documents(
     usable = _usable(folder, readings, config)
     candidates = list_candidates(usable)
     splits, warnings = assign_pages(usable, candidates, config)
-    user_queries = _user_queries(folder)
+    of_user = folder / USER_QUERIES
+    user_queries = read_user_queries(of_user) if of_user.is_file() else []
     warnings += _warnings(user_queries, candidates, config)
     known = NearDuplicates(config)
     outputs: dict[str, Committed] = {}
@@ -105,14 +106,6 @@ def _why_too_little_is_left(
             'use unit "page", or PDFs with a text layer'
         )
     return "none of their pages has text; add PDFs with a text layer, or images with a .txt beside them"
-
-
-def _user_queries(folder: Path) -> list[UserQuery]:
-    path = folder / USER_QUERIES
-    try:
-        return read_user_queries(path) if path.is_file() else []
-    except UnreadableDocument as error:
-        raise NoUsableDocuments(f"{path}: {error}") from error
 
 
 def _warnings(

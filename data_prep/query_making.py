@@ -16,7 +16,7 @@ from typing import Annotated
 from annotated_types import MinLen
 from pydantic import AfterValidator, BaseModel, PositiveInt, ValidationError
 
-from data_prep.errors import UnreadableDocument
+from data_prep.errors import NoUsableDocuments
 from data_prep.queries import Query, words_of
 
 MINIMUM_QUERY_WORDS = 2
@@ -52,7 +52,7 @@ def read_user_queries(path: Path) -> list[UserQuery]:
     """Read `queries.jsonl`: one object a line with `query`, `document` and `page` (from 1).
 
     Raises:
-        UnreadableDocument: a line is no such object; the message names the line.
+        NoUsableDocuments: a line is no such object; the message names file and line.
     """
     queries = []
     # Bytes, cut at line feeds only: JSON text may hold other line separators (U+2028).
@@ -64,8 +64,9 @@ def read_user_queries(path: Path) -> list[UserQuery]:
         except ValidationError as error:
             wrong = error.errors()[0]
             where = "".join(f"{name}: " for name in wrong["loc"])
-            raise UnreadableDocument(
-                f'line {number} is not {{"query": ..., "document": ..., "page": ...}}: {where}{wrong["msg"]}'
+            expected = '{"query": ..., "document": ..., "page": ...}'
+            raise NoUsableDocuments(
+                f"{path}: line {number} is not {expected}: {where}{wrong['msg']}"
             ) from error
     return queries
 

@@ -102,7 +102,8 @@ def read_documents(
         )
         for file in files
     }
-    readings = {file: _load(file, store.find("document", fingerprints[file])) for file in files}
+    found = {file: store.find("document", fingerprints[file]) for file in files}
+    readings = {file: committed and _load(file, committed) for file, committed in found.items()}
     missing = [file for file, reading in readings.items() if reading is None]
     with closing(_read_each(missing, config, workers)) as outcomes:
         for done, (file, outcome) in enumerate(outcomes, start=1):
@@ -177,8 +178,6 @@ def _commit(file: SourceFile, name: str, outcome: Outcome, config: ReadingConfig
         )
 
 
-def _load(file: SourceFile, committed: Committed | None) -> Reading | None:
-    if committed is None:
-        return None
+def _load(file: SourceFile, committed: Committed) -> Reading:
     summary = committed.json("summary.json")
     return Reading(source=file, samples=None if summary["reason"] else committed, **summary)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.errors import UnreadableDocument
+from data_prep.errors import NoUsableDocuments
 from data_prep.query_making import UserQuery, make_queries, match_user_queries, read_user_queries
 
 TEXT = "The quick river bends around the market. Winter letters arrive by cart, at last!"
@@ -87,7 +87,7 @@ def test_a_query_may_hold_any_line_separator(tmp_path):
 def test_a_bad_line_is_named(tmp_path, line):
     path = tmp_path / "queries.jsonl"
     path.write_bytes(b'{"query": "a", "document": "b", "page": 1}\n' + line + b"\n")
-    with pytest.raises(UnreadableDocument, match=re.escape('line 2 is not {"query": ..., ')):
+    with pytest.raises(NoUsableDocuments, match=re.escape('queries.jsonl: line 2 is not {"query": ..., ')):
         read_user_queries(path)
 
 
