@@ -59,7 +59,8 @@ class StageView(Progress):
             speed_estimate_period=120.0,
         )
         self.title, self.cells = title, cells
-        self.add_task(f"{title}: starting", total=None, rate="", label="", done="", began=clock())
+        self.label = self.done = ""
+        self.add_task(f"{title}: starting", total=None, rate="", began=clock())
 
     @property
     def stage(self) -> Task:
@@ -69,9 +70,9 @@ class StageView(Progress):
         """Take one event; for new work, rate and time left start afresh."""
         if total != self.stage.total or step < self.stage.completed:
             self.reset(self.stage.id, total=total)
-        done = f"{cells_done} of {self.cells} done" if self.cells > 1 else ""
-        shown = f"{label} ({done})" if done else label
-        self.update(self.stage.id, completed=step, description=shown, label=label, done=done)
+        self.label, self.done = label, f"{cells_done} of {self.cells} done" if self.cells > 1 else ""
+        shown = f"{label} ({self.done})" if self.done else label
+        self.update(self.stage.id, completed=step, description=shown)
         self.update(self.stage.id, rate=self.pace())
 
     def pace(self) -> str:
@@ -86,11 +87,11 @@ class StageView(Progress):
         task, elapsed = self.stage, _elapsed(self.stage)
         if not task.total:
             return f"{self.title}: starting ({elapsed})"
-        done = f" [{task.fields['done']}]" if task.fields["done"] else ""
+        done = f" [{self.done}]" if self.done else ""
         pace, left = self.pace(), task.time_remaining
         pace = f", {pace}, {clock_time(left)} left" if pace and left is not None else ""
         count = f"{task.completed:.0f}/{task.total:.0f}"
-        return f"{self.title}{done}: {task.fields['label']} {count}{pace} ({elapsed})"
+        return f"{self.title}{done}: {self.label} {count}{pace} ({elapsed})"
 
 
 def _elapsed(task: Task) -> str:
