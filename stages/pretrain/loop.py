@@ -55,21 +55,17 @@ def pretrain_steps(
     milestones: Collection[int],
     checkpoints: Checkpoints | None = None,
 ) -> Iterator[Step]:
-    """Train `backbone` in place up to the last milestone; yield every step once it is made, on every rank.
+    """Train `backbone` in place up to the last milestone; yield every step, on every rank: see
+    `stages.train.loop`.
 
-    The steps of an interrupted run come first: who listens sees no gap. Under ZeRO 3 the weights are whole
-    inside `stages.train.engine.gathered` only.
+    Without milestones there is nothing to do. Under ZeRO 3 the weights are whole inside
+    `stages.train.engine.gathered` only.
 
     Args:
-        sources: training samples; the first is the target language.
         weights: share of each source.
-        milestones: steps after which the weights are needed; a checkpoint behind the first is not used.
-            Without any there is nothing to do.
-        checkpoints: where to continue from and to save to; None trains from the beginning, in one go.
 
     Raises:
         ValueError: a global batch has fewer samples than there are ranks, or none within the budget.
-        stages.train.loop.Preempted: after a SIGTERM; a checkpoint is saved.
     """
     if config.batch_size < world_size():
         raise ValueError(f"batch size {config.batch_size} is below the number of ranks, {world_size()}")

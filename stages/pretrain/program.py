@@ -15,8 +15,8 @@ from stages.pretrain.loop import pretrain_steps
 from stages.program import Job, Task, read_job
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import gathered, rank, start_process_group
-from stages.train.history import History, steps_jsonl
-from stages.train.ledger import Step, losses, padding_share
+from stages.train.history import History
+from stages.train.ledger import Step, losses, padding_share, steps_jsonl
 
 
 def main(job_path: Path) -> None:

@@ -36,18 +36,10 @@ def refine_steps(
     milestones: Collection[int],
     checkpoints: Checkpoints | None = None,
 ) -> Iterator[Step]:
-    """Train `root` up to the last milestone; yield every step once it is made, on every rank.
+    """Train `root` up to the last milestone; yield every step, on every rank: see `stages.train.loop`.
 
-    The steps of an interrupted run come first: who listens sees no gap.
-
-    Args:
-        milestones: steps after which the weights are needed; a checkpoint behind the first is not used.
-        checkpoints: where to continue from and to save to; None trains from the beginning, in one go.
-
-    Raises:
-        RefinementError: there are too few queries, an anchor has no negative, or a sample is over the token
-            budget.
-        stages.train.loop.Preempted: after a SIGTERM; a checkpoint is saved.
+    Raises RefinementError: there are too few queries, an anchor has no negative, or a sample is over the
+    token budget.
     """
     builder = SequenceBuilder(root.backbone)
     optimization = Optimization(

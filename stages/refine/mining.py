@@ -10,7 +10,7 @@ scores so near the answer that it may be one that nobody marked (positive-aware 
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -63,24 +63,25 @@ def mine(
     facts = {name: np.array([entry[name] for entry in entries]) for name in DIGESTS}
     column = {key: number for number, key in enumerate(keys)}
     usable = [query for query in queries if any(key in column for key in query.relevant)]
-    parts = []
-    for start in range(0, len(texts), ROWS_AT_ONCE):
-        some = [builder.summarize_text(text) for text in texts[start : start + ROWS_AT_ONCE]]
-        parts.append(encode(backbone, some, config.engine).numpy())
-        on_rows(start + len(some))
-    vectors_of_texts = np.concatenate(parts)
+
+    def embedded(rows: Sequence[str], *, before: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Vectors of some rows at a time, with the number of their first."""
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = [builder.summarize_text(text) for text in rows[start : start + ROWS_AT_ONCE]]
+            yield start, encode(backbone, some, config.engine).numpy()
+            on_rows(before + start + len(some))
+
+    vectors_of_texts = np.concatenate([vectors for _, vectors in embedded(texts, before=0)])
     lexical, mined = Bm25(texts), {}
-    for start in range(0, len(usable), ROWS_AT_ONCE):
+    for start, vectors in embedded([query.text for query in usable], before=len(texts)):
         some = usable[start : start + ROWS_AT_ONCE]
-        vectors = encode(backbone, [builder.summarize_text(query.text) for query in some], config.engine)
-        cosines = vectors.numpy() @ vectors_of_texts.T
+        cosines = vectors @ vectors_of_texts.T
         words = lexical.scores([query.text for query in some])
         for query, cosine, bm25 in zip(some, cosines, words, strict=True):
             answers = np.array([column[key] for key in query.relevant if key in column])
             excluded = _excluded(answers, facts, config)
             chosen = choose(cosine, bm25, answers, excluded, config)
             mined[query.identity] = tuple(keys[number] for number in chosen)
-        on_rows(len(texts) + start + len(some))
     return mined
 
 

@@ -16,8 +16,8 @@ from stages.refine.pairs import TrainSplit, read_negatives
 from stages.train.checkpoint import Checkpoints
 from stages.train.engine import rank, start_process_group
 from stages.train.forward import probe_of
-from stages.train.history import History, steps_jsonl
-from stages.train.ledger import Step, padding_share
+from stages.train.history import History
+from stages.train.ledger import Step, padding_share, steps_jsonl
 
 PROBED_SAMPLES = 8
 

@@ -65,7 +65,9 @@ def plan_micro_batches(sequences: Sequence[TokenSequence], config: EngineConfig)
     micro_batches: list[list[list[int]]] = []
     text = visual = 0
     for bucket in buckets:
-        bucket_text, bucket_visual = _size([sequences[number] for number in bucket], packed=config.packing)
+        lengths = [len(sequences[number]) for number in bucket]
+        bucket_text = sum(lengths) if config.packing else max(lengths) * len(lengths)
+        bucket_visual = sum(sequences[number].visual_tokens for number in bucket)
         text, visual = text + bucket_text, visual + bucket_visual
         if not micro_batches or text > config.text_tokens or visual > config.visual_tokens:
             micro_batches.append([])
@@ -123,13 +125,6 @@ def packed_buckets(sequences: Sequence[TokenSequence], config: EngineConfig) -> 
         visual_budget=config.visual_tokens,
     )
     return sorted(rows, key=lambda row: all(sequences[number].patches is None for number in row))
-
-
-def _size(rows: Sequence[TokenSequence], *, packed: bool) -> tuple[int, int]:
-    """Decoder positions with padding, and visual tokens."""
-    lengths = [len(row) for row in rows]
-    text = sum(lengths) if packed else max(lengths) * len(lengths)
-    return text, sum(row.visual_tokens for row in rows)
 
 
 def collate(sequences: Sequence[TokenSequence], *, pad_token: int, packed: bool = False) -> Batch:

@@ -1,8 +1,7 @@
-"""The steps of a training as its program hears of them: told to the journal, committed with each output."""
+"""The steps of a training as its program hears of them, told to the journal."""
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stages.program import SECONDS_BETWEEN_REPORTS, Job, Task
@@ -49,8 +48,3 @@ class History:
             total=self.total,
             metrics=measured(self.steps[-STEPS_BETWEEN_REPORTS:], self.engine),
         )
-
-
-def steps_jsonl(steps: Sequence[Step]) -> str:
-    """One line a step, without times: equal runs give equal bytes."""
-    return "".join(json.dumps(step.reproducible(), sort_keys=True) + "\n" for step in steps)

@@ -4,6 +4,7 @@ Counts and losses are the same whenever the same training runs, and are committe
 memory are not, and go to the metrics file only.
 """
 
+import json
 import resource
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from stages.train.engine import global_sums
 from stages.train.flops import TrainedParts, training_flops, workload
 from stages.train.sequences import TokenSequence
 
-_MEASURED = ("seconds", "data_seconds", "memory_gib")
+MEASURED = ("seconds", "data_seconds", "memory_gib")
 _SUMMED = ("examples", "label_tokens", "tokens", "visual_tokens", "flops", "seconds", "data_seconds")
 AVERAGED_STEPS = 100
 
@@ -51,10 +52,6 @@ class Step:
     memory_gib: float
     """Peak so far: resident memory, or allocated on the accelerator where there is one."""
 
-    def reproducible(self) -> dict:
-        """The fields that an equal run has again."""
-        return {name: value for name, value in asdict(self).items() if name not in _MEASURED}
-
 
 def counts_of(
     sequences: Sequence[TokenSequence],
@@ -85,6 +82,14 @@ def counts_of(
     }
     # float64 sums of whole numbers below 2^53 are exact: every number of ranks gives the same.
     return dict(zip(own, map(int, global_sums(list(own.values()))), strict=True))
+
+
+def steps_jsonl(steps: Sequence[Step]) -> str:
+    """One line a step, without times and memory: equal runs give equal bytes."""
+    reproducible = (
+        {name: value for name, value in asdict(step).items() if name not in MEASURED} for step in steps
+    )
+    return "".join(json.dumps(step, sort_keys=True) + "\n" for step in reproducible)
 
 
 def peak_memory_gib() -> float:

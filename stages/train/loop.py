@@ -7,6 +7,10 @@
         step = training.record(objective="contrastive", loss=loss, examples=len(batch), counts=counts)
         report(step)
         if step.number in milestones: commit(...)
+
+A stage's loop is a generator of such steps. Those of an interrupted run come first, so that who listens sees
+no gap. A checkpoint behind the first milestone is not used: its weights are needed then. Without
+`checkpoints` it trains from the beginning, in one go. A SIGTERM ends it with a checkpoint and Preempted.
 """
 
 import signal

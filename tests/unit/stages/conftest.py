@@ -1,7 +1,6 @@
 """A random backbone of the tiny recipe's kind and a few page images with text, for the stages' tests."""
 
 import io
-import types
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -64,35 +63,30 @@ def make_sample(number: int, text: str) -> Sample:
     )
 
 
-def input_of(path: Path) -> dict:
-    """A committed output as a job file names it."""
-    return {"path": str(path), "digest": "0" * 64, "stage": "any", "cell": Cell().to_json()}
-
-
 def job_of(
     stage: str,
     settings: Any,
     folder: Path,
     *,
     cells: Mapping[str, Cell],
-    inputs: Mapping[str, Path] = types.MappingProxyType({}),
-    own_inputs: Mapping[str, Path] = types.MappingProxyType({}),
+    inputs: Mapping[str, Path] | None = None,
+    own_inputs: Mapping[str, Path] | None = None,
     processes_per_cell: int = 1,
 ) -> dict:
     """The job file of some cells by fingerprint; store and journal lie in `folder`."""
+
+    def named(paths: Mapping[str, Path] | None) -> dict:
+        place = {"digest": "0" * 64, "stage": "any", "cell": Cell().to_json()}
+        return {name: {"path": str(path), **place} for name, path in (paths or {}).items()}
+
     return {
         "stage": stage,
         "settings": asdict(settings),
         "store": str(folder / "store"),
         "journal": str(folder / "journal.jsonl"),
-        "inputs": {name: input_of(path) for name, path in inputs.items()},
+        "inputs": named(inputs),
         "tasks": [
-            {
-                "cell": cell.to_json(),
-                "fingerprint": name,
-                "training": name,
-                "inputs": {name: input_of(path) for name, path in own_inputs.items()},
-            }
+            {"cell": cell.to_json(), "fingerprint": name, "training": name, "inputs": named(own_inputs)}
             for name, cell in cells.items()
         ],
         "processes_per_cell": processes_per_cell,
