@@ -85,18 +85,11 @@ def pretrain_steps(
         weight_decay=config.weight_decay,
         max_gradient_norm=config.max_gradient_norm,
     )
-    training = Training.begin(
-        GenerativeLoss(backbone.model).train(),
-        config.engine,
-        optimization,
-        checkpoints=checkpoints,
-        below=min(milestones),
-    )
+    root = GenerativeLoss(backbone.model).train()
+    training = Training.begin(root, config.engine, optimization, milestones, checkpoints)
     yield from list(training.ledger)
-    last_step = max(milestones)
-    remaining = range(len(training.ledger), last_step)
-    batches = draw_batches(builder, words, sources, weights, config, remaining)
-    for draw in training.steps(batches, last_step=last_step):
+    batches = draw_batches(builder, words, sources, weights, config, training.remaining)
+    for draw in training.steps(batches):
         micro_batches = plan_passes(
             draw.sequences, builder, config.engine, always_an_image=config.train_vision
         )

@@ -48,18 +48,16 @@ def refine_steps(
         weight_decay=0.0,
         max_gradient_norm=config.max_gradient_norm,
     )
-    training = Training.begin(
-        root, config.engine, optimization, checkpoints=checkpoints, below=min(milestones)
-    )
+    training = Training.begin(root, config.engine, optimization, milestones, checkpoints)
     yield from list(training.ledger)
-    train_vision, last_step = config.trained == "model", max(milestones)
+    train_vision = config.trained == "model"
     parts = TrainedParts(
         vision=train_vision,
         lora_rank=config.lora_rank if config.trained == "adapter" else 0,
         lora_targets=config.lora_targets,
     )
-    batches = draw_batches(builder, split, config, seed=seed, steps=range(len(training.ledger), last_step))
-    for sequences, rows in training.steps(batches, last_step=last_step):
+    batches = draw_batches(builder, split, config, seed=seed, steps=training.remaining)
+    for sequences, rows in training.steps(batches):
         micro_batches = plan_passes(sequences, builder, config.engine, always_an_image=train_vision)
         loss = contrastive_step(training.engine, micro_batches, rows)
         counts = counts_of(

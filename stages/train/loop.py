@@ -1,8 +1,8 @@
 """A training from its newest checkpoint to its last step: what both stages share around their own step.
 
-    training = Training.begin(root, config.engine, optimization, checkpoints=checkpoints, below=first)
+    training = Training.begin(root, config.engine, optimization, milestones, checkpoints)
     for step in training.ledger: report(step)
-    for batch in training.steps(batches, last_step=last_step):
+    for batch in training.steps(draw(step) for step in training.remaining):
         loss, counts = ...                              # one optimiser step
         step = training.record(objective="contrastive", loss=loss, examples=len(batch), counts=counts)
         report(step)
@@ -16,7 +16,7 @@ no gap. A checkpoint behind the first milestone is not used: its weights are nee
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -50,6 +50,7 @@ class Training:
     """Its steps so far, also those of runs that were interrupted."""
     checkpoints: Checkpoints | None
     checkpoint_steps: int
+    last_step: int
     _began: float = 0.0
     _data_seconds: float = 0.0
 
@@ -59,15 +60,14 @@ class Training:
         root: torch.nn.Module,
         config: EngineConfig,
         optimization: Optimization,
-        *,
+        milestones: Collection[int],
         checkpoints: Checkpoints | None,
-        below: int,
     ) -> "Training":
-        """Build the engine, from the newest checkpoint of fewer than `below` steps if there is one.
+        """Build the engine, from the newest checkpoint before all `milestones` if there is one.
 
         Raises stages.train.checkpoint.CheckpointError.
         """
-        state = checkpoints.newest(below=below) if checkpoints else None
+        state = checkpoints.newest(below=min(milestones)) if checkpoints else None
         if state:
             state.load_weights(root)
         steps = state.steps if state else []
@@ -75,10 +75,19 @@ class Training:
         if state:
             state.load_optimizer(engine)
         return cls(
-            engine=engine, ledger=steps, checkpoints=checkpoints, checkpoint_steps=config.checkpoint_steps
+            engine=engine,
+            ledger=steps,
+            checkpoints=checkpoints,
+            checkpoint_steps=config.checkpoint_steps,
+            last_step=max(milestones),
         )
 
-    def steps(self, batches: Iterable[Work], *, last_step: int) -> Iterator[Work]:
+    @property
+    def remaining(self) -> range:
+        """Steps that are still to be made, counted from 0."""
+        return range(len(self.ledger), self.last_step)
+
+    def steps(self, batches: Iterable[Work]) -> Iterator[Work]:
         """Yield this rank's share of each remaining global batch; the caller makes its step and records it.
 
         After that, while the caller waits for the next one, a checkpoint is saved where one is due, at the
@@ -91,19 +100,19 @@ class Training:
                 self._data_seconds = time.perf_counter() - self._began
                 yield batch
                 if self.checkpoints:
-                    self._save_if_due(last_step, stop=global_sum(stop_requested()) > 0)
+                    self._save_if_due(stop=global_sum(stop_requested()) > 0)
                 self._began = time.perf_counter()
         if self.checkpoints:
             self.checkpoints.wait()
         self.engine.destroy()
 
-    def _save_if_due(self, last_step: int, *, stop: bool) -> None:
+    def _save_if_due(self, *, stop: bool) -> None:
         done = len(self.ledger)
-        if stop or done % self.checkpoint_steps == 0 or done == last_step:
+        if stop or done % self.checkpoint_steps == 0 or done == self.last_step:
             self.checkpoints.save(self.engine, self.ledger)
         if stop:
             self.checkpoints.wait()
-            raise Preempted(f"stopped after step {done} of {last_step}, checkpoint saved")
+            raise Preempted(f"stopped after step {done} of {self.last_step}, checkpoint saved")
 
     def record(self, *, objective: str, loss: float, examples: int, counts: Mapping[str, int]) -> Step:
         """Enter the step that was just made, with its times; `counts` are over all ranks."""

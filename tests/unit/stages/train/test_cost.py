@@ -47,26 +47,11 @@ def test_a_plain_float32_training_is_predicted_to_the_byte():
     }
 
 
-def test_mixed_precision_takes_16_bytes_a_parameter():
-    """2 + 2 for weights and gradients, 4 + 4 + 4 for AdamW over a float32 copy (arXiv 1910.02054, 3.1)."""
-    model = tiny_model().bfloat16()
-    copies = [torch.nn.Parameter(parameter.detach().float()) for parameter in model.parameters()]
-    optimizer = torch.optim.AdamW(copies)
-    sum(parameter.sum() for parameter in model.parameters()).backward()
-    for copy, parameter in zip(copies, model.parameters(), strict=True):
-        copy.grad = parameter.grad.float()
-    optimizer.step()
-    trained = sum(copy.numel() for copy in copies)
-    engine = EngineConfig(zero_stage=0, precision="bfloat16")
-    predicted = state_bytes(engine, trained=trained, frozen=0, processes=1)
-    assert predicted["weights"] == sizes(model.parameters())
-    assert predicted["gradients"] == sizes(parameter.grad for parameter in model.parameters())
-    assert predicted["optimizer"] == sizes(copies) + moments(optimizer)
-    assert sum(predicted.values()) == 16 * trained
-
-
 def test_shards_are_those_of_the_zero_paper():
-    """7.5 billion parameters on 64 GPUs: 120 GB without ZeRO, 31.4 GB with stage 1 (figure 1)."""
+    """7.5 billion parameters on 64 GPUs: 120 GB without ZeRO, 31.4 with stage 1 (arXiv 1910.02054, figure 1).
+
+    Without ZeRO 16 bytes each: 2 + 2 for weights and gradients, 4 + 4 + 4 for AdamW over a float32 copy.
+    """
 
     def without_buckets(stage: int) -> dict[str, float]:
         engine = EngineConfig(zero_stage=stage, precision="bfloat16")
