@@ -80,7 +80,3 @@ class Cell:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Cell":
-        return cls(**{**content, "arm": Arm(**content["arm"])})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
 from stages.cells import Cell
@@ -33,7 +34,7 @@ def refined(output) -> dict[Cell, Path]:
     """Every refinement: where it stands in the sweep, and its folder."""
     files = (output / "store" / "refine").glob("*/manifest.json")
     cells = {file.parent: json.loads(file.read_text())["configuration"]["cell"] for file in files}
-    return {Cell.from_json(cell): folder for folder, cell in cells.items()}
+    return {TypeAdapter(Cell).validate_python(cell): folder for folder, cell in cells.items()}
 
 
 def test_every_control_and_baseline_is_in_the_verdict(output):

@@ -43,7 +43,7 @@ def test_every_recipe_but_smoke_can_reach_a_verdict(recipe):
 
 @pytest.mark.parametrize("arm", ARMS.values(), ids=lambda arm: arm.name)
 def test_an_arm_changes_what_it_names_and_nothing_else(arm, recipe):
-    arm = Cell.from_json(json.loads(json.dumps(Cell(arm=arm).to_json()))).arm
+    arm = TypeAdapter(Cell).validate_python(json.loads(json.dumps(Cell(arm=arm).to_json()))).arm
     before, after = (
         _flat(json.loads(json.dumps(asdict(one))))
         for one in (recipe.refine, with_changes(recipe.refine, arm.changes))
