@@ -16,7 +16,7 @@ from stages.evaluate.config import CriticSettings, GenerationSettings, Retrieval
 from stages.law.config import LawSettings
 from stages.pretrain.config import PretrainSettings
 from stages.recipes import Recipe
-from stages.refine.config import MineSettings, RefineSettings
+from stages.refine.config import RefineSettings
 
 Metrics = dict[str, float]
 SETTINGS = ("steps", "temperature", "learning_rate", "lora_rank", "lora_alpha")
@@ -236,7 +236,7 @@ STAGES: Mapping[str, Stage] = {
             title="hard negatives",
             program="stages.refine.mining",
             reads=("target_train",),
-            settings=lambda recipe: MineSettings(backbone=recipe.backbone, refine=recipe.refine),
+            settings=lambda recipe: RefineSettings(backbone=recipe.backbone, refine=recipe.refine),
             metrics=_mine_metrics,
         ),
         Stage(

@@ -57,15 +57,7 @@ class RefineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RefineSettings:
-    """What the program of stage 2 takes of a recipe; a cell's arm changes `refine`."""
-
-    backbone: BackboneConfig
-    refine: RefineConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class MineSettings:
-    """What the mining of hard negatives takes of a recipe."""
+    """What stage 2 takes of a recipe, and the mining of its hard negatives; a cell's arm changes `refine`."""
 
     backbone: BackboneConfig
     refine: RefineConfig

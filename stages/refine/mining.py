@@ -20,7 +20,7 @@ from data_prep.queries import Query
 from data_prep.shards import ShardSource, read_queries
 from stages.backbones.backbone import Backbone, load_backbone
 from stages.program import read_job
-from stages.refine.config import NEGATIVES, MineSettings, RefineConfig
+from stages.refine.config import NEGATIVES, RefineConfig, RefineSettings
 from stages.train.forward import encode
 from stages.train.lexical import Bm25
 from stages.train.sequences import SequenceBuilder
@@ -31,7 +31,7 @@ DIGESTS = ("text_digest", "image_digest", "document_digest")
 
 def main(job_path: Path) -> None:
     """Mine and commit the job's only cell."""
-    job = read_job(job_path, MineSettings)
+    job = read_job(job_path, RefineSettings)
     folder = job.inputs["target_train"].path
     source, queries = ShardSource(folder, trainable_only=True), read_queries(folder)
     backbone = load_backbone(job.settings.backbone.location, job.settings.backbone)

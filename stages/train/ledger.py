@@ -1,7 +1,7 @@
 """The ledger of a training: what every optimiser step cost and what it learned.
 
 Counts and losses are the same whenever the same training runs, and are committed with its output. Times and
-memory are not, and go to the metrics file only.
+memory are not, and go to the journal only.
 """
 
 import json

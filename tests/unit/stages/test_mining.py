@@ -11,7 +11,7 @@ from data_prep.shards import ShardSource, read_queries
 from infra.store import LocalStore
 from stages.cells import Cell
 from stages.recipes import get_recipe
-from stages.refine.config import MineSettings, MiningConfig
+from stages.refine.config import MiningConfig, RefineSettings
 from stages.refine.mining import choose, main, mine
 from stages.refine.pairs import read_negatives
 from tests.unit.stages.conftest import job_of
@@ -80,7 +80,7 @@ def test_mined_keys_are_never_answers_nor_equal_to_one(
 
 def test_refinement_reads_what_the_program_commits(backbone, split_folder, tmp_path):
     backbone.save(tmp_path / "model")
-    settings = MineSettings(
+    settings = RefineSettings(
         backbone=dataclasses.replace(get_recipe("tiny").backbone, location=str(tmp_path / "model")),
         refine=dataclasses.replace(CONFIG, mining=MiningConfig(relative_margin=-2.0)),
     )
