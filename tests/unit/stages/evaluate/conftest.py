@@ -1,14 +1,13 @@
 """A program of evaluation run as the pipeline runs it: from a job file, over the split of the fixtures."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 import torch
 
 from infra.journal import JournalTail
 from infra.store import open_store
-from stages.cells import Cell
+from tests.unit.stages.conftest import job_of
 
 
 @torch.no_grad()
@@ -32,26 +31,16 @@ def run_program(backbone, split_folder, tmp_path):
     """
     backbone.save(tmp_path / "pretrained" / "model")
 
-    def input_of(path):
-        return {"path": str(path), "digest": "0" * 64, "stage": "any", "cell": Cell().to_json()}
-
     def run(program, settings, cells):
         stage, names = program.__name__.split(".")[-1], [f"{number:032x}" for number in range(len(cells))]
-        own = {"model": input_of(tmp_path / "pretrained"), "fit_pages": input_of(split_folder)}
-        shared = dict.fromkeys(("target_test", "base_test", "evaluated"), input_of(split_folder))
-        job = {
-            "stage": stage,
-            "settings": asdict(settings),
-            "store": str(tmp_path / "store"),
-            "journal": str(tmp_path / "journal.jsonl"),
-            "inputs": shared,
-            "tasks": [
-                {"cell": cell.to_json(), "fingerprint": name, "training": name, "inputs": own}
-                for name, cell in zip(names, cells, strict=True)
-            ],
-            "processes_per_cell": 1,
-            "provenance": {},
-        }
+        job = job_of(
+            stage,
+            settings,
+            tmp_path,
+            cells=dict(zip(names, cells, strict=True)),
+            inputs=dict.fromkeys(("target_test", "base_test", "evaluated"), split_folder),
+            own_inputs={"model": tmp_path / "pretrained", "fit_pages": split_folder},
+        )
         (tmp_path / "job.json").write_text(json.dumps(job))
         program.main(tmp_path / "job.json")
         store = open_store(tmp_path / "store")
