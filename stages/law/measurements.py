@@ -53,7 +53,7 @@ class Searched:
         chance_mutual_knn: common neighbours that chance gives; None where it was not measured.
     """
 
-    query_ids: tuple[str, ...]
+    queries: int
     documents: np.ndarray | None
     query_documents: int
     corpus_size: int
@@ -61,10 +61,6 @@ class Searched:
     corpus_documents: int
     baselines: Mapping[str, Mapping[str, np.ndarray]]
     chance_mutual_knn: float | None = None
-
-    @property
-    def queries(self) -> int:
-        return len(self.query_ids)
 
 
 @dataclass(frozen=True, kw_only=True)

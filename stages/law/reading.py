@@ -115,7 +115,7 @@ def _searched(content: Content, minimum_documents: int) -> Searched:
     documents = np.array(content["query_documents"])
     count = len(np.unique(documents))
     return Searched(
-        query_ids=tuple(content["query_ids"]),
+        queries=len(documents),
         documents=documents if count >= minimum_documents else None,
         query_documents=count,
         corpus_size=content["corpus_size"],
@@ -149,8 +149,7 @@ def _check_same_texts(found: Measurements) -> None:
     cells = sorted(found.cells("generation"), key=lambda cell: cell.dose)
     for corpus in ("target", "base"):
         blocks = {cell: found.contents["generation", cell]["corpora"][corpus]["per_block"] for cell in cells}
-        keys = {cell: [block["key"] for block in of_cell] for cell, of_cell in blocks.items()}
-        for cell in _others(keys):
+        for cell in _others({cell: [block["key"] for block in of] for cell, of in blocks.items()}):
             raise EvidenceError(
                 f"generation at dose {cell.dose} was measured on other {corpus} samples than at dose "
                 f"{cells[0].dose}; evaluate all doses on one test split."

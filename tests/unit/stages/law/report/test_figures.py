@@ -16,9 +16,8 @@ from stages.law.report.figures import FIGURES, draw_figures, figure_tables
 from stages.law.report.page import records
 from stages.law.report.sentences import tell
 from stages.law.simulated_sweeps import PRIMARY
-from stages.law.statistics import Bootstrap, mean_over_queries
 from tests.unit.stages.law.report.conftest import PICTURE, page_of
-from tests.unit.stages.law.sweeps import LAW, SMALL, Sweep
+from tests.unit.stages.law.sweeps import SMALL, Sweep
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +105,6 @@ def test_tables_are_the_means_of_the_scores(tables, swept):
     assert budget["ndcg@10"] == pytest.approx(swept.budgets[900].scores[60].mean())
     start = only(tables["ceilings"], kind="measured", dose=900, steps=0)
     assert start["ndcg@10"] == pytest.approx(found.scores(900, BEFORE_CL).mean())
-
-
-def test_other_test_sets_are_resampled_by_their_own_documents(tables, swept):
-    scores = swept.measurements.scores(2400, PRIMARY, split="Khmer")
-    how = Bootstrap(resamples=LAW.bootstrap_resamples)
-    expected = mean_over_queries(scores, how, swept.measurements.searched["Khmer"].documents)
-    row = only(tables["other_tests"], test="Khmer", dose=2400)
-    assert (row["ndcg@10_low"], row["ndcg@10_high"]) == (expected.low, expected.high)
-    assert expected != mean_over_queries(scores, how)
 
 
 def test_csv_and_json_carry_the_tables(tables):
