@@ -30,9 +30,10 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """Paths below one output root, and the addresses of the servers that `lco up` starts.
 
-    What is not given is read from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _PROCESSES, _PREFECT_PORT and
-    _MLFLOW_PORT. `tracking_uri` is an SQLite database below the output root, or the address of an MLflow
-    server. `processes` may run at once in a stage; independent cells run side by side in them.
+    What is not given is read from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _STORE, _PROCESSES, _PREFECT_PORT
+    and _MLFLOW_PORT. `tracking_uri` is an SQLite database below the output root, or the address of an MLflow
+    server. `store`: where committed outputs are, for infra.store.open_store. `processes` may run at once in a
+    stage; independent cells run side by side in them.
     """
 
     model_config = SettingsConfigDict(env_prefix="LCO_", env_ignore_empty=True, extra="forbid", frozen=True)
@@ -42,14 +43,10 @@ class Settings(BaseSettings):
     )
     tracking_uri: str = Field(default_factory=lambda given: f"sqlite:///{given['output'] / 'mlflow.db'}")
     experiment: str = "lco"
+    store: str = Field(default_factory=lambda given: str(given["output"] / "store"))
     processes: Count = Field(default_factory=lambda: min(usable_cores(), MOST_PROCESSES))
     prefect_port: Port = 4200
     mlflow_port: Port = 5000
-
-    @property
-    def store_root(self) -> Path:
-        """Committed outputs (infra.store.LocalStore)."""
-        return self.output / "store"
 
     @property
     def runs(self) -> Path:

@@ -155,13 +155,19 @@ class Attempt:
 
 
 class Store(Protocol):
-    """Where outputs live: find one by (stage, fingerprint), or attempt to make it."""
+    """Where outputs live, by (stage, fingerprint). What each method promises stands in LocalStore."""
 
     def find(self, stage: str, fingerprint: str) -> Committed | None: ...
 
     def attempt(self, stage: str, fingerprint: str) -> AbstractContextManager[Attempt]: ...
 
     def open(self, path: Path | str) -> Committed: ...
+
+    def names(self, stage: str) -> list[str]: ...
+
+    def set_aside(self, stage: str, fingerprint: str) -> Path: ...
+
+    def remove(self, stage: str, fingerprint: str) -> None: ...
 
 
 def open_store(address: str | Path) -> Store:

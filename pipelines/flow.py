@@ -32,6 +32,7 @@ from infra.journal import JOURNAL, Journal
 from infra.launcher import Launch, LocalLauncher
 from infra.mlflow_shipper import Shipper
 from infra.settings import Settings, without_password
+from infra.store import open_store
 from pipelines import sweep_cells as cells
 from pipelines.console import Reporter, current_reporter
 from pipelines.documents import Documents, prepare_documents
@@ -213,7 +214,7 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
         name = f"{parameters.flow} {recipe.name} {flow_run.name}"
         record = RunRecord(journal, recipe=recipe, name=name, tags=tags, shipper=shipper)
         launcher = ending.enter_context(LauncherWhenNeeded())
-        if not (settings.store_root / "law").exists():  # else nothing may be left to compute
+        if not open_store(settings.store).names("law"):  # else nothing may be left to compute
             _ = launcher.started  # its imports run while documents are read
         run = PipelineRun(
             recipe=recipe,

@@ -40,7 +40,7 @@ class PipelineRun:
 
     @property
     def store(self) -> Store:
-        return open_store(str(self.settings.store_root))
+        return open_store(self.settings.store)
 
     def stage(
         self, name: str, work: Sequence[Work], documents: Mapping[str, Output] | None = None, **others: Output
@@ -140,7 +140,7 @@ class _Execution:
         return {
             "stage": stage.name,
             "settings": asdict(stage.settings(run.recipe)),
-            "store": str(run.settings.store_root),
+            "store": run.settings.store,
             "journal": str(run.record.journal.path),
             # The day only: it enters a committed file, which is to be the same when it is made again.
             "provenance": {"date": time.strftime("%Y-%m-%d", time.gmtime()), "recipe": run.recipe.name},

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -74,30 +75,28 @@ class Checkpoints:
         None if there is none. A damaged one is set aside with a warning, and the one before it used. Raises
         CheckpointError where there are some and none is valid: starting again would hide the loss.
         """
-        chosen = [self._newest_name(below) if rank() == 0 else None]
+        chosen = [self._newest_folder(below) if rank() == 0 else None]
         distributed.broadcast_object_list(chosen, src=0)
         if chosen[0] is None:
             return None
         if chosen[0] == "":
             raise CheckpointError(
-                f"no checkpoint of training {self._training} is valid; they are set aside in "
-                f"{self._store.root}: run again to start from the beginning"
+                f"no checkpoint of training {self._training} is valid; they are set aside: "
+                "run again to start from the beginning"
             )
-        folder = self._store.path(STAGE, chosen[0])
+        folder = Path(chosen[0])
         steps = [Step(**step) for step in json.loads((folder / STEPS).read_text())]
         return TrainingState(steps=steps, tensors=load_file(folder / TENSORS))
 
-    def _newest_name(self, below: int) -> str | None:
-        """Name of the newest valid checkpoint, "" if all are damaged, None if there are none."""
+    def _newest_folder(self, below: int) -> str | None:
+        """Where the newest valid checkpoint is, "" if all are damaged, None if there are none."""
         names = self._names(below)
         for name in reversed(names):
             try:
-                self._store.find(STAGE, name)
+                return str(self._store.find(STAGE, name).path)
             except CorruptOutput as error:
                 logger.warning("checkpoint %s is set aside, the one before it is tried: %s", name, error)
                 self._store.set_aside(STAGE, name)
-            else:
-                return name
         return "" if names else None
 
     def _names(self, below: int) -> list[str]:

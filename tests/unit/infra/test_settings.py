@@ -21,7 +21,7 @@ def test_defaults_lie_below_the_current_folder(given, monkeypatch, tmp_path):
     settings = Settings.from_environment()
     assert settings.output == tmp_path / "lco-output"
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/lco-output/mlflow.db"
-    folders = (settings.store_root, settings.runs, settings.prefect_home, settings.artifact_root)
+    folders = (Path(settings.store), settings.runs, settings.prefect_home, settings.artifact_root)
     assert {folder.parent for folder in folders} == {settings.output}
     assert (settings.prefect_url, settings.mlflow_url) == ("http://127.0.0.1:4200", "http://127.0.0.1:5000")
     assert (settings.experiment, 1 <= settings.processes <= 8) == ("lco", True)
