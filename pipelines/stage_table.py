@@ -122,7 +122,7 @@ def _refine_key(cell: Cell, recipe: Recipe) -> dict[str, Any]:
 
 
 def _retrieval_key(cell: Cell, recipe: Recipe) -> dict[str, Any]:
-    return {"linear_map": cell.arm.name, "seed": cell.seed} if cell.arm.kind == "linear map" else {}
+    return {"changes": dict(cell.arm.changes), "seed": cell.seed} if cell.arm.kind == "linear map" else {}
 
 
 def _retrieval_settings(recipe: Recipe) -> RetrievalSettings:

@@ -170,7 +170,7 @@ def drift_work(recipe: Recipe, refined: Iterable[Output]) -> list[Work]:
 
 
 def linear_map_work(recipe: Recipe, pretrained: Sequence[Output], train: Output) -> list[Work]:
-    """Linear maps of the vectors before CL, fitted on training pages; whitening draws nothing at random."""
+    """Linear maps of the vectors before CL, fitted on training pages."""
     models = at_doses(pretrained, recipe.sweep.compared_doses)
     return [
         Work(
@@ -178,6 +178,6 @@ def linear_map_work(recipe: Recipe, pretrained: Sequence[Output], train: Output)
             inputs={**model.model_inputs, "fit_pages": train},
         )
         for arm in recipe.sweep.linear_maps
-        for seed in ([0] if arm == "whitening" else recipe.sweep.seeds)
+        for seed in (recipe.sweep.seeds if ARMS[arm].changes.get("drawn") else [0])
         for model in models
     ]

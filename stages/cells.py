@@ -28,7 +28,8 @@ PRIMARY_METRIC = "ndcg@10"
 class Arm:
     """One way to make an embedding model of a checkpoint.
 
-    `changes`: of the recipe's RefineConfig; a dotted name changes a nested field ("loss.symmetric").
+    `changes`: of the recipe's RefineConfig; a dotted name changes a nested field ("loss.symmetric"). Of a
+    linear map: `map`, which one, and `drawn`, where it draws at random and so has a result for each seed.
     """
 
     name: str

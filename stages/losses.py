@@ -1,14 +1,14 @@
 """The contrastive losses of stage 2: each an object made of its own settings, and the formula's only home.
 
-A further loss is a class like `InfoNCE`, with a `kind` of its own, in the union `Loss`. Recipes read these
-settings where no model is ever loaded: hence torch is imported inside functions only.
+A further loss is a `ContrastiveLoss` like `InfoNCE`, with a `kind` of its own, in the union `Loss`. Recipes
+read these settings where no model is ever loaded: hence torch is imported inside functions only.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +36,35 @@ class Gathered:
     """[anchors, candidates] bool over all ranks: a candidate that must not count as a negative."""
 
 
+class ContrastiveLoss:
+    """What is asked of a loss; one that learns nothing adds its settings, a `kind` and `__call__`."""
+
+    temperature: float
+    """Evaluation measures `L_cl(N)` at it, whatever the loss makes of it in training."""
+    learned: ClassVar[bool] = False
+    """Whether `parameters` are trained with the model."""
+
+    def parameters(self) -> torch.Tensor:
+        """What the loss itself holds at the start, one number at least: ZeRO 3 takes no empty parameter."""
+        import torch
+
+        return torch.zeros(1)
+
+    def values(self, parameters: torch.Tensor) -> torch.Tensor:
+        """What a call takes of them. A new tensor, made in the model's forward pass."""
+        return parameters.clone()
+
+    def facts(self, values: torch.Tensor) -> dict[str, float]:
+        """The same by name, for people."""
+        return {}
+
+    def __call__(self, batch: Gathered, values: torch.Tensor) -> torch.Tensor:
+        """Return the summed loss of this rank's anchors, in nats."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, kw_only=True)
-class InfoNCE:
+class InfoNCE(ContrastiveLoss):
     """Each anchor looks for its positive among all candidates of the global batch; softmax in float32."""
 
     kind: Literal["info-nce"] = "info-nce"

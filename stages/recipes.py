@@ -26,8 +26,8 @@ ARMS = {
         Arm(name="multimodal-20", kind="refinement", changes={"image_share": 0.2}),
         Arm(name="full fine-tuning", kind="refinement", changes=_FULL),
         Arm(name="CLIP-style", kind="refinement", changes=_CLIP | {"loss.symmetric": True}),
-        Arm(name="whitening", kind="linear map"),
-        Arm(name="projection", kind="linear map"),
+        Arm(name="whitening", kind="linear map", changes={"map": "whitening"}),
+        Arm(name="projection", kind="linear map", changes={"map": "projection", "drawn": True}),
     )
 }
 """What the paper compares: ways to refine, and linear maps of the vectors before refinement."""

@@ -5,7 +5,8 @@
 `projection` is a matrix trained with InfoNCE from queries to texts, the "linear projection" that LCO-Emb
 (arXiv 2510.11693) compares with LoRA. No page that is searched takes part in either.
 
-A further one is a function like `whitening` in `LINEAR_MAPS`, and an arm of that name in stages/recipes.py.
+A further one is a function like `whitening` in `LINEAR_MAPS` (the width of vectors stays), and in
+stages/recipes.py an arm that names it in its `changes` and that a sweep names in `linear_maps`.
 """
 
 from collections.abc import Callable
@@ -122,4 +123,4 @@ LINEAR_MAPS: dict[str, Callable[[TaskEncoder, Backbone, RetrievalSettings, int],
     "whitening": whitening,
     "projection": projection,
 }
-"""How each is fitted, by its arm's name: on pages of training as a model before CL embeds them, by a seed."""
+"""How each is fitted: on pages of training as a model before CL embeds them, by a seed."""

@@ -42,7 +42,7 @@ def main(job_path: Path) -> None:
         arm = task.cell.arm
         if arm.kind == "linear map":
             pages = TaskEncoder(training_task(task.inputs["fit_pages"].path, config), config)
-            fitted = LINEAR_MAPS[arm.name](pages, backbone, job.settings, task.cell.seed)
+            fitted = LINEAR_MAPS[arm.changes["map"]](pages, backbone, job.settings, task.cell.seed)
             encoded = {kind: one.mapped(fitted.vectors) for kind, one in encoded.items()}
         result = measure_retrieval(encoded, search, config, temperature=job.settings.temperature)
         job.commit(task, {"retrieval.json": result | {"baselines": baselines}}, counts=counts)

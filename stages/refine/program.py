@@ -71,7 +71,7 @@ def _train(
 
 def _mix(job: Job[RefineSettings], task: Task, split: TrainSplit) -> None:
     """The mean of the adapters of several seeds: nothing is trained."""
-    adapters = [one for name, one in task.inputs.items() if name.startswith("adapter of seed")]
+    adapters = [one for one in task.inputs.values() if one.stage == "refine"]
     adapters.sort(key=lambda adapter: adapter.cell.seed)
     _commit(job, task, split, soup([open_refinement(adapter.path) for adapter in adapters]), {}, [])
 

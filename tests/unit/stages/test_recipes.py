@@ -41,14 +41,17 @@ def test_every_recipe_but_smoke_can_reach_a_verdict(recipe):
     assert recipe.evaluate.max_queries >= recipe.law.minimum_queries
 
 
-@pytest.mark.parametrize("arm", ARMS.values(), ids=lambda arm: arm.name)
+@pytest.mark.parametrize(
+    "arm", [arm for arm in ARMS.values() if arm.kind == "refinement"], ids=lambda arm: arm.name
+)
 def test_an_arm_changes_what_it_names_and_nothing_else(arm, recipe):
     arm = TypeAdapter(Cell).validate_python(json.loads(json.dumps(Cell(arm=arm).to_json()))).arm
     before, after = (
         _flat(json.loads(json.dumps(asdict(one))))
         for one in (recipe.refine, with_changes(recipe.refine, arm.changes))
     )
-    assert after == before | _flat(arm.changes)
+    kept = {name: value for name, value in before.items() if name.split(".")[0] not in arm.changes}
+    assert after == kept | _flat(arm.changes)
     assert {arm.name for arm in ARMS.values() if arm.kind == "refinement"} >= set(recipe.refine.arms)
     assert set(ARMS) >= {*recipe.sweep.arms, *recipe.sweep.linear_maps}
 
