@@ -3,7 +3,6 @@
 import tracemalloc
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import pytest
@@ -27,11 +26,6 @@ class Shards:
     def shard_sizes(self) -> np.ndarray:
         self.asked["shard sizes"] += 1
         return self.sizes
-
-    @cached_property
-    def shard_of(self) -> np.ndarray:
-        """[positions] the shard of each."""
-        return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
     def length(self, position: int) -> int:
         self.asked["lengths"] += 1
@@ -96,8 +90,7 @@ def test_a_step_gives_the_same_batch_from_anywhere(first, second, seed, start, r
 @given(st.lists(st.integers(0, 12), min_size=3 * SHARDS_PER_WINDOW, max_size=60).filter(any), seeds)
 def test_shards_are_read_nearly_in_sequence(sizes, seed):
     """At any place in an epoch only a few shards lie between their first and their last sample."""
-    source = Shards(sizes=np.array(sizes))
-    shards = source.shard_of[one_by_one(sizes, seed, range(sum(sizes)))]
+    shards = np.repeat(np.arange(len(sizes)), sizes)[one_by_one(sizes, seed, range(sum(sizes)))]
     places = {shard: np.flatnonzero(shards == shard) for shard in set(shards.tolist())}
     for place in range(1, len(shards)):
         assert sum(at[0] < place <= at[-1] for at in places.values()) <= SHARDS_PER_WINDOW
