@@ -1,7 +1,8 @@
 """A folder of documents becomes three committed splits of samples and an inventory of every file.
 
 Each document is read once: its samples are committed under the file's digest, so that a changed file is
-the only one that is read again.
+the only one that is read again. The inventory is named by what decides the splits, and names them: where
+nothing has changed, nothing is split again.
 """
 
 import hashlib
@@ -44,10 +45,13 @@ def prepare_documents(
     files, unsupported = find_documents(folder)
     readings = read_documents(files, config.reading, store, progress, workers=workers)
     usable = _usable(folder, readings, config)
-    candidates = list_candidates(usable)
-    splits, warnings = assign_pages(usable, candidates, config)
     of_user = folder / USER_QUERIES
     user_queries = read_user_queries(of_user) if of_user.is_file() else []
+    inventory_fingerprint = _inventory_fingerprint(readings, unsupported, user_queries, config)
+    if known := _known(inventory_fingerprint, store):
+        return known
+    candidates = list_candidates(usable)
+    splits, warnings = assign_pages(usable, candidates, config)
     warnings += _warnings(user_queries, candidates, config)
     known = NearDuplicates(config)
     outputs: dict[str, Committed] = {}
@@ -77,9 +81,42 @@ def prepare_documents(
             "quarantined": len(readings) - len(usable),
             "unsupported": len(unsupported),
         },
-        "splits": {name: output.manifest.counts | dropped[name] for name, output in outputs.items()},
+        "splits": {
+            name: {"fingerprint": output.manifest.fingerprint} | output.manifest.counts | dropped[name]
+            for name, output in outputs.items()
+        },
     }
-    return Prepared(**outputs, inventory=_commit_inventory(became, outputs, config, store))
+    inventory = _commit(
+        "documents-inventory",
+        inventory_fingerprint,
+        inputs={name: output.manifest.content_digest for name, output in outputs.items()},
+        write=lambda folder: _write_inventory(folder, became),
+        config=config,
+        store=store,
+    )
+    return Prepared(**outputs, inventory=inventory)
+
+
+def _inventory_fingerprint(
+    readings: list[Reading], unsupported: list[str], user_queries: list[UserQuery], config: DocumentsConfig
+) -> str:
+    """Over everything that decides the splits and what is said of each file."""
+    content = [
+        [[r.source.name, r.reason or r.samples.manifest.content_digest] for r in readings],
+        unsupported,
+        [query.model_dump() for query in user_queries],
+    ]
+    return _fingerprint("documents-inventory", {}, json.dumps(content), config)
+
+
+def _known(inventory_fingerprint: str, store: Store) -> Prepared | None:
+    """What an earlier run made of the same; None where it, or a split of it, is not there."""
+    inventory = store.find("documents-inventory", inventory_fingerprint)
+    if inventory is None:
+        return None
+    splits = inventory.json("inventory.json")["splits"]
+    outputs = {name: store.find(f"documents-{name}", splits[name]["fingerprint"]) for name in SPLITS}
+    return Prepared(**outputs, inventory=inventory) if all(outputs.values()) else None
 
 
 def _usable(folder: Path, readings: list[Reading], config: DocumentsConfig) -> list[Reading]:
@@ -164,44 +201,42 @@ def _what_became_of_each(readings: list[Reading], splits: dict[Place, str]) -> l
 def _commit_split(
     name: str, samples: list[Candidate], queries: list[Query], config: DocumentsConfig, store: Store
 ) -> Committed:
-    contents = (sample.source[sample.position] for sample in samples)
+    stage, contents = f"documents-{name}", (sample.source[sample.position] for sample in samples)
+    inputs = {sample.document: sample.content_digest for sample in samples}
+    plan = json.dumps([[sample.key for sample in samples], [query.to_json() for query in queries]])
     return _commit(
-        f"documents-{name}",
-        inputs={sample.document: sample.content_digest for sample in samples},
-        plan=json.dumps([[sample.key for sample in samples], [query.to_json() for query in queries]]),
+        stage,
+        _fingerprint(stage, inputs, plan, config),
+        inputs=inputs,
         write=lambda folder: write_split(folder, contents, queries, config.samples_per_shard),
         config=config,
         store=store,
     )
 
 
-def _commit_inventory(
-    became: dict, outputs: dict[str, Committed], config: DocumentsConfig, store: Store
-) -> Committed:
+def _write_inventory(folder: Path, became: dict) -> dict:
     text = json.dumps(became, ensure_ascii=False, indent=1)
+    (folder / "inventory.json").write_text(text, encoding="utf-8")
+    return became["counts"]
 
-    def write(folder: Path) -> dict:
-        (folder / "inventory.json").write_text(text, encoding="utf-8")
-        return became["counts"]
 
-    inputs = {name: output.manifest.content_digest for name, output in outputs.items()}
-    return _commit("documents-inventory", inputs=inputs, plan=text, write=write, config=config, store=store)
+def _fingerprint(stage: str, inputs: dict[str, str], plan: str, config: DocumentsConfig) -> str:
+    planned = {"plan": hashlib.sha256(plan.encode()).hexdigest()}
+    return fingerprint(
+        stage=stage, program="data_prep.prepare", configuration=config, inputs=inputs | planned
+    )
 
 
 def _commit(
     stage: str,
+    output_fingerprint: str,
     *,
     inputs: dict[str, str],
-    plan: str,
     write: Callable[[Path], dict],
     config: DocumentsConfig,
     store: Store,
 ) -> Committed:
-    """Return the output that follows a plan; `write` fills its folder and returns its counts."""
-    plan_digest = hashlib.sha256(plan.encode()).hexdigest()
-    output_fingerprint = fingerprint(
-        stage=stage, program="data_prep.prepare", configuration=config, inputs=inputs | {"plan": plan_digest}
-    )
+    """Return the output of this name; `write` fills its folder, where it is new, and returns its counts."""
     if committed := store.find(stage, output_fingerprint):
         return committed
     with store.attempt(stage, output_fingerprint) as attempt:

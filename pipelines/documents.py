@@ -1,18 +1,8 @@
 """A folder of documents as committed shards: one task a folder."""
 
-import hashlib
-import json
 import time
-from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-from data_prep.config import DocumentsConfig
-from data_prep.queries import USER_QUERIES
-from data_prep.reading import Progress, find_documents
-from infra.fingerprint import fingerprint
-from infra.store import Store
 from pipelines.console import clock_time, printable
 from pipelines.runner import PipelineRun
 from pipelines.stage_table import Output
@@ -31,10 +21,12 @@ def prepare_documents(run: PipelineRun, which: str, folder: str) -> Documents:
 
 
 def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
+    from data_prep import prepare  # slow to import: codecs, search for repeats
+
     title, began, started_at = f"{which} documents", time.monotonic(), time.time()
     run.reporter.stage_started(title, cells=1, reused=0)
     try:
-        prepared = prepare_once(
+        prepared = prepare.prepare_documents(
             Path(folder),
             run.recipe.documents,
             run.store,
@@ -57,44 +49,6 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
     splits = {name: outputs[name] for name in SPLITS}
     run.record.documents(which, folder, splits, measured, seconds=time.monotonic() - began if made else None)
     return {f"{which}_{name}": one for name, one in outputs.items()}
-
-
-def prepare_once(
-    folder: Path, config: DocumentsConfig, store: Store, progress: Progress, *, workers: int
-) -> Any:
-    """`data_prep.prepare.prepare_documents`, or at once what it made of the same files in an earlier run.
-
-    Not where a document could not be used: that may have been the machine's fault, and is tried again.
-    """
-    named = _name(folder, config)
-    known = store.find("documents", named)
-    if known is not None:
-        names = known.json("prepared.json")
-        found = {name: store.find(f"documents-{name}", names[name]) for name in PREPARED}
-        if all(found.values()):
-            return SimpleNamespace(**found)
-    from data_prep.prepare import prepare_documents as prepare  # slow to import: codecs, duplicate search
-
-    prepared = prepare(folder, config, store, progress, workers=workers)
-    made = {name: getattr(prepared, name).manifest for name in PREPARED}
-    unchanged = named == _name(folder, config)  # while it was prepared
-    if known is None and unchanged and not made["inventory"].counts["quarantined"]:
-        with store.attempt("documents", named) as attempt:
-            names = {name: manifest.fingerprint for name, manifest in made.items()}
-            (attempt.path / "prepared.json").write_text(json.dumps(names), encoding="utf-8")
-            inputs = {name: manifest.content_digest for name, manifest in made.items()}
-            attempt.commit(inputs=inputs, configuration=asdict(config), counts=made["inventory"].counts)
-    return prepared
-
-
-def _name(folder: Path, config: DocumentsConfig) -> str:
-    """A fingerprint of every file that is read."""
-    files, unsupported = find_documents(folder)
-    queries = folder / USER_QUERIES
-    asked = queries.read_bytes() if queries.is_file() else b""
-    seen = json.dumps([[(file.name, file.digest) for file in files], unsupported]).encode()
-    inputs = {"files": hashlib.sha256(seen).hexdigest(), "queries": hashlib.sha256(asked).hexdigest()}
-    return fingerprint(stage="documents", program="data_prep.prepare", configuration=config, inputs=inputs)
 
 
 def inventory_summary(inventory: Output) -> tuple[int, int, list[str]]:

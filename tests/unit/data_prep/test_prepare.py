@@ -33,11 +33,18 @@ def store(prepared, tmp_path):
     return shutil.copytree(prepared.train.path.parents[1], tmp_path / "store")
 
 
-def test_an_unchanged_folder_is_not_read_again(folder, store, prepared, monkeypatch):
-    monkeypatch.setattr(reading, "ProcessPool", None)  # no reader can be started
+def test_an_unchanged_folder_is_neither_read_nor_split_again(folder, store, prepared, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "ProcessPool", None)  # no reader can be started
+        patch.setattr("data_prep.prepare.choose_samples", None)
+        again, steps = prepare(folder, store)
+    assert digests(again) == digests(prepared) and steps == []
+    shutil.rmtree(again.test.path)
     again, steps = prepare(folder, store)
-    assert digests(again) == digests(prepared)
-    assert read(steps) == 0
+    assert digests(again) == digests(prepared) and steps[-1] == (3, 3, "splitting"), "lost, and made again"
+    (folder / "queries.jsonl").write_text('{"query": "one word", "document": "deep/d0.pdf", "page": 1}\n')
+    asked, steps = prepare(folder, store)
+    assert digests(asked) != digests(prepared) and steps[-1] == (3, 3, "splitting")
 
 
 def test_another_store_gets_the_same_bytes(folder, prepared, tmp_path):

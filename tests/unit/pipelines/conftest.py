@@ -10,7 +10,7 @@ import pytest
 from infra.journal import JOURNAL, Journal, JournalTail
 from infra.launcher import Launch
 from infra.settings import Settings
-from pipelines import documents, sweep_cells
+from pipelines import sweep_cells
 from pipelines.console import Reporter
 from pipelines.flow import lco_stages, sweep_stages
 from pipelines.parameters import Sweep
@@ -118,7 +118,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
 def new_workplace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     """Two folders of documents, which hold no PDFs; made-up stages start from no model."""
     monkeypatch.setattr(sweep_cells, "base_model_digest", lambda recipe: "made up")
-    monkeypatch.setattr(documents, "prepare_once", prepare_documents)
+    monkeypatch.setattr("data_prep.prepare.prepare_documents", prepare_documents)
     place = Workplace(root=root)
     place.write("target", "a.txt", "trang")
     place.write("base", "a.txt", "page")

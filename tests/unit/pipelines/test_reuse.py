@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.launcher import Launch
-from pipelines import documents, sweep_cells
+from pipelines import sweep_cells
 from pipelines.runner import run_stage
 from pipelines.stage_table import Output, Work
 from stages.cells import Arm, Cell
@@ -41,7 +41,7 @@ def test_documents_are_read_by_as_many_processes_as_the_settings_allow(
         asked.append(workers)
         return prepare_documents(*arguments, workers=workers)
 
-    monkeypatch.setattr(documents, "prepare_once", prepare)
+    monkeypatch.setattr("data_prep.prepare.prepare_documents", prepare)
     monkeypatch.setenv("LCO_PROCESSES", "5")
     workplace.run()
     assert asked == [5, 5]
