@@ -52,7 +52,7 @@ Does continual generative pretraining raise page retrieval on these documents?
   lco run --documents ~/pdfs --output ~/lco        your own folder of PDFs
   lco run --documents ~/pdfs --recipe smoke        only whether it runs on them: minutes, no verdict
   lco run --doses 0 3200 9600 --seeds 0 1 2        other doses and seeds
-  lco sweep                                        the law's laboratory: controls, ceilings, the bound
+  lco sweep                                        more doses, controls, ceilings, the bound
   lco plan --recipe paper-3b --gpus 8              memory, time and GPU-hours before a launch
   lco plan --recipe tiny --device cpu --peak-tflops 0.05
   lco up                                           Prefect and MLflow pages, then:

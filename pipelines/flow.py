@@ -1,4 +1,4 @@
-"""The flows: `lco`, from documents to a verdict, and `sweep`, the law's laboratory.
+"""The flows: `lco`, from documents to a verdict, and `sweep`, with all that could refute it.
 
     documents -> shards -> pretrain (CGP) -> refine (CL) -> evaluation -> law
 
@@ -73,7 +73,7 @@ def sweep(
     seeds: list[int] | None = None,
     output: str | None = None,
 ) -> dict[str, Any]:
-    """The law's laboratory: a verdict that could come out negative, with controls, ceilings and the bound.
+    """A sweep: a verdict that could come out negative, with controls, ceilings and the bound.
 
     Args:
         recipe: Named configuration; its part `sweep` says which doses, seeds, budgets, arms and controls.

@@ -65,7 +65,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Run):
-    """Run the law's laboratory: doses, seeds, controls, ceilings, baselines, the bound. No server needed.
+    """Run a sweep: doses, seeds, controls, ceilings, baselines, the bound. No server needed.
 
     The recipe's part `sweep` says what is in it. An hour or more with recipe tiny on two cores; an
     interrupted one goes on when it is started again, and what `lco run` made is reused."""

@@ -13,7 +13,7 @@ from pipelines.parameters import BadParameter, RecipeName
 from pipelines.run import EXIT_FAILED
 from stages.recipes import get_recipe
 from stages.train.cost import Memory
-from stages.train.plan import (
+from stages.train.forecast import (
     ASSUMED_MFU,
     StagePlan,
     largest_page,

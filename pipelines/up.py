@@ -88,7 +88,7 @@ Logs      {settings.output / "logs"}
 Start a run from the Prefect page (Deployments, full-pipeline, Run), or from another terminal:
 
   export PREFECT_API_URL={settings.prefect_url}/api
-  {command("prefect")} deployment run lco/full-pipeline --watch       # or sweep/grsl, the law's laboratory
+  {command("prefect")} deployment run lco/full-pipeline --watch       # or sweep/grsl
 
 Parameters, as JSON:  --param documents=/path/to/pdfs --param doses='[0, 3200]' --param seeds='[0]'
 Ctrl-C stops everything."""

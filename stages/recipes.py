@@ -35,7 +35,7 @@ ARMS = {
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """The law's laboratory: what `lco sweep` adds to a run. Doses here are examples seen in CGP."""
+    """What `lco sweep` adds to a run. Doses here are examples seen in CGP."""
 
     doses: tuple[int, ...]
     seeds: tuple[int, ...] = (0, 1, 2)

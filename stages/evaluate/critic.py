@@ -3,7 +3,7 @@
     python -m stages.evaluate.critic JOB.json
 
 N held-out pages, their N texts and a query for each: the matrices `log p(y_j | x_i)` of the texts, as the
-model transcribes, and of the queries' words, as it summarises; and the bounds (stages/evaluate/bound.py).
+model transcribes, and of the queries' words, as it summarises; and the bounds (candidate_matrix.py).
 """
 
 import sys
@@ -15,7 +15,7 @@ import numpy as np
 from data_prep.samples import Sample
 from stages.backbones.adapters import open_model
 from stages.backbones.backbone import Backbone
-from stages.evaluate.bound import first_candidates, image_losses, information, slack
+from stages.evaluate.candidate_matrix import first_candidates, image_losses, information, slack
 from stages.evaluate.config import CriticSettings
 from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
 from stages.evaluate.score import score_retrieval

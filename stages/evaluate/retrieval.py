@@ -15,7 +15,7 @@ import numpy as np
 
 from stages.backbones.adapters import open_model
 from stages.cells import DIRECTIONS, PRIMARY_METRIC
-from stages.evaluate.bound import first_candidates, image_losses
+from stages.evaluate.candidate_matrix import first_candidates, image_losses
 from stages.evaluate.config import EvaluateConfig, RetrievalSettings
 from stages.evaluate.encoding import KINDS, Encoded, TaskEncoder
 from stages.evaluate.geometry import chance_mutual_knn, geometry_by_layer

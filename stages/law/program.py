@@ -54,7 +54,7 @@ def main(job_path: Path) -> None:
 def verdict_json(findings: Findings, story: Story) -> dict[str, Any]:
     """The content of verdict.json: every number with its interval, and what they say in words.
 
-    `table` has one row for each dose; "prediction" and "laboratory" are there where there is one.
+    `table` has one row for each dose; "prediction" and "sweep" are there where there is one.
     """
     compared = {name: value for name, value in vars(findings.compared).items() if value is not None}
     paired = vars(compared.pop("paired"))
@@ -77,7 +77,7 @@ def verdict_json(findings: Findings, story: Story) -> dict[str, Any]:
         content["prediction"] = findings.prediction
     if findings.controls is not None:
         names = ("controls", "explained_by", "bounds", "generative_order", "ceilings", "ceiling_trend")
-        content["laboratory"] = {name: getattr(findings, name) for name in names}
+        content["sweep"] = {name: getattr(findings, name) for name in names}
     return TypeAdapter(dict[str, Any]).dump_python(content, mode="json")
 
 

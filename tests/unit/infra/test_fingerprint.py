@@ -118,7 +118,7 @@ TREE = {
     "stages/words.py": "",
     "stages/train/__init__.py": "",
     "stages/train/batches.py": "import numpy, PIL.Image\nfrom infra import store\n",
-    "stages/train/plan.py": "",
+    "stages/train/forecast.py": "",
     "stages/train/page.jinja": "<p>",
     "stages/pretrain/__init__.py": "",
     "stages/pretrain/program.py": """

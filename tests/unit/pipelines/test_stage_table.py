@@ -45,7 +45,7 @@ def _digests(root: Path) -> dict[str, str]:
 
 
 def test_what_only_plans_or_moves_bytes_is_in_no_fingerprint(sources: Path) -> None:
-    planner = ("infra/devices.py", "stages/train/plan.py")
+    planner = ("infra/devices.py", "stages/train/forecast.py")
     card = "benchmarks/seahelp_card.py"  # the prose of a dataset
     recipes = "stages/recipes.py"  # what a recipe says enters by value
     moving = ("pipelines/runner.py", "pipelines/stage_table.py", "infra/store.py")

@@ -12,7 +12,7 @@ from stages.cells import Cell
 from stages.recipes import ARMS, BOOTSTRAPS, RECIPES, Recipe, get_recipe
 from stages.refine.config import with_changes
 from stages.train.flops import projection_shapes
-from stages.train.plan import config_of
+from stages.train.forecast import config_of
 
 PROMPT = 64  # tokens around a text or an image, at most
 

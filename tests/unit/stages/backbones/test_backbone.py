@@ -15,8 +15,8 @@ from stages.backbones.backbone import (
 from stages.backbones.qwen2_5_vl import IMAGE_TOKEN
 from stages.recipes import RECIPES, get_recipe
 from stages.train.batches import collate
+from stages.train.forecast import model_of
 from stages.train.forward import embed
-from stages.train.plan import model_of
 from stages.train.sequences import SequenceBuilder
 
 

@@ -10,7 +10,7 @@ import torch
 from stages.backbones.backbone import WORD_TOKEN_PREFIX
 from stages.cells import Cell
 from stages.evaluate import critic
-from stages.evaluate.bound import first_candidates, image_losses
+from stages.evaluate.candidate_matrix import first_candidates, image_losses
 from stages.evaluate.config import CriticSettings
 from stages.evaluate.generation import measure_generation, teacher_forced
 from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods

@@ -109,4 +109,4 @@ def test_json_holds_every_number_with_its_interval_and_is_reproducible(snapshot)
     assert first["thresholds"]["minimum_effect"] == LAW.minimum_effect
     assert outline(json.loads(json.dumps(first))) == snapshot
     run = Sweep(controls=False).find()
-    assert "laboratory" not in verdict_json(run, tell(run))
+    assert "sweep" not in verdict_json(run, tell(run))

@@ -52,7 +52,7 @@ def test_no_label_is_a_key(tables, swept, monkeypatch):
 
 def test_tables_say_what_the_verdict_says(tables, swept):
     verdict = json.loads(json.dumps(verdict_json(swept, tell(swept))))
-    measured, compared = verdict["laboratory"], verdict["comparisons"]
+    measured, compared = verdict["sweep"], verdict["comparisons"]
     controls, top = measured["controls"], str(SMALL.doses[-1])
     expected = {
         ("gain", "target", "query_to_image"): verdict["paired"] | {"value": verdict["paired"]["difference"]},

@@ -1,6 +1,6 @@
 """`lco sweep` with every stage for real, as small as it can be; six minutes.
 
-pytest tests/e2e -m laboratory
+pytest tests/e2e -m sweep
 """
 
 import json
@@ -15,7 +15,7 @@ from stages.cells import Cell
 from stages.recipes import get_recipe
 from tests.e2e.conftest import lco
 
-pytestmark = [pytest.mark.laboratory, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.sweep, pytest.mark.timeout(2400)]
 
 SWEEP = get_recipe("smoke").sweep
 
@@ -39,10 +39,10 @@ def refined(output) -> dict[Cell, Path]:
 
 def test_every_control_and_baseline_is_in_the_verdict(output):
     [verdict] = (output / "store" / "law").glob("*/verdict.json")
-    laboratory = json.loads(verdict.read_text())["laboratory"]
-    assert {"shuffled", "unrelated"} <= set(laboratory["controls"]["against"])
-    assert {one["dose"] for one in laboratory["bounds"]} == set(SWEEP.doses)
-    assert {one["dose"] for one in laboratory["ceilings"]} == set(SWEEP.doses)
+    found = json.loads(verdict.read_text())["sweep"]
+    assert {"shuffled", "unrelated"} <= set(found["controls"]["against"])
+    assert {one["dose"] for one in found["bounds"]} == set(SWEEP.doses)
+    assert {one["dose"] for one in found["ceilings"]} == set(SWEEP.doses)
     report = (output / "report.html").read_text()
     for arm in ("whitening", "projection", "adapter soup", "equal compute", *SWEEP.arms):
         assert arm in report, arm

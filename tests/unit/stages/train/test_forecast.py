@@ -8,7 +8,7 @@ from infra.devices import DEVICES, GIB
 from stages.pretrain.config import ObjectiveMixture
 from stages.recipes import Recipe, get_recipe
 from stages.train.flops import TrainedParts, forward_flops, training_flops, workload
-from stages.train.plan import (
+from stages.train.forecast import (
     Model,
     PageSizes,
     largest_page,

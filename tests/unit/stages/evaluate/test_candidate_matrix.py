@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.evaluate.bound import first_candidates, image_losses, information, log_ratios, slack
+from stages.evaluate.candidate_matrix import first_candidates, image_losses, information, log_ratios, slack
 
 
 def matrices(lowest: float, highest: float):
