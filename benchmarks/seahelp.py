@@ -39,7 +39,6 @@ from data_prep.query_making import make_queries
 from data_prep.splits import SPLITS
 
 SOURCE = "en"
-TARGETS = ("vi", "id", "km")
 TYPEFACES = {"en": LATIN, "vi": LATIN, "id": LATIN, "km": KHMER}
 HELP_LANGUAGES = {"en": "en-US", "vi": "vi", "id": "id", "km": "km"}
 HELP_PACKAGES = tuple(f"libreoffice-help-{language.lower()}" for language in HELP_LANGUAGES.values())

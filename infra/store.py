@@ -212,6 +212,7 @@ class LocalStore:
         """Take an output out of sight at once; its files stay among the attempts until those are cleaned."""
         aside = self._new_name(stage, fingerprint)
         os.rename(self.path(stage, fingerprint), aside)
+        os.utime(aside)  # its age among the attempts begins now
         return aside
 
     def remove(self, stage: str, fingerprint: str) -> None:

@@ -28,6 +28,7 @@ from prefect.logging import get_run_logger
 from pydantic import TypeAdapter
 
 from data_prep.errors import NoUsableDocuments
+from infra.fingerprint import source_digest
 from infra.journal import JOURNAL, Journal
 from infra.launcher import Launch, LocalLauncher
 from infra.mlflow_shipper import Shipper
@@ -187,6 +188,8 @@ class LauncherWhenNeeded(ExitStack):
 
     @functools.cached_property
     def started(self) -> LocalLauncher:
+        for stage in STAGES.values():
+            source_digest(stage.program)  # kept: outputs are named after the code that is loaded now
         return self.enter_context(LocalLauncher(preload=[one.program for one in STAGES.values()]))
 
     def run(self, launch: Launch, on_event: Callable[[dict], None]) -> None:

@@ -166,7 +166,9 @@ def documents_folder(documents: Path, *, output: Path) -> Path:
 def _other_folders(others: Sequence[Path], output: Path) -> tuple[Path, ...]:
     folders = tuple(documents_folder(folder, output=output) for folder in others)
     names = [folder.name for folder in folders]
-    taken = [name for name in names if names.count(name) > 1 or name in ("test", "validation")]
+    taken = [
+        name for name in names if names.count(name) > 1 or name in ("test", "validation", "target", "base")
+    ]
     if taken:
         raise BadParameter(
             f"other documents: the folder name {taken[0]!r} is taken: rename or link the folder"

@@ -55,8 +55,9 @@ def mine_work(recipe: Recipe) -> list[Work]:
 
 
 def law_work(measured: Iterable[Output]) -> list[Work]:
-    """The law's only cell: it depends on the content of every output and on whose it is."""
-    return [Work(cell=Cell(), inputs={f"{one.stage}: {one.cell.words}": one for one in measured})]
+    """The law's only cell: it depends on every output's content, whose it is, and the kind of its arm."""
+    named = {f"{one.stage}: {one.cell.words} (kind: {one.cell.arm.kind})": one for one in measured}
+    return [Work(cell=Cell(), inputs=named)]
 
 
 # --- the sweep ------------------------------------------------------------

@@ -67,9 +67,7 @@ def open_model(inputs: "Mapping[str, Input]", config: BackboneConfig) -> Backbon
 
 
 def choose_trained(backbone: Backbone, config: "RefineConfig") -> torch.nn.Module:
-    """Return the model with gradients on what `config` trains, never the head: CL has no logits.
-
-    """
+    """Return the model with gradients on what `config` trains, never the head: CL has no logits."""
     if config.trained == "adapter":
         return add_adapter(backbone, config)
     backbone.model.requires_grad_(False)

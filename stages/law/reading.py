@@ -82,8 +82,9 @@ def _retrieval(content: Content) -> Iterator[Row]:
     for direction, scores in content["directions"].items():
         for metric, values in scores["per_query"].items():
             yield direction, metric, values
-    for kind in TEXTS:
-        yield from _losses(f"contrastive {kind}", content["contrastive"][kind])
+    if content["contrastive"]:  # None where no query names a page with text
+        for kind in TEXTS:
+            yield from _losses(f"contrastive {kind}", content["contrastive"][kind])
     layers = content["geometry"]
     for metric in layers[0] if layers else ():
         yield "geometry", metric, [layer[metric] for layer in layers]
@@ -173,7 +174,8 @@ def _check_same_candidates(found: Measurements) -> None:
     for critic in found.cells("critic"):
         place = {"dose": critic.dose, "pages": critic.pages, "arm": found.primary, "steps": found.steps}
         cells = found.cells("retrieval", split="test", **place)
-        keys = {cell: found.contents["retrieval", cell]["contrastive"]["keys"] for cell in cells}
+        embeddings = {cell: found.contents["retrieval", cell]["contrastive"] for cell in cells}
+        keys = {cell: measured and measured["keys"] for cell, measured in embeddings.items()}
         if _others({critic: found.contents["critic", critic]["keys"], **keys}):
             raise EvidenceError(
                 f"the critic at dose {critic.dose}, {critic.pages} pages and the embeddings after "

@@ -106,9 +106,7 @@ def pretrain_steps(
             raise ValueError("no sample of a batch fits the token budget: raise pretrain.engine.text_tokens")
         losses = (training.engine(passes, draw.words) for passes in micro_batches)
         loss = step_engine(training.engine, losses, counts["label_tokens"])
-        yield training.record(
-            objective=draw.objective, loss=loss, examples=config.batch_size, counts=counts
-        )
+        yield training.record(objective=draw.objective, loss=loss, examples=config.batch_size, counts=counts)
     backbone.model.eval()
 
 

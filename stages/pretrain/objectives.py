@@ -62,9 +62,7 @@ class GenerativeLoss(torch.nn.Module):
         return torch.stack([loss.sum() for loss in losses]).sum()
 
 
-def summary_losses(
-    model: torch.nn.Module, batch: Batch, words: Sequence[dict[int, float]]
-) -> torch.Tensor:
+def summary_losses(model: torch.nn.Module, batch: Batch, words: Sequence[dict[int, float]]) -> torch.Tensor:
     """Cross-entropy in nats of every sequence's one-word summary [sequences] against its salient words.
 
     Sequences beyond `words`, fillers, have none: their loss is 0.

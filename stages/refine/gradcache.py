@@ -97,9 +97,7 @@ def contrastive_step(
     anchors = sum(rows.anchors)
     one_pass = len(micro_batches) == 1
     with nullcontext() if one_pass else torch.no_grad():
-        outputs = [
-            engine(passes, features) for passes, features in zip(micro_batches, images, strict=True)
-        ]
+        outputs = [engine(passes, features) for passes, features in zip(micro_batches, images, strict=True)]
     vectors = torch.cat([output for output, _ in outputs])[torch.cat(numbers).argsort()]
     values = outputs[0][1]
     if one_pass:

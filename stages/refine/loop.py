@@ -68,9 +68,7 @@ def refine_steps(
             label_tokens=rows.anchors[rank()],
             logits=0,
         )
-        yield training.record(
-            objective="contrastive", loss=loss, examples=sum(rows.anchors), counts=counts
-        )
+        yield training.record(objective="contrastive", loss=loss, examples=sum(rows.anchors), counts=counts)
 
 
 def trained(root: Embedder) -> tuple[Refinement, dict[str, float]]:

@@ -153,4 +153,7 @@ def test_the_job_names_settings_inputs_and_cells(workplace: Workplace) -> None:
     assert all(set(task.inputs) == {"model", "adapter"} for task in searched)
     [law] = tasks["law"]
     assert len(law.inputs) == 2 + 2 + 4 + 6
-    assert law.inputs["retrieval: dose 32, seed 0, text-only, 30 steps"].cell.arm == ARMS["text-only"]
+    assert (
+        law.inputs["retrieval: dose 32, seed 0, text-only, 30 steps (kind: refinement)"].cell.arm
+        == ARMS["text-only"]
+    )

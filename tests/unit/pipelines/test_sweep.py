@@ -135,11 +135,14 @@ def test_other_documents_are_searched_by_both_ends(workplace: Workplace) -> None
     assert places(other, "dose", "seed") == {(dose, seed) for dose in (0, 64) for seed in SEEDS}
 
 
-def test_two_other_folders_of_one_name_are_refused(workplace: Workplace, tmp_path: Path) -> None:
-    folders = [tmp_path / parent / "km" for parent in ("one", "two")]
+@pytest.mark.parametrize("names", [("km", "two/km"), ("km", "target"), ("base",), ("validation",)])
+def test_another_folder_of_a_taken_name_is_refused(
+    workplace: Workplace, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    folders = [tmp_path / "others" / name for name in names]
     for folder in folders:
         folder.mkdir(parents=True)
-    with pytest.raises(BadParameter, match="'km' is taken"):
+    with pytest.raises(BadParameter, match=f"'{folders[-1].name}' is taken"):
         parameters(workplace, others=folders)
 
 

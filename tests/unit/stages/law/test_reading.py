@@ -105,6 +105,14 @@ def test_other_test_sets_keep_their_own_queries_and_documents(sweep, count):
     assert list(other.iloc[1][["ndcg@10", "ndcg@10_low", "ndcg@10_high"]]) == list(vars(expected).values())
 
 
+def test_pages_without_text_leave_a_contrastive_loss_unmeasured_and_the_rest_as_it_is(sweep):
+    before = figure_tables(sweep.find())
+    for content in sweep.cells("retrieval", split="Khmer").values():
+        content["contrastive"] = None
+    after = figure_tables(sweep.find())
+    assert all(after[name].equals(table) for name, table in before.items())
+
+
 MISSING = [
     ({"pages": "shuffled", "dose": 2400}, "CGP on shuffled pages at dose 2400; run this control"),
     ({"arm": EQUAL_COMPUTE}, r"'equal compute' CL at dose 0 has \[\] steps"),

@@ -37,7 +37,10 @@ VERDICTS = {
     "flat": (LARGE | {"gain": 0.0}, {}, "not supported", "effect order"),
     "falling": ({"gain": -GAIN}, {}, "not supported", "effect order"),
     "a small gain in little data": (
-        design(queries_of_documents=(4,) * 28) | {"gain": 0.02}, {}, "inconclusive", "effect order"
+        design(queries_of_documents=(4,) * 28) | {"gain": 0.02},
+        {},
+        "inconclusive",
+        "effect order",
     ),
     "no better generation": (UNREAD, {}, "inconclusive", "generation"),
     "a jump without order": (JUMP, {}, "inconclusive", "order"),
