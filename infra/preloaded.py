@@ -53,14 +53,20 @@ def serve(requests: socket.socket) -> Callable[[], None] | None:
             request = json.loads(message)
             log, answers = descriptors[0], socket.socket(fileno=descriptors[1])
             pids = []
+            begun, beginning = os.pipe()
             for rank, environment in enumerate(request["environments"]):
                 pids.append(os.fork())
                 if not pids[-1]:
-                    os.close(held)  # our sockets close when we return
+                    os.setsid()
+                    for descriptor in (begun, beginning, held):
+                        os.close(descriptor)  # our sockets close when we return
                     environment[LIFE_LINE] = f"/dev/fd/{life_line}"
                     return lambda: run_rank(request, environment, log)
                 running[pids[-1]] = rank, answers
             os.close(log)
+            os.close(beginning)
+            os.read(begun, 1)  # ends when each has the session by which it can be signalled
+            os.close(begun)
             if not _tell(answers, pids=pids):
                 for pid in pids:  # nobody waits for them
                     os.kill(pid, signal.SIGKILL)
@@ -83,8 +89,7 @@ def _tell(answers: socket.socket, **message: object) -> bool:
 
 
 def run_rank(request: dict, environment: dict[str, str], log: int) -> None:
-    """Become a rank: own session, environment, log and threads; then run the module's `main`."""
-    os.setsid()
+    """Become a rank: own environment, log and threads; then run the module's `main`."""
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
     os.close(log)
