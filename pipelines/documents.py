@@ -10,8 +10,6 @@ from stages.cells import Cell
 
 Documents = dict[str, Output]
 """{"target_train", "target_validation", "target_test", "target_inventory"}, of the target's folder."""
-SPLITS = ("train", "validation", "test")
-PREPARED = (*SPLITS, "inventory")
 QUARANTINED_SHOWN = 10
 
 
@@ -36,7 +34,7 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
     except BaseException:
         run.reporter.stage_finished(f"{title}: stopped")
         raise
-    outputs = {name: Output.of(getattr(prepared, name), Cell()) for name in PREPARED}
+    outputs = {name: Output.of(committed, Cell()) for name, committed in vars(prepared).items()}
     used, quarantined, problems = inventory_summary(outputs["inventory"])
     made = [one for one in outputs.values() if (one.path / "manifest.json").stat().st_mtime >= started_at]
     verb = f"done ({clock_time(time.monotonic() - began)})" if made else "reused"
@@ -46,7 +44,7 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
     if len(problems) > QUARANTINED_SHOWN:
         run.reporter.note(f"  ... and {len(problems) - QUARANTINED_SHOWN} more, all in the report")
     measured = {"documents/used": used, "documents/quarantined": quarantined}
-    splits = {name: outputs[name] for name in SPLITS}
+    splits = {name: one for name, one in outputs.items() if name != "inventory"}
     run.record.documents(which, folder, splits, measured, seconds=time.monotonic() - began if made else None)
     return {f"{which}_{name}": one for name, one in outputs.items()}
 

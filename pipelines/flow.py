@@ -100,9 +100,10 @@ def run_pipeline(kind: type[Run], **given: Any) -> dict[str, Any]:
 def lco_stages(run: PipelineRun) -> Output:
     """All stages of a run in their order; the law's output."""
     recipe, documents = run.recipe, _documents(run)
-    pretrained = run.stage("pretrain", cells.pretrain_work(recipe, recipe.pretrain.doses), documents)
+    base = cells.base_model(recipe)
+    pretrained = run.stage("pretrain", cells.pretrain_work(base, recipe.pretrain.doses), documents)
     generation = run.stage("generation", cells.measured_work(pretrained), documents)
-    negatives = _negatives(run, documents)
+    negatives = _negatives(run, documents, base)
     refined = run.stage("refine", cells.recipe_work(recipe, pretrained), documents, **negatives)
     searching = cells.measured_work([*pretrained, *refined], split="test")
     retrieval = run.stage("retrieval", searching, evaluated=documents["target_test"])
@@ -119,13 +120,14 @@ def sweep_stages(run: PipelineRun, other_folders: Sequence[Path]) -> Output:
         run.reporter.note(f"Fixed before the results: {line}")
     documents = _documents(run, validate=True)
     others = {folder.name: prepare_documents(run, folder.name, str(folder)) for folder in other_folders}
-    pretrained = run.stage("pretrain", cells.pretrain_work(recipe, plan.doses), documents)
+    base = cells.base_model(recipe)
+    pretrained = run.stage("pretrain", cells.pretrain_work(base, plan.doses), documents)
     models = [*pretrained]
     for pages in CONTROLS:
-        controls = cells.pretrain_work(recipe, plan.control_doses, pages=pages)
+        controls = cells.pretrain_work(base, plan.control_doses, pages=pages)
         models += run.stage("pretrain", controls, documents)
     generation = run.stage("generation", cells.measured_work(models), documents)
-    negatives = _negatives(run, documents)
+    negatives = _negatives(run, documents, base)
     grid = run.stage("refine", cells.learning_rate_work(recipe, pretrained), documents, **negatives)
     searching = cells.measured_work(grid, split="validation")
     validation = run.stage("retrieval", searching, evaluated=documents["target_validation"])
@@ -167,11 +169,11 @@ def _documents(run: PipelineRun, *, validate: bool = False) -> Documents:
     return target | prepare_documents(run, "base", run.recipe.base_documents)
 
 
-def _negatives(run: PipelineRun, documents: Documents) -> dict[str, Output]:
+def _negatives(run: PipelineRun, documents: Documents, base: dict[str, Output]) -> dict[str, Output]:
     """Negatives for every training query, mined with BM25 and the base model: the same for all doses."""
     if not run.recipe.refine.hard_negatives:
         return {}
-    [mined] = run.stage("mine", cells.mine_work(run.recipe), documents)
+    [mined] = run.stage("mine", cells.mine_work(base), documents)
     return {"negatives": mined}
 
 
@@ -188,9 +190,10 @@ class LauncherWhenNeeded(ExitStack):
 
     @functools.cached_property
     def started(self) -> LocalLauncher:
-        for stage in STAGES.values():
-            source_digest(stage.program)  # kept: outputs are named after the code that is loaded now
-        return self.enter_context(LocalLauncher(preload=[one.program for one in STAGES.values()]))
+        programs = [stage.program for stage in STAGES.values()]
+        for program in programs:
+            source_digest(program)  # kept: outputs are named after the code that is loaded now
+        return self.enter_context(LocalLauncher(preload=programs))
 
     def run(self, launch: Launch, on_event: Callable[[dict], None]) -> None:
         self.started.run(launch, on_event)

@@ -1,6 +1,6 @@
 """Which cells a run and a sweep consist of: what is trained, refined and searched, as typed `Work`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +12,15 @@ from stages.recipes import ARMS, Recipe
 
 
 def base_model(recipe: Recipe) -> dict[str, Output]:
-    """The model that training starts from, as an input: its content, wherever it lies."""
+    """The model that training starts from, as an input: its content, wherever it lies. Reads all of it."""
     digest = base_model_digest(recipe)
     return {
         "base_model": Output(stage="base", cell=Cell(), path=Path(recipe.backbone.location), digest=digest)
     }
 
 
-def pretrain_work(recipe: Recipe, doses: Iterable[int], *, pages: Pages = "target") -> list[Work]:
-    """One cell per dose, of one training on `pages`."""
-    base = base_model(recipe)
+def pretrain_work(base: Mapping[str, Output], doses: Iterable[int], *, pages: Pages = "target") -> list[Work]:
+    """One cell per dose, of one training of the base model on `pages`."""
     return [Work(cell=Cell(dose=dose, pages=pages), inputs=base) for dose in doses]
 
 
@@ -49,9 +48,9 @@ def measured_work(models: Iterable[Output], *, split: str | None = None) -> list
     return [Work(cell=replace(model.cell, split=split), inputs=model.model_inputs) for model in models]
 
 
-def mine_work(recipe: Recipe) -> list[Work]:
-    """The only cell of the mining of hard negatives."""
-    return [Work(cell=Cell(), inputs=base_model(recipe))]
+def mine_work(base: Mapping[str, Output]) -> list[Work]:
+    """The only cell of the mining of hard negatives, by the base model."""
+    return [Work(cell=Cell(), inputs=base)]
 
 
 def law_work(measured: Iterable[Output]) -> list[Work]:

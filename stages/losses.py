@@ -7,6 +7,7 @@ read these settings where no model is ever loaded: hence torch is imported insid
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -36,7 +37,7 @@ class Gathered:
     """[anchors, candidates] bool over all ranks: a candidate that must not count as a negative."""
 
 
-class ContrastiveLoss:
+class ContrastiveLoss(ABC):
     """What is asked of a loss; one that learns nothing adds its settings, a `kind` and `__call__`."""
 
     temperature: float
@@ -58,9 +59,9 @@ class ContrastiveLoss:
         """The same by name, for people."""
         return {}
 
+    @abstractmethod
     def __call__(self, batch: Gathered, values: torch.Tensor) -> torch.Tensor:
         """Return the summed loss of this rank's anchors, in nats."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from pipelines.parameters import BadParameter
 from pipelines.run import exit_code
 from pipelines.runner import OutputMissing, PipelineRun, run_stage
 from pipelines.stage_table import Output
-from pipelines.sweep_cells import pretrain_work
+from pipelines.sweep_cells import base_model, pretrain_work
 from tests.unit.pipelines.conftest import Workplace
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +32,7 @@ def real(workplace: Workplace) -> Iterator[PipelineRun]:
 
 
 def pretrain(run: PipelineRun, *doses: int) -> list[Output]:
-    return run_stage(run, "pretrain", inputs={}, work=pretrain_work(run.recipe, doses))
+    return run_stage(run, "pretrain", inputs={}, work=pretrain_work(base_model(run.recipe), doses))
 
 
 def test_a_failed_stage_says_how_it_ended_where_its_log_is_and_keeps_what_it_finished(

@@ -5,7 +5,7 @@ import pytest
 from pipelines.results import dose_table, format_table, values
 from pipelines.runner import run_stage
 from pipelines.stage_table import Work
-from pipelines.sweep_cells import pretrain_work
+from pipelines.sweep_cells import base_model, pretrain_work
 from stages.cells import Cell
 from stages.recipes import ARMS
 from tests.unit.pipelines.conftest import Workplace
@@ -82,7 +82,7 @@ def test_the_parent_says_what_was_found_and_what_the_trainings_cost(workplace: W
 def test_the_run_of_a_failed_cell_ends_failed(workplace: Workplace) -> None:
     run = workplace.new_run()
     with pytest.raises(SystemExit):
-        run_stage(run, "pretrain", inputs={}, work=pretrain_work(run.recipe, [0, 666]))
+        run_stage(run, "pretrain", inputs={}, work=pretrain_work(base_model(run.recipe), [0, 666]))
     run.record.close("FAILED")
     names = {event["run"]: event["name"] for event in workplace.events("start")}
     ends = {names[event["run"]]: event["status"] for event in workplace.events("finish")}
