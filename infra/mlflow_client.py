@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from infra.credential import Credential
 from infra.settings import Settings, without_password
 
 # MLflow's limits (mlflow.utils.validation).
@@ -97,23 +98,24 @@ class MLflow:
         return f"{address}/#/experiments/{self._experiment}/runs/{run}?{_TRAINING_PAGES}"
 
 
-def runs_page(uri: str, experiment: str) -> str:
-    """The page of an MLflow server that lists the experiment's runs; the experiment is made if missing.
+def runs_page(uri: str, experiment: str, credential: Credential) -> str:
+    """The page of our MLflow server that lists the experiment's runs; the experiment is made if missing.
 
     Without MLflow's client, which takes seconds and 200 MB to load. Raises OSError.
     """
     api = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments"
     try:
-        made = _ask(f"{api}/create", {"name": experiment})
+        made = _ask(f"{api}/create", credential, {"name": experiment})
     except urllib.error.HTTPError:  # it is there
         query = urllib.parse.urlencode({"experiment_name": experiment})
-        made = _ask(f"{api}/get-by-name?{query}")["experiment"]
+        made = _ask(f"{api}/get-by-name?{query}", credential)["experiment"]
     return f"{uri.rstrip('/')}/#/experiments/{made['experiment_id']}/runs?{_TRAINING_PAGES}"
 
 
-def _ask(url: str, content: Mapping[str, Any] | None = None) -> dict:
+def _ask(url: str, credential: Credential, content: Mapping[str, Any] | None = None) -> dict:
     data = None if content is None else json.dumps(content).encode()
-    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"} | credential.header
+    request = urllib.request.Request(url, data=data, headers=headers)
     # No proxy: the address is on loopback, and a proxy from the environment could not reach it.
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as response:
         return json.load(response)

@@ -103,6 +103,10 @@ class Supervised:
         os.close(life_line)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """The exit code, or minus the signal; None while it runs."""
         return self._process.poll()

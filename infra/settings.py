@@ -1,5 +1,6 @@
 """Where things are on this machine: output root, tracking, ports. Read once, at the edge, and passed down."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -7,13 +8,15 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from infra.credential import Credential, CredentialError, read_credential
 from infra.launcher import usable_cores
 
 # Each loads torch and a model of its own: more of them than this is somebody's decision, not a default.
 MOST_PROCESSES = 8
-# Where every server of ours listens. None asks who is there, and a Prefect server runs what it is told to:
-# from another machine, use an SSH tunnel.
+# Where every server of ours listens: from another machine, use an SSH tunnel with the same port numbers.
 LOOPBACK = "127.0.0.1"
+# Names in the output folder beside those that have a property.
+_OURS = ("store", "logs", "bootstrap", "mlflow.db", "report.html", ".lock")
 Port = Annotated[int, Field(gt=0, lt=65536, title="a port: give a number from 1 to 65535")]
 Count = Annotated[int, Field(gt=0, title="a number of processes: give 1 or more")]
 
@@ -64,6 +67,19 @@ class Settings(BaseSettings):
         return self.output / "prefect"
 
     @property
+    def credential_path(self) -> Path:
+        """The file with the name and password that our servers ask for."""
+        return self.output / "credential"
+
+    @property
+    def credential(self) -> Credential:
+        """What our servers ask for, made at its first use. Raises SettingsError where it is no secret."""
+        try:
+            return read_credential(self.credential_path)
+        except CredentialError as error:
+            raise SettingsError(str(error)) from error
+
+    @property
     def prefect_url(self) -> str:
         """The Prefect page; its API is below /api."""
         return f"http://{LOOPBACK}:{self.prefect_port}"
@@ -72,6 +88,18 @@ class Settings(BaseSettings):
     def mlflow_url(self) -> str:
         """The MLflow page that `lco up` serves."""
         return f"http://{LOOPBACK}:{self.mlflow_port}"
+
+    def make_private(self) -> None:
+        """Let nobody else read what this process and its children write, nor what is in the output folder.
+
+        A folder that was there before keeps its own mode: it may be shared. What we made in it does not.
+        """
+        os.umask(0o077)
+        self.output.mkdir(parents=True, exist_ok=True)
+        ours = (self.runs, self.artifact_root, self.prefect_home, *(self.output / name for name in _OURS))
+        for path in ours:
+            if path.exists() and path.stat().st_uid == os.geteuid():
+                path.chmod(0o700 if path.is_dir() else 0o600)
 
     @classmethod
     def from_environment(cls, *, output: Path | str | None = None) -> "Settings":

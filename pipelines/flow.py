@@ -203,6 +203,7 @@ class LauncherWhenNeeded(ExitStack):
 def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
     """What the stages share; at the end every MLflow run has its true status, whatever happened."""
     recipe, settings = parameters.chosen_recipe(), Settings.from_environment(output=parameters.output)
+    settings.make_private()
     with only_run(settings.output), ExitStack() as ending:
         flow_run = get_run_context().flow_run
         logs = settings.runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{flow_run.name}"

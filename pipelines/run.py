@@ -22,7 +22,7 @@ from rich.table import Column, Table
 from data_prep.errors import NoUsableDocuments
 from infra.mlflow_client import MLflow
 from infra.process import ProcessFailed
-from infra.settings import LOOPBACK, Settings, SettingsError, without_password
+from infra.settings import Settings, SettingsError, without_password
 from infra.store import StoreError
 from pipelines.console import clock_time, current_reporter, printable, terminal_reporter
 from pipelines.parameters import BadParameter, Run, only_run
@@ -32,6 +32,7 @@ from pipelines.servers import (
     ServerFailed,
     answers,
     free_port,
+    prefect_client_environment,
     prefect_environment,
     prefect_server,
     wait_healthy,
@@ -51,6 +52,7 @@ def run(given: Run) -> int:
     console, began = Console(), time.monotonic()
     parameters = given.checked()
     settings = Settings.from_environment(output=parameters.output)
+    settings.make_private()
     with only_run(settings.output):
         pass  # refused now, not by the flow after a second server has opened the first one's database
     settings.runs.mkdir(parents=True, exist_ok=True)
@@ -116,13 +118,15 @@ def prefect_of_the_run(settings: Settings) -> Iterator[Server | None]:
         yield None
         return
     port = free_port()
+    ours = prefect_client_environment(settings, port)
     with prefect_server(settings, port=port, ui=False) as server:
-        os.environ["PREFECT_API_URL"] = f"http://{LOOPBACK}:{port}/api"
+        os.environ.update(ours)
         try:
             yield server
         finally:
             _send_what_waits()
-            del os.environ["PREFECT_API_URL"]
+            for name in ours:
+                del os.environ[name]
 
 
 def _send_what_waits() -> None:

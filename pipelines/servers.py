@@ -1,13 +1,14 @@
 """Servers as children: started, waited for until healthy, never left behind; and those that we start.
 
 A stage has an end, which infra.launcher waits for. A server has none: it is started, used, and stopped, and
-ends when this process dies (infra.process.Supervised).
+ends when this process dies (infra.process.Supervised). All ask for the credential of the output folder.
 """
 
 import contextlib
-import json
+import hashlib
 import os
 import runpy
+import secrets
 import shlex
 import socket
 import sys
@@ -17,8 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
+from infra import mlflow_app
 from infra.launcher import local_environment
-from infra.process import Supervised, last_lines, watch_parent
+from infra.process import Supervised, child_environment, last_lines, watch_parent
 from infra.settings import LOOPBACK, Settings
 from pipelines.parameters import BadParameter
 
@@ -35,8 +39,11 @@ class Server:
     module: str
     arguments: Sequence[str]
     log_path: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Beside what every child may see of ours; may hold the credential."""
     ready: Callable[[], bool]
+    port: int | None = None
+    """Where it is to listen."""
     grace_seconds: float = 10.0
 
     def __enter__(self) -> "Server":
@@ -45,7 +52,7 @@ class Server:
         source = {name: ours[name] for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
         self.process = Supervised(
             [sys.executable, "-m", "pipelines.servers", self.module, *self.arguments],
-            environment={**os.environ, **source, "PYTHONUNBUFFERED": "1", **self.environment},
+            environment=child_environment(source | dict(self.environment)),
             log_path=self.log_path,
             grace_seconds=self.grace_seconds,
         )
@@ -67,7 +74,19 @@ class Server:
     def healthy(self) -> bool:
         """Whether it answers. Raises ServerFailed when it has ended."""
         self.check_running()
-        return self.ready()
+        return self._listens() and self.ready()
+
+    def _listens(self) -> bool:
+        """Whether our child has the port: another user's program there would be told our credential."""
+        if self.port is None:
+            return True
+        with contextlib.suppress(psutil.NoSuchProcess):  # a child that has just ended
+            leader = psutil.Process(self.process.pid)
+            for process in (leader, *leader.children(recursive=True)):
+                sockets = process.net_connections("tcp")
+                if any(one.status == psutil.CONN_LISTEN and one.laddr.port == self.port for one in sockets):
+                    return True
+        return False
 
 
 def wait_healthy(
@@ -146,29 +165,61 @@ def prefect_environment(settings: Settings, environment: Mapping[str, str] = os.
     return {name: environment.get(name, value) for name, value in wanted.items()}
 
 
+def prefect_client_environment(settings: Settings, port: int) -> dict[str, str]:
+    """What leads a Prefect client to our server on `port`, and lets it in."""
+    return {
+        "PREFECT_API_URL": f"http://{LOOPBACK}:{port}/api",
+        "PREFECT_API_AUTH_STRING": settings.credential.pair,
+    }
+
+
 def prefect_server(settings: Settings, *, port: int, ui: bool) -> Server:
     """A Prefect server on loopback with its SQLite database in the output folder."""
-    api = f"http://{LOOPBACK}:{port}/api"
+    page = f"http://{LOOPBACK}:{port}"
     return Server(
         name="Prefect server",
-        module="prefect",
-        arguments=("server", "start", "--host", LOOPBACK, "--port", str(port), "--ui" if ui else "--no-ui"),
+        module="pipelines.prefect_app",
+        arguments=(str(port),),
         environment={
             **prefect_environment(settings, {}),
-            "PREFECT_API_URL": api,
+            **prefect_client_environment(settings, port),
+            "PREFECT_SERVER_API_AUTH_STRING": settings.credential.pair,
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": page,
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            "PREFECT_SERVER_UI_ENABLED": str(ui).lower(),
             # The newer page asks a tracking service on the internet at every load, whatever is switched off.
             "PREFECT_SERVER_UI_V2_ENABLED": "false",
-            # The page does not follow --port: it would ask port 4200.
-            "PREFECT_SERVER_UI_API_URL": api,
+            # The page does not follow the port: it would ask port 4200.
+            "PREFECT_SERVER_UI_API_URL": f"{page}/api",
         },
         log_path=settings.output / "logs" / "prefect-server.log",
-        ready=lambda: answers(f"{api}/health"),
+        port=port,
+        ready=lambda: answers(f"{page}/api/health"),
     )
+
+
+def mlflow_client_environment(settings: Settings) -> dict[str, str]:
+    """What leads a run to our MLflow server, and lets it in."""
+    return {
+        "LCO_TRACKING_URI": settings.mlflow_url,
+        "MLFLOW_TRACKING_USERNAME": settings.credential.user,
+        "MLFLOW_TRACKING_PASSWORD": settings.credential.password,
+    }
 
 
 def mlflow_server(settings: Settings) -> Server:
     """The MLflow server on the database that `lco run` writes to as well."""
+    credential, host = settings.credential, f"{LOOPBACK}:{settings.mlflow_port}"
+    users = settings.output / "mlflow-users"
+    users.mkdir(exist_ok=True)
+    # A database knows the password that it was made with: another credential gets another one.
+    database = users / f"{hashlib.sha256(credential.pair.encode()).hexdigest()[:12]}.db"
+    configuration = users / "basic_auth.ini"
+    configuration.write_text(
+        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{database}\n".replace(
+            "%", "%%"
+        )
+    )
     return Server(
         name="MLflow server",
         module="mlflow",
@@ -178,47 +229,47 @@ def mlflow_server(settings: Settings) -> Server:
             *("--backend-store-uri", settings.tracking_uri),
             # Artifacts at a path, not behind the server: `lco run` writes to the same experiment without one.
             *("--default-artifact-root", settings.artifact_root.as_uri(), "--no-serve-artifacts"),
+            *("--app-name", "lco", "--allowed-hosts", host, "--cors-allowed-origins", f"http://{host}"),
         ),
-        # Job consumers would take 1 GB of memory in eight more processes.
-        environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        environment={
+            mlflow_app.HOST: host,
+            "MLFLOW_AUTH_CONFIG_PATH": str(configuration),
+            "MLFLOW_AUTH_ADMIN_USERNAME": credential.user,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": credential.password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
+            # Job consumers would take 1 GB of memory in eight more processes.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
         log_path=settings.output / "logs" / "mlflow-server.log",
+        port=settings.mlflow_port,
         ready=lambda: answers(f"{settings.mlflow_url}/health"),
     )
 
 
 def deployments_server(settings: Settings) -> Server:
     """The process that polls for runs of the deployments and starts each in a process of its own."""
-    environment = {
-        **prefect_environment(settings, {}),
-        "PREFECT_API_URL": f"{settings.prefect_url}/api",
-        # The default of 10 s is for fleets of runners; here a person waits.
-        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
-        "LCO_TRACKING_URI": settings.mlflow_url,
-        "LCO_OUTPUT": str(settings.output),
-    }
+    ready = settings.output / "logs" / "deployments.ready"
+    ready.unlink(missing_ok=True)
     return Server(
         name="deployments",
         module="pipelines.serve",
-        arguments=(str(settings.output),),
-        environment=environment,
+        arguments=(str(settings.output), str(ready)),
+        environment={
+            # What a person has set for runs: LCO_STORE, LCO_PROCESSES, ...
+            **{name: value for name, value in os.environ.items() if name.startswith("LCO_")},
+            **prefect_environment(settings, {}),
+            **prefect_client_environment(settings, settings.prefect_port),
+            **mlflow_client_environment(settings),
+            # The default of 10 s is for fleets of runners; here a person waits.
+            "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+            "LCO_OUTPUT": str(settings.output),
+        },
         log_path=settings.output / "logs" / "deployments.log",
-        ready=lambda: _deployments_are_ready(settings),
+        ready=ready.exists,
         # A running flow stops its training (20 s of grace there) and sets the final states in MLflow.
         grace_seconds=30.0,
     )
-
-
-def _deployments_are_ready(settings: Settings) -> bool:
-    """Whether the server knows both deployments and a runner polls for them."""
-    request = urllib.request.Request(
-        f"{settings.prefect_url}/api/deployments/filter", b"{}", {"Content-Type": "application/json"}
-    )
-    try:
-        with _OPENER.open(request, timeout=10) as response:
-            deployments = json.load(response)
-    except OSError:  # a busy server; one that ended is noticed by its own check
-        return False
-    return sum(deployment["status"] == "READY" for deployment in deployments) >= 2
 
 
 def _run_server() -> None:

@@ -4,7 +4,9 @@ All data lies below the output folder in SQLite. When one of the three ends by i
 stopped and its log is shown: half a system would only look alive.
 """
 
+import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,7 +32,7 @@ def up(settings: Settings) -> int:
     Raises BadParameter for a taken port, ServerFailed when a server does not start or ends by itself.
     """
     _check(settings)
-    settings.output.mkdir(parents=True, exist_ok=True)
+    settings.make_private()
     with stop_signals() as stop, ExitStack() as stack:
         print(f"Starting Prefect and MLflow, all data in {settings.output} ...", flush=True)
         prefect = prefect_server(settings, port=settings.prefect_port, ui=True)
@@ -40,7 +42,10 @@ def up(settings: Settings) -> int:
         servers.append(stack.enter_context(deployments_server(settings)))
         if not wait_healthy(servers, sleep=stop.wait):
             return 0
-        print(_welcome(settings, runs_page(settings.mlflow_url, settings.experiment)), flush=True)
+        print(
+            _welcome(settings, runs_page(settings.mlflow_url, settings.experiment, settings.credential)),
+            flush=True,
+        )
         while not stop.wait(POLL_SECONDS):
             for server in servers:
                 server.check_running()
@@ -79,15 +84,20 @@ def stop_signals() -> Iterator[threading.Event]:
 
 
 def _welcome(settings: Settings, mlflow_page: str) -> str:
+    credential, path = settings.credential, settings.credential_path
+    # A person at the terminal may read it there; a log may not hold it.
+    shown = credential.pair if sys.stdout.isatty() else f"(in {path})"
     return f"""
 Prefect   {settings.prefect_url}
 MLflow    {mlflow_page}
+Sign in   {shown}
+          Each page asks once: Prefect for all of it, MLflow for name and password. Kept in {path}
 Outputs   {settings.output}
 Logs      {settings.output / "logs"}
 
 Start a run from the Prefect page (Deployments, full-pipeline, Run), or from another terminal:
 
-  export PREFECT_API_URL={settings.prefect_url}/api
+  export PREFECT_HOME={shlex.quote(str(settings.prefect_home))}
   {command("prefect")} deployment run lco/full-pipeline --watch       # or sweep/grsl
 
 Parameters, as JSON:  --param documents=/path/to/pdfs --param doses='[0, 3200]' --param seeds='[0]'
