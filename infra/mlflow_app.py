@@ -1,21 +1,20 @@
-"""MLflow's server with its own authentication, behind the guard; `mlflow server --app-name lco` runs it.
+"""MLflow's server behind the guard; `mlflow server --app-name lco` runs it.
 
-The name is an entry point of this package (`mlflow.app` in pyproject.toml). MLflow's own checks let every
-page of loopback send changes, whatever its port and whoever serves it.
+The name is an entry point of this package (`mlflow.app` in pyproject.toml). MLflow's own authentication
+leaves some routes open, and its check of origins lets in every page of loopback, whoever serves it.
 """
 
-import os
+from infra.guard import Guard
+from infra.settings import Settings
 
-from infra.guard import OwnPagesOnly
-
-HOST = "LCO_SERVER_HOST"
-"""The variable that says `name:port` of the server."""
+HEALTH = "/health"
 
 
 def create_app():
-    """The ASGI application."""
-    from mlflow.server.auth import create_app as with_authentication
+    """The ASGI application; LCO_OUTPUT and LCO_MLFLOW_PORT say for whom and where."""
+    from mlflow.server.fastapi_app import app
 
-    app = with_authentication()
-    app.add_middleware(OwnPagesOnly, host=os.environ[HOST])
+    settings = Settings.from_environment()
+    host = settings.mlflow_url.removeprefix("http://")
+    app.add_middleware(Guard, host=host, credential=settings.credential, open_paths={HEALTH})
     return app

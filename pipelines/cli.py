@@ -92,6 +92,7 @@ def _bootstrap(command: Bootstrap) -> int:
         raise BadParameter(f"steps {command.steps}: give 1 or more, or leave it out for the recipe's")
     settings, config = Settings.from_environment(), BOOTSTRAPS[command.recipe]
     documents = documents_folder(command.documents, output=settings.output)
+    settings.make_private()
     os.environ.update(local_environment())  # torch reads it when it is loaded
     from stages.bootstrap import bootstrap
 

@@ -10,14 +10,14 @@ import uvicorn
 from prefect.server.api.server import create_app
 from prefect.settings import get_current_settings
 
-from infra.guard import OwnPagesOnly
+from infra.guard import Guard
 from infra.settings import LOOPBACK
 
 
 def main(port: int) -> None:
     """Serve until a signal comes."""
     app = create_app(final=True)
-    app.add_middleware(OwnPagesOnly, host=f"{LOOPBACK}:{port}")
+    app.add_middleware(Guard, host=f"{LOOPBACK}:{port}")
     server = get_current_settings().server
     uvicorn.run(
         app,

@@ -5,10 +5,8 @@ ends when this process dies (infra.process.Supervised). All ask for the credenti
 """
 
 import contextlib
-import hashlib
 import os
 import runpy
-import secrets
 import shlex
 import socket
 import sys
@@ -209,41 +207,26 @@ def mlflow_client_environment(settings: Settings) -> dict[str, str]:
 
 def mlflow_server(settings: Settings) -> Server:
     """The MLflow server on the database that `lco run` writes to as well."""
-    credential, host = settings.credential, f"{LOOPBACK}:{settings.mlflow_port}"
-    users = settings.output / "mlflow-users"
-    users.mkdir(exist_ok=True)
-    # A database knows the password that it was made with: another credential gets another one.
-    database = users / f"{hashlib.sha256(credential.pair.encode()).hexdigest()[:12]}.db"
-    configuration = users / "basic_auth.ini"
-    configuration.write_text(
-        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{database}\n".replace(
-            "%", "%%"
-        )
-    )
     return Server(
         name="MLflow server",
         module="mlflow",
         arguments=(
-            "server",
+            *("server", "--app-name", "lco"),
             *("--host", LOOPBACK, "--port", str(settings.mlflow_port), "--workers", "1"),
             *("--backend-store-uri", settings.tracking_uri),
             # Artifacts at a path, not behind the server: `lco run` writes to the same experiment without one.
             *("--default-artifact-root", settings.artifact_root.as_uri(), "--no-serve-artifacts"),
-            *("--app-name", "lco", "--allowed-hosts", host, "--cors-allowed-origins", f"http://{host}"),
         ),
         environment={
-            mlflow_app.HOST: host,
-            "MLFLOW_AUTH_CONFIG_PATH": str(configuration),
-            "MLFLOW_AUTH_ADMIN_USERNAME": credential.user,
-            "MLFLOW_AUTH_ADMIN_PASSWORD": credential.password,
-            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
+            "LCO_OUTPUT": str(settings.output),
+            "LCO_MLFLOW_PORT": str(settings.mlflow_port),
             # Job consumers would take 1 GB of memory in eight more processes.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },
         log_path=settings.output / "logs" / "mlflow-server.log",
         port=settings.mlflow_port,
-        ready=lambda: answers(f"{settings.mlflow_url}/health"),
+        ready=lambda: answers(settings.mlflow_url + mlflow_app.HEALTH),
     )
 
 
