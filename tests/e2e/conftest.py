@@ -1,23 +1,67 @@
 """The command line as a person uses it, on the smallest sample documents: minutes become seconds."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stages.recipes import get_recipe
 
 DOCUMENTS = 6  # enough to be split by document, one of them for validation
 LCO = [sys.executable, "-m", "pipelines.cli"]
+CANARY = "canary-5f1e0c9b"
+SECRETS = (
+    *("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PREFECT_API_KEY", "MLFLOW_TRACKING_TOKEN", "GITHUB_TOKEN"),
+    *("DATABASE_PASSWORD", "OPENAI_API_KEY", "WANDB_API_KEY"),
+)
 
 
 def lco_environment() -> dict[str, str]:
-    """Ours without what would lead Prefect or MLflow to somebody else's server."""
+    """Ours without what would lead Prefect or MLflow to somebody else's server, and with secrets."""
     foreign = ("PREFECT_", "MLFLOW_", "LCO_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return kept | {name: f"{CANARY}-{name}" for name in SECRETS}
+
+
+def check_private(output: Path) -> None:
+    """No secret of the environment is in any file below `output`, and nobody else may open one."""
+    for path in output.rglob("*"):
+        status = path.lstat()
+        assert not status.st_mode & 0o077, f"{path} is open to others: {status.st_mode:o}"
+        if path.is_file():
+            assert CANARY.encode() not in path.read_bytes(), path
+
+
+class ChildrenWatch(threading.Thread):
+    """Looks for secrets in the environment and the arguments of all that a process starts, while it runs."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.top, self.seen, self.leaks = psutil.Process(pid), set[str](), set[str]()
+        self._end = threading.Event()
+
+    def __enter__(self) -> "ChildrenWatch":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._end.wait(0.1):
+            for child in self.top.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    name = " ".join(child.cmdline())
+                    self.seen.add(name)
+                    if CANARY in name or CANARY in str(child.environ()):
+                        self.leaks.add(name)
 
 
 def lco(*arguments: str | Path, timeout: float = 840, **environment: str) -> subprocess.CompletedProcess:

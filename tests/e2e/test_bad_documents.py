@@ -8,7 +8,7 @@ import pytest
 from fpdf import FPDF
 from PIL import Image
 
-from tests.e2e.conftest import lco
+from tests.e2e.conftest import check_private, lco
 from tests.unit.data_prep.making import encrypted_pdf, png_of, prose, write_pdf
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -67,6 +67,7 @@ def test_one_good_document_among_bad_ones_is_enough(bad_files, output):
         assert name in result.stdout + result.stderr
         assert name in report
     assert "inconclusive" in (result.stdout + result.stderr).lower()
+    check_private(output)
 
 
 def test_nothing_usable_is_one_line_and_an_exit_status(bad_files, output):

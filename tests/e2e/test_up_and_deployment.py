@@ -12,23 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra.credential import read_credential
 from pipelines.servers import free_port
 from stages.recipes import get_recipe
-from tests.e2e.conftest import LCO, lco, lco_environment
+from tests.e2e.conftest import LCO, ChildrenWatch, check_private, lco, lco_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 RECIPE = "smoke"
 REFINE_STEPS = get_recipe(RECIPE).refine.steps
 DOSES = [0, 32]  # not those of the recipe
-
-
-def request(url: str, body: dict | None = None) -> dict:
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"}
-    asked = urllib.request.Request(url, data=data, headers=headers)
-    with urllib.request.urlopen(asked, timeout=30) as response:
-        return json.load(response)
 
 
 def tags_of(run: dict) -> dict[str, str]:
@@ -39,29 +32,35 @@ def tags_of(run: dict) -> dict[str, str]:
 class System:
     """A running `lco up`."""
 
+    process: psutil.Process
     output: Path
     prefect: str
     mlflow: str
 
+    def request(self, url: str, body: dict | None = None) -> dict:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} | read_credential(self.output / "credential").header
+        asked = urllib.request.Request(url, data=data, headers=headers)
+        with urllib.request.urlopen(asked, timeout=30) as response:
+            return json.load(response)
+
     def command(self, *arguments: str) -> subprocess.CompletedProcess:
-        environment = lco_environment() | {
-            "PREFECT_API_URL": f"{self.prefect}/api",
-            "PREFECT_HOME": str(self.output.parent / "prefect-client"),
-        }
+        """A command of Prefect's, with the one variable that `lco up` says to export."""
+        environment = lco_environment() | {"PREFECT_HOME": str(self.output / "prefect")}
         command = [sys.executable, "-m", "prefect", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=840)
 
     def runs(self) -> list[dict]:
         """All runs of the experiment, as MLflow's REST API returns them."""
         api = f"{self.mlflow}/api/2.0/mlflow"
-        experiment = request(f"{api}/experiments/get-by-name?experiment_name=lco")["experiment"]
+        experiment = self.request(f"{api}/experiments/get-by-name?experiment_name=lco")["experiment"]
         wanted = {"experiment_ids": [experiment["experiment_id"]], "max_results": 1000}
-        return request(f"{api}/runs/search", wanted)["runs"]
+        return self.request(f"{api}/runs/search", wanted)["runs"]
 
     def history(self, run: str, metric: str) -> list[tuple[int, float]]:
         metric = urllib.request.quote(metric)
         url = f"{self.mlflow}/api/2.0/mlflow/metrics/get-history?run_id={run}&metric_key={metric}"
-        return [(int(point["step"]), float(point["value"])) for point in request(url)["metrics"]]
+        return [(int(point["step"]), float(point["value"])) for point in self.request(url)["metrics"]]
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +72,18 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         [*LCO, "up", *options], env=lco_environment(), stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    ready = any("Ctrl-C stops everything" in line for line in process.stdout)
-    assert ready, f"lco up ended with {process.wait()}"
-    family = psutil.Process(process.pid).children(recursive=True)
+    told = ""
+    while "Ctrl-C stops everything" not in told:
+        line = process.stdout.readline()
+        assert line, f"lco up ended with {process.wait()}"
+        told += line
+    assert read_credential(output / "credential").password not in told, (
+        "this is no terminal, but may be a log"
+    )
+    top = psutil.Process(process.pid)
+    family = top.children(recursive=True)
     prefect, mlflow = (f"http://127.0.0.1:{port}" for port in ports)
-    yield System(output=output, prefect=prefect, mlflow=mlflow)
+    yield System(process=top, output=output, prefect=prefect, mlflow=mlflow)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
     assert [member for member in family if member.is_running()] == [], "lco up left processes behind"
@@ -90,11 +96,17 @@ def start_run(system: System, documents: Path) -> subprocess.CompletedProcess:
 
 
 def test_a_deployment_run_completes_and_mlflow_holds_its_tree(system: System, few_documents: Path) -> None:
-    result = start_run(system, few_documents)
+    with ChildrenWatch(system.process.pid) as watch:
+        result = start_run(system, few_documents)
     log = (system.output / "logs" / "deployments.log").read_text()[-4000:]
     assert result.returncode == 0, f"{result.stdout[-2000:]}\n{log}"
     assert "finished successfully in 'Completed'" in " ".join(result.stdout.split())
     assert (system.output / "report.html").stat().st_size > 0
+    for program in ("prefect_app", "uvicorn", "pipelines.serve", "infra.preloaded"):
+        assert any(program in name for name in watch.seen), program
+    password = read_credential(system.output / "credential").password
+    assert watch.leaks == set() and not any(password in name for name in watch.seen)
+    check_private(system.output)
 
     runs = {run["info"]["run_id"]: run for run in system.runs()}
     tags = {run: tags_of(runs[run]) for run in runs}
@@ -128,14 +140,14 @@ def test_the_dose_response_curve_stands_on_the_parent(system: System) -> None:
 
 
 def test_the_form_of_the_deployment_is_typed(system: System) -> None:
-    deployment = request(f"{system.prefect}/api/deployments/name/lco/full-pipeline")
+    deployment = system.request(f"{system.prefect}/api/deployments/name/lco/full-pipeline")
     form = deployment["parameter_openapi_schema"]["properties"]
     assert set(form) == {"recipe", "documents", "doses", "seeds", "output"}
     assert all(field["description"] for field in form.values())
     assert {"type": "integer"} in [option.get("items") for option in form["doses"]["anyOf"]]
-    sweep = request(f"{system.prefect}/api/deployments/name/sweep/grsl")
+    sweep = system.request(f"{system.prefect}/api/deployments/name/sweep/grsl")
     assert set(sweep["parameter_openapi_schema"]["properties"]) == {*form, "other_documents"}
-    assert request(f"{system.prefect}/ui-settings")["api_url"] == f"{system.prefect}/api"
+    assert system.request(f"{system.prefect}/ui-settings")["api_url"] == f"{system.prefect}/api"
 
 
 def test_a_second_run_reuses_everything(system: System, few_documents: Path) -> None:

@@ -23,6 +23,7 @@ def web_server(folder: Path, port: int) -> Server:
         module="http.server",
         arguments=("--bind", "127.0.0.1", str(port)),
         log_path=folder / "log",
+        port=port,
         ready=lambda: answers(f"http://127.0.0.1:{port}/"),
     )
 
@@ -44,6 +45,24 @@ def test_a_server_that_ends_by_itself_shows_its_log(tmp_path: Path) -> None:
         with web_server(tmp_path, taken.getsockname()[1]) as server, failed as error:
             wait_healthy([server], timeout_seconds=30)
     assert "Address already in use" in str(error.value)
+
+
+def test_somebody_elses_server_on_the_port_is_never_taken_for_ours(tmp_path: Path) -> None:
+    """It would be sent our credential."""
+    with web_server(tmp_path / "theirs", free_port()) as theirs:
+        assert wait_healthy([theirs], timeout_seconds=30)
+        program = {"module": "http.server", "arguments": ("--bind", "127.0.0.1", str(free_port()))}
+        ours = Server(name="ours", **program, log_path=tmp_path / "log", port=theirs.port, ready=theirs.ready)
+        with ours:
+            assert ours.ready() and not ours.healthy()
+
+
+def test_a_server_sees_none_of_our_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    monkeypatch.setenv("PREFECT_API_KEY", "canary")
+    with web_server(tmp_path, free_port()) as server:
+        assert wait_healthy([server], timeout_seconds=30)
+        assert "canary" not in psutil.Process(server.process.pid).environ().values()
 
 
 @pytest.mark.chaos
