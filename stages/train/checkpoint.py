@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,6 +27,8 @@ STAGE = "checkpoint"
 KEPT = 2
 MOMENTS = ("exp_avg", "exp_avg_sq")
 TENSORS, STEPS = "state.safetensors", "steps.json"
+NONE, DAMAGED = -1, -2
+"""In the place of a number of steps: no checkpoint, or none that is valid."""
 
 
 class CheckpointError(Exception):
@@ -75,29 +76,32 @@ class Checkpoints:
         None if there is none. A damaged one is set aside with a warning, and the one before it used. Raises
         CheckpointError where there are some and none is valid: starting again would hide the loss.
         """
-        chosen = [self._newest_folder(below) if rank() == 0 else None]
-        distributed.broadcast_object_list(chosen, src=0)
-        if chosen[0] is None:
+        # A number: torch sends any other object as a pickle.
+        chosen = torch.tensor(self._newest_steps(below) if rank() == 0 else NONE)
+        distributed.broadcast(chosen, src=0)
+        if chosen == NONE:
             return None
-        if chosen[0] == "":
+        if chosen == DAMAGED:
             raise CheckpointError(
                 f"no checkpoint of training {self._training} is valid; they are set aside: "
                 "run again to start from the beginning"
             )
-        folder = Path(chosen[0])
+        folder = self._store.find(STAGE, self._name(int(chosen))).path
         steps = [Step(**step) for step in json.loads((folder / STEPS).read_text())]
         return TrainingState(steps=steps, tensors=load_file(folder / TENSORS))
 
-    def _newest_folder(self, below: int) -> str | None:
-        """Where the newest valid checkpoint is, "" if all are damaged, None if there are none."""
+    def _newest_steps(self, below: int) -> int:
+        """Steps of the newest valid checkpoint, DAMAGED if none of some is valid, NONE if there are none."""
         names = self._names(below)
         for name in reversed(names):
             try:
-                return str(self._store.find(STAGE, name).path)
+                self._store.find(STAGE, name)
             except CorruptOutput as error:
                 logger.warning("checkpoint %s is set aside, the one before it is tried: %s", name, error)
                 self._store.set_aside(STAGE, name)
-        return "" if names else None
+            else:
+                return int(name.rsplit("-", 1)[1])
+        return DAMAGED if names else NONE
 
     def _names(self, below: int) -> list[str]:
         """Names of this training's checkpoints of fewer steps, oldest first."""
