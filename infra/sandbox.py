@@ -43,6 +43,7 @@ MESSAGE_BYTES = 1 << 20
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_CAPABILITY_VERSION = 0x20080522
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Work = Callable[[dict[str, Any], list[int], int], None]
@@ -240,6 +241,9 @@ def _confine(host: int, limits: Limits, keep: Sequence[int]) -> None:
     if os.getppid() != host:  # it died before it could be watched
         os._exit(1)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    # Root's rights, or those in a user namespace of its own: with them it could enter other networks, and
+    # without them it can read no memory or environment of a process that has them.
+    _libc.capset((ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)())
     os.setsid()
     os.umask(0o077)
     null = os.open(os.devnull, os.O_RDWR)
