@@ -256,20 +256,20 @@ def test_the_host_has_one_thread_and_the_environment_of_a_child(sandbox, told):
 LEAVING = """
 import ctypes, encodings.idna, os, socket, sys
 from infra.sandbox import private_network
+descriptor = os.open(sys.argv[1], os.O_RDONLY)
 if os.geteuid() == 0 and sys.argv[2] == "user":
-    os.chown(sys.argv[1], 65534, 65534)
+    os.fchown(descriptor, 12345, 12345)
     os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
+    os.setgid(12345)
+    os.setuid(12345)
     ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as after a login: its /proc entries are its own
 before = os.getuid(), os.getgid(), socket.if_nameindex()
-descriptor = os.open(sys.argv[1], os.O_RDONLY)
 if private_network():
     assert [name for _, name in socket.if_nameindex()] == ["lo"]
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname()).close()
     assert (os.getuid(), os.getgid()) == before[:2]
-    assert os.stat(f"/proc/self/fd/{descriptor}").st_uid == before[0]
+    assert os.fstat(descriptor).st_uid == before[0], "its files are still its own"
     print("private")
 else:
     assert (os.getuid(), os.getgid(), socket.if_nameindex()) == before
