@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.sandbox import Limits, Sandbox
+from tests.unit.data_prep.conftest import scan  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 CANARY = "canary-hunter2"
