@@ -24,10 +24,14 @@ class ReadingConfig:
     max_pages_per_document: int = 5_000
     max_source_pixels: int = 64_000_000
     """Largest page bitmap that is ever allocated; anything above is quarantined."""
+    max_page_characters: int = 200_000
+    max_samples_per_document: int = 100_000
+    max_sample_bytes_per_document: int = 256 * 2**20
+    """Texts and stored images of all samples of one document together."""
     document_seconds: float = 300.0
     """Wall-clock limit for reading one document."""
     document_memory_bytes: int = 4 * 2**30
-    """Address-space limit of the process that reads documents."""
+    """Address-space limit of the process that reads a document."""
 
 
 @dataclass(frozen=True, kw_only=True)

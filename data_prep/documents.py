@@ -1,4 +1,4 @@
-"""Read one document (PDF or page image) into samples, in a process whose memory and time are limited.
+"""Read one document (PDF or page image) into samples, in a process of its own (data_prep.reader).
 
 Documents are hostile input: PDFium is native code, a page's size sets the bitmap's size, an image's
 header promises pixels that the file need not hold. Everything that is wrong with a document becomes an
@@ -8,11 +8,9 @@ header promises pixels that the file need not hold. Everything that is wrong wit
 import bisect
 import io
 import math
-import resource
-import warnings
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import pypdfium2
@@ -22,12 +20,11 @@ from data_prep import text_layer
 from data_prep.config import ReadingConfig
 from data_prep.errors import UnreadableDocument
 from data_prep.samples import Sample, sample_key
+from data_prep.source_files import PDF_SUFFIXES
 
-PDF_SUFFIXES = (".pdf",)
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF")  # whatever the name says, no other decoder is let at a file
+PDF_HEAD_BYTES = 1024
 PDF_TAIL_BYTES = 4096  # a whole PDF names its end within these last bytes
-TEXT_BESIDE_BYTES = 2**20  # of one page; a longer text is no page's
 MAX_ASPECT_RATIO = 190  # the backbone's image processor refuses 200
 
 
@@ -41,32 +38,23 @@ class _Part(NamedTuple):
     is_heading: bool = False
 
 
-def limit_this_process(memory_bytes: int) -> None:
-    """Initialise a reader process: an address-space limit, and Pillow's warning turned into an error."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
+def read_document(name: str, content: bytes, beside: bytes | None, config: ReadingConfig) -> Iterator[Sample]:
+    """Read one file; every page gives at least one sample.
 
-
-def read_document(path: Path, name: str, config: ReadingConfig) -> tuple[Sample, ...]:
-    """Read one file; every page gives at least one sample. `name`: what the samples call the document.
+    Args:
+        name: what the samples call the document; its ending says what it is.
+        beside: of an image, the content of the text beside it.
 
     Raises:
-        UnreadableDocument: the file is empty, too large, truncated, encrypted, not what its name says,
-            or has more or larger pages than `config` allows.
+        UnreadableDocument: the file is truncated, encrypted, not what its name says, or has more or larger
+            pages than `config` allows.
+        MemoryError, OSError: the process was refused something by the machine.
     """
-    size = path.stat().st_size
-    if size == 0:
-        raise UnreadableDocument("empty file (0 bytes)")
-    if size > config.max_document_bytes:
-        raise UnreadableDocument(f"too large: {size:,} bytes, the limit is {config.max_document_bytes:,}")
-    parts = _pdf_parts if path.suffix.lower() in PDF_SUFFIXES else _image_parts
-    try:
-        return tuple(_sample(name, part, config) for part in parts(path, config))
-    except MemoryError as error:
-        raise UnreadableDocument("needs more memory than one document may use") from error
+    if PurePosixPath(name).suffix.lower() in PDF_SUFFIXES:
+        parts = _pdf_parts(content, config)
+    else:
+        parts = _image_parts(PurePosixPath(name), content, beside, config)
+    return (_sample(name, part, config) for part in parts)
 
 
 def _sample(document: str, part: _Part, config: ReadingConfig) -> Sample:
@@ -88,10 +76,10 @@ def _sample(document: str, part: _Part, config: ReadingConfig) -> Sample:
     )
 
 
-def _pdf_parts(path: Path, config: ReadingConfig) -> Iterator[_Part]:
-    _check_pdf_envelope(path)
+def _pdf_parts(content: bytes, config: ReadingConfig) -> Iterator[_Part]:
+    _check_pdf_envelope(content)
     try:
-        with closing(pypdfium2.PdfDocument(path)) as document:
+        with closing(pypdfium2.PdfDocument(content)) as document:
             if len(document) == 0:
                 raise UnreadableDocument("PDF without pages")
             _check_pages(len(document), config)
@@ -104,15 +92,11 @@ def _pdf_parts(path: Path, config: ReadingConfig) -> Iterator[_Part]:
         raise UnreadableDocument(reason) from error
 
 
-def _check_pdf_envelope(path: Path) -> None:
+def _check_pdf_envelope(content: bytes) -> None:
     """PDFium repairs a truncated file and then misses pages without a word; so look at its two ends first."""
-    with path.open("rb") as file:
-        head = file.read(1024)
-        file.seek(max(0, path.stat().st_size - PDF_TAIL_BYTES))
-        tail = file.read()
-    if b"%PDF-" not in head:
+    if b"%PDF-" not in content[:PDF_HEAD_BYTES]:
         raise UnreadableDocument("not a PDF: the file does not begin with %PDF-")
-    if b"%%EOF" not in tail:
+    if b"%%EOF" not in content[-PDF_TAIL_BYTES:]:
         raise UnreadableDocument("truncated PDF: the end-of-file marker is missing")
 
 
@@ -120,8 +104,8 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
     scale = config.dots_per_inch / 72
     width, height = (round(points * scale) for points in page.get_size())
     _check_pixels(width, height, config, where=f"page {number}")
+    lines = text_layer.read_lines(page, config.max_page_characters)
     image = page.render(scale=scale, grayscale=True).to_pil().convert("L")
-    lines = text_layer.read_lines(page)
     if config.unit == "page" or not lines:
         yield _Part(image, " ".join(line.text for line in lines), number)
         return
@@ -148,10 +132,12 @@ def _pixel_box(
     return min(max(left, 0), right - 1), min(max(top, 0), bottom - 1), right, bottom
 
 
-def _image_parts(path: Path, config: ReadingConfig) -> Iterator[_Part]:
-    text = _text_beside(path)
+def _image_parts(
+    name: PurePosixPath, content: bytes, beside: bytes | None, config: ReadingConfig
+) -> Iterator[_Part]:
+    text = _text_beside(name, beside, config)
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as source:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as source:
             _check_pixels(*source.size, config, where="image")
             frames = getattr(source, "n_frames", 1)
             _check_pages(frames, config)
@@ -161,8 +147,14 @@ def _image_parts(path: Path, config: ReadingConfig) -> Iterator[_Part]:
                 yield _Part(_grey(ImageOps.exif_transpose(frame)), text if frames == 1 else "", number)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableDocument(f"oversized image: {error}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UnreadableDocument(f"broken image: {error}".replace(str(path), path.name)) from error
+    except UnidentifiedImageError as error:
+        raise UnreadableDocument(f"broken image: cannot identify image file '{name.name}'") from error
+    except OSError as error:
+        if error.errno is not None or "out of memory" in str(error):  # the machine's fault, not the file's
+            raise
+        raise UnreadableDocument(f"broken image: {error}") from error
+    except (SyntaxError, ValueError) as error:
+        raise UnreadableDocument(f"broken image: {error}") from error
 
 
 def _grey(image: Image.Image) -> Image.Image:
@@ -175,21 +167,13 @@ def _grey(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def _text_beside(image_path: Path) -> str:
-    text_path = image_path.with_suffix(".txt")
-    if not text_path.is_file():
-        return ""
-    size = text_path.stat().st_size
-    if size > TEXT_BESIDE_BYTES:
-        raise UnreadableDocument(
-            f"the text beside it, {text_path.name}, is too large: {size:,} bytes, "
-            f"the limit is {TEXT_BESIDE_BYTES:,}"
-        )
+def _text_beside(image: PurePosixPath, content: bytes | None, config: ReadingConfig) -> str:
     try:
-        text = text_path.read_text(encoding="utf-8-sig")
+        text = text_layer.clean_text((content or b"").decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UnreadableDocument(f"the text beside it, {text_path.name}, is not UTF-8") from error
-    return text_layer.clean_text(text)
+        raise UnreadableDocument(f"the text beside it, {image.stem}.txt, is not UTF-8") from error
+    text_layer.check_characters(len(text), config.max_page_characters)
+    return text
 
 
 def _check_pages(pages: int, config: ReadingConfig) -> None:

@@ -10,4 +10,7 @@ class UnreadableDocument(Exception):
 
 
 class ReaderFailure(UnreadableDocument):
-    """The reader of one document failed (time, memory, file system); the next run tries it again."""
+    """Reading one document failed (time, memory, file system, a change meanwhile).
+
+    Nothing is committed: the next run tries it again.
+    """

@@ -16,8 +16,9 @@ from data_prep.config import DocumentsConfig
 from data_prep.errors import NoUsableDocuments
 from data_prep.queries import USER_QUERIES, Query
 from data_prep.query_making import UserQuery, match_user_queries, read_user_queries
-from data_prep.reading import Progress, Reading, find_documents, read_documents
+from data_prep.reading import Progress, Reading, read_documents
 from data_prep.shards import ShardSource
+from data_prep.source_files import Unsupported, find_documents
 from data_prep.splits import SPLITS, NearDuplicates
 from data_prep.write_shards import write_split
 from infra.fingerprint import fingerprint
@@ -43,10 +44,9 @@ def prepare_documents(
         NoUsableDocuments: nothing is left to train and to test on; the message says why.
     """
     files, unsupported = find_documents(folder)
+    user_queries = read_user_queries(folder / USER_QUERIES)
     readings = read_documents(files, config.reading, store, progress, workers=workers)
     usable = _usable(folder, readings, config)
-    of_user = folder / USER_QUERIES
-    user_queries = read_user_queries(of_user) if of_user.is_file() else []
     inventory_fingerprint = _inventory_fingerprint(readings, unsupported, user_queries, config)
     if known := _known(inventory_fingerprint, store):
         return known
@@ -73,8 +73,7 @@ def prepare_documents(
                 f"{_why_too_little_is_left(candidates, dropped, config)}"
             )
     became = {
-        "documents": _what_became_of_each(readings, splits),
-        "unsupported": unsupported,
+        "documents": _what_became_of_each(readings, unsupported, splits),
         "warnings": warnings,
         "counts": {
             "used": len(usable),
@@ -98,12 +97,15 @@ def prepare_documents(
 
 
 def _inventory_fingerprint(
-    readings: list[Reading], unsupported: list[str], user_queries: list[UserQuery], config: DocumentsConfig
+    readings: list[Reading],
+    unsupported: list[Unsupported],
+    user_queries: list[UserQuery],
+    config: DocumentsConfig,
 ) -> str:
     """Over everything that decides the splits and what is said of each file."""
     content = [
         [[r.source.name, r.reason or r.samples.manifest.content_digest] for r in readings],
-        unsupported,
+        [[one.name, one.reason] for one in unsupported],
         [query.model_dump() for query in user_queries],
     ]
     return _fingerprint("documents-inventory", {}, json.dumps(content), config)
@@ -181,10 +183,14 @@ def _queries_of(
     return matched + made, []
 
 
-def _what_became_of_each(readings: list[Reading], splits: dict[Place, str]) -> list[dict]:
+def _what_became_of_each(
+    readings: list[Reading], unsupported: list[Unsupported], splits: dict[Place, str]
+) -> list[dict]:
+    """Return an entry for all in the folder, but texts beside images and the user's queries."""
     splits_of: dict[str, set[str]] = {}
     for (document, _), split in splits.items():
         splits_of.setdefault(document, set()).add(split)
+    nothing = {"pages": 0, "samples": 0, "splits": []}
     return [
         {
             "path": r.source.name,
@@ -195,7 +201,7 @@ def _what_became_of_each(readings: list[Reading], splits: dict[Place, str]) -> l
             "splits": sorted(splits_of.get(r.source.name, ())),
         }
         for r in readings
-    ]
+    ] + [{"path": one.name, "status": "unsupported", "reason": one.reason} | nothing for one in unsupported]
 
 
 def _commit_split(

@@ -6,6 +6,7 @@ copy of the page; the same sample always gets the same queries.
 
 import codecs
 import hashlib
+import os
 import random
 import re
 import unicodedata
@@ -18,8 +19,11 @@ from pydantic import AfterValidator, BaseModel, PositiveInt, ValidationError
 
 from data_prep.errors import NoUsableDocuments
 from data_prep.queries import Query, words_of
+from data_prep.samples import lot_of
+from data_prep.source_files import open_file
 
 MINIMUM_QUERY_WORDS = 2
+USER_QUERIES_BYTES = 64 * 2**20
 _SENTENCE_END = re.compile(r"(?<=[.!?。។၊။])\s+")
 
 
@@ -33,7 +37,7 @@ class UserQuery(BaseModel, frozen=True, strict=True):
 
 def make_queries(key: str, text: str, *, count: int, word_share: float, seed: int) -> list[Query]:
     """Return up to `count` distinct queries for one sample; none where the text has too few words."""
-    generator = random.Random(int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8]))
+    generator = random.Random(int.from_bytes(hashlib.sha256(f"{seed}:{lot_of(key)}".encode()).digest()[:8]))
     sentences = [words for part in _SENTENCE_END.split(text) if len(words := words_of(part)) >= 2]
     made: dict[str, Query] = {}
     for number in range(count if sentences else 0):
@@ -49,26 +53,39 @@ def make_queries(key: str, text: str, *, count: int, word_share: float, seed: in
 
 
 def read_user_queries(path: Path) -> list[UserQuery]:
-    """Read `queries.jsonl`: one object a line with `query`, `document` and `page` (from 1).
+    """Read `queries.jsonl`: one object a line with `query`, `document` and `page` (from 1); none without it.
 
     Raises:
-        NoUsableDocuments: a line is no such object; the message names file and line.
+        NoUsableDocuments: it cannot be read, or a line is no such object; the message names file and line.
     """
     queries = []
     # Bytes, cut at line feeds only: JSON text may hold other line separators (U+2028).
-    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+    for number, line in enumerate(_content(path).removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
             queries.append(UserQuery.model_validate_json(line))
         except ValidationError as error:
-            wrong = error.errors()[0]
+            wrong = error.errors(include_url=False, include_context=False, include_input=False)[0]
             where = "".join(f"{name}: " for name in wrong["loc"])
             expected = '{"query": ..., "document": ..., "page": ...}'
             raise NoUsableDocuments(
                 f"{path}: line {number} is not {expected}: {where}{wrong['msg']}"
             ) from error
     return queries
+
+
+def _content(path: Path) -> bytes:
+    if not os.path.lexists(path):
+        return b""
+    try:
+        with open_file(path) as file:
+            content = file.read(USER_QUERIES_BYTES + 1)
+    except OSError as error:
+        raise NoUsableDocuments(f"{path}: cannot be read: {error.strerror}; correct or remove it") from error
+    if len(content) > USER_QUERIES_BYTES:
+        raise NoUsableDocuments(f"{path}: too large, the limit is {USER_QUERIES_BYTES:,} bytes; shorten it")
+    return content
 
 
 def match_user_queries(

@@ -2,9 +2,13 @@
 
 import hashlib
 import io
+import re
 from dataclasses import dataclass
 
 from PIL import Image
+
+_DIGITS = 32  # 128 bits: nobody finds two names with the same ones
+_LONG_DIGEST = re.compile(r"^([0-9a-f]{12})[0-9a-f]{20}(?=-)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,4 +34,12 @@ class Sample:
 def sample_key(document: str, page: int, block: int | None) -> str:
     """Return a tar-safe key, unique in its corpus: a digest of the document's path, page and block."""
     place = f"{page:05d}" if block is None else f"{page:05d}-{block:03d}"
-    return f"{hashlib.sha256(document.encode()).hexdigest()[:12]}-{place}"
+    return f"{hashlib.sha256(document.encode()).hexdigest()[:_DIGITS]}-{place}"
+
+
+def lot_of(name: str) -> str:
+    """Return what chance may depend on of a key, or of a name that begins with one.
+
+    Twelve digits of its digest, as many as keys once had: what was drawn then is drawn today.
+    """
+    return _LONG_DIGEST.sub(r"\1", name)

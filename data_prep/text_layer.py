@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from data_prep.errors import UnreadableDocument
+
 ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual line pitch
 SUBSCRIPT_DESCENT = 0.57  # of scripts that set whole letters below the line
 _SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Tibetan, Burmese, Khmer
@@ -70,13 +72,18 @@ class _View:
         return self.left <= x <= self.right and self.bottom <= y <= self.top
 
 
-def read_lines(page: pypdfium2.PdfPage) -> list[Line]:
-    """Return the page's visible lines, horizontal as displayed, in reading order; others are left out."""
+def read_lines(page: pypdfium2.PdfPage, max_characters: int) -> list[Line]:
+    """Return the page's visible lines, horizontal as displayed, in reading order; others are left out.
+
+    Raises UnreadableDocument when the page has more characters, seen or not.
+    """
     left, bottom, right, top = page.get_bbox()
     view = _View(left=left, bottom=bottom, right=right, top=top, turn=page.get_rotation())
     lines: list[list[Line]] = [[]]
     with closing(page.get_textpage()) as textpage:
-        for index in range(textpage.count_chars()):
+        characters = textpage.count_chars()
+        check_characters(characters, max_characters)
+        for index in range(characters):
             code = pdfium.FPDFText_GetUnicode(textpage, index)
             character = chr(code) if code else ""
             if character in "\r\n":  # or "": a glyph without a known character is in no line
@@ -89,6 +96,12 @@ def read_lines(page: pypdfium2.PdfPage) -> list[Line]:
                     lines.append([])
                 lines[-1].append(measured)
     return [_joined(line) for line in lines if any(one.text.strip() for one in line)]
+
+
+def check_characters(characters: int, most: int) -> None:
+    """Raise UnreadableDocument for a page of more characters than one may have."""
+    if characters > most:
+        raise UnreadableDocument(f"a page has {characters:,} characters, the limit is {most:,}")
 
 
 def _measure(textpage: pypdfium2.PdfTextPage, index: int, character: str, view: _View) -> Line | None:

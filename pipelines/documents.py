@@ -52,6 +52,7 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
 def inventory_summary(inventory: Output) -> tuple[int, int, list[str]]:
     """(documents used, documents quarantined, one line per quarantined document or warning)."""
     content = inventory.json("inventory.json")
+    used = sum(one["status"] == "used" for one in content["documents"])
     quarantined = [one for one in content["documents"] if one["status"] == "quarantined"]
     lines = [f"{one['path']}: {one['reason']}" for one in quarantined] + content.get("warnings", [])
-    return len(content["documents"]) - len(quarantined), len(quarantined), [printable(one) for one in lines]
+    return used, len(quarantined), [printable(one) for one in lines]

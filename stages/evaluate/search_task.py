@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from data_prep.queries import Query
+from data_prep.samples import lot_of
 from data_prep.shards import Sample, ShardSource, read_queries
 from stages.evaluate.config import EvaluateConfig
 
@@ -69,7 +70,7 @@ def _task_of(corpus: list[Sample], folder: Path) -> SearchTask:
 
 
 def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
+    return hashlib.sha256(lot_of(name).encode()).hexdigest()
 
 
 def candidates_of(task: SearchTask, count: int) -> list[tuple[int, int]]:

@@ -139,7 +139,6 @@ def _summary(inventory: dict) -> dict:
     """What the report shows of an inventory: used documents, refused files as (path, reason), splits."""
     documents = inventory["documents"]
     refused = [(document["path"], document["reason"]) for document in documents if document["reason"]]
-    refused += [(path, "neither a PDF nor a page image") for path in inventory["unsupported"]]
     used = [document for document in documents if not document["reason"]]
     return {name: inventory[name] for name in ("splits", "warnings")} | {"used": used, "refused": refused}
 

@@ -24,7 +24,9 @@ TWO_COLUMNS = TWO_PARAGRAPHS + column(*BESIDE, left=110)
 
 
 def units_of(path, **settings):
-    return read_document(path, "name.pdf", ReadingConfig(**settings))
+    beside = path.with_suffix(".txt")
+    text = beside.read_bytes() if beside.exists() else None
+    return tuple(read_document(path.name, path.read_bytes(), text, ReadingConfig(**settings)))
 
 
 def pixels(png: bytes) -> np.ndarray:

@@ -35,7 +35,7 @@ def store(prepared, tmp_path):
 
 def test_an_unchanged_folder_is_neither_read_nor_split_again(folder, store, prepared, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "ProcessPool", None)  # no reader can be started
+        patch.setattr(reading, "Sandbox", None)  # no reader can be started
         patch.setattr("data_prep.prepare.choose_samples", None)
         again, steps = prepare(folder, store)
     assert digests(again) == digests(prepared) and steps == []

@@ -8,9 +8,10 @@ import pytest
 from fpdf import FPDF
 
 from data_prep.config import ReadingConfig
-from data_prep.documents import read_document
 from data_prep.errors import NoUsableDocuments
-from data_prep.reading import find_documents, read_documents
+from data_prep.reading import read_documents
+from data_prep.shards import ShardSource
+from data_prep.source_files import find_documents
 from infra.store import LocalStore
 from tests.unit.data_prep.making import (
     column,
@@ -78,11 +79,12 @@ def test_one_good_document_among_bad_ones_is_enough(folder, tmp_path, scan, page
     reasons = {entry["path"]: entry["reason"] for entry in inventory["documents"]}
     for name, reason in REASONS.items():
         assert reasons.pop(name).startswith(reason), name
+    assert reasons.pop("notes.docx") == "neither a PDF nor a page image"
     assert reasons == {"good.pdf": None, "scanned.pdf": None}
     assert inventory["counts"] == {"used": 2, "quarantined": len(REASONS), "unsupported": 1}
-    assert inventory["unsupported"] == ["notes.docx"]
     for entry in inventory["documents"]:
-        assert entry["status"] == ("quarantined" if entry["reason"] else "used")
+        bad = "unsupported" if entry["path"] == "notes.docx" else "quarantined"
+        assert entry["status"] == (bad if entry["reason"] else "used")
     assert "Only 1 document(s) with text" in inventory["warnings"][0]
     for split in (prepared.train, prepared.test):
         assert split.manifest.counts["trainable"]
@@ -90,7 +92,12 @@ def test_one_good_document_among_bad_ones_is_enough(folder, tmp_path, scan, page
 
     again, steps = prepare(folder, tmp_path / "store")
     assert again == prepared
-    assert read(steps) == 1  # the link: it may point to something now
+    assert read(steps) == 0
+    write_pdf(folder / "nowhere.pdf", [prose(50)])
+    mended, steps = prepare(folder, tmp_path / "store")
+    assert read(steps) == 2  # it, and the link, which points to something now
+    statuses = {one["path"]: one["status"] for one in mended.inventory.json("inventory.json")["documents"]}
+    assert statuses["link.pdf"] == statuses["nowhere.pdf"] == "used"
 
 
 ENOUGH_TO_HANG = {"document_memory_bytes": 64 * 2**30}
@@ -140,8 +147,9 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path, scan):
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     documents, unsupported = find_documents(tmp_path)
     assert [file.name for file in documents] == ["a.pdf", "scan.png"]
-    assert unsupported == ["pipe-link.pdf", "pipe.pdf", "scan.txt", "zero.png"]
-    assert [one.text for one in read_document(documents[1].path, "scan.png", ReadingConfig())] == [""]
+    assert [one.name for one in unsupported] == ["pipe-link.pdf", "pipe.pdf", "scan.txt", "zero.png"]
+    _, reading = read_documents(documents, ReadingConfig(), LocalStore(tmp_path / "store"), print, workers=1)
+    assert list(ShardSource(reading.samples.path).texts()) == [""]
 
 
 def refused(folder: Path, **settings) -> str:

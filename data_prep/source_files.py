@@ -1,0 +1,183 @@
+"""The files of a folder of documents: what they are called, and how one is opened."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import BinaryIO
+
+from data_prep.config import ReadingConfig
+from data_prep.errors import NoUsableDocuments, ReaderFailure, UnreadableDocument
+from data_prep.queries import USER_QUERIES
+
+PDF_SUFFIXES = (".pdf",)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+TEXT_BESIDE_BYTES = 2**20  # of one page; a longer text is no page's
+_UNPRINTED = ("Cc", "Zl", "Zp")  # control characters and line separators
+_CHUNK_BYTES = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One document of the folder, as it was listed."""
+
+    name: str  # as the inventory and the samples show it
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsupported:
+    """An entry of the folder that is no document."""
+
+    name: str
+    reason: str
+
+
+def shown_name(path: PurePath) -> str:
+    r"""Return a path as one line of text; two paths never get the same.
+
+    A byte that is not UTF-8 becomes `\xNN`, a control character what Python writes for it; so a backslash
+    becomes two.
+    """
+    escaped = path.as_posix().replace("\\", "\\\\")
+    text = os.fsencode(escaped).decode("utf-8", "backslashreplace")
+    return "".join(ascii(one)[1:-1] if unicodedata.category(one) in _UNPRINTED else one for one in text)
+
+
+def find_documents(folder: Path) -> tuple[list[SourceFile], list[Unsupported]]:
+    """Return the documents below `folder` and every other entry, both in sorted order.
+
+    What cannot be looked at (a folder too) is among the documents: reading it says what is wrong.
+
+    Raises:
+        NoUsableDocuments: the folder is missing, cannot be listed or holds no document.
+    """
+    if not os.path.isdir(folder):
+        raise NoUsableDocuments(f"{folder}: no such folder; pass a folder of PDFs or page images")
+    paths = sorted(_entries_below(folder))
+    images = {path.with_suffix("") for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
+    documents, unsupported = [], []
+    for path in paths:
+        name = shown_name(path.relative_to(folder))
+        if name == USER_QUERIES:
+            continue
+        if path.suffix == ".txt" and path.with_suffix("") in images and os.path.isfile(path):
+            continue
+        if reason := _why_no_document(path):
+            unsupported.append(Unsupported(name=name, reason=reason))
+        else:
+            documents.append(SourceFile(name=name, path=path))
+    if not documents:
+        kinds = ", ".join(PDF_SUFFIXES + IMAGE_SUFFIXES)
+        raise NoUsableDocuments(f"{folder}: no documents found ({kinds}) among {len(paths)} file(s)")
+    return documents, unsupported
+
+
+def _entries_below(folder: Path) -> Iterator[Path]:
+    """Every entry but folders that can be listed; no link is followed."""
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            with os.scandir(current) as entries:
+                inside = [(Path(entry), entry.is_dir(follow_symlinks=False)) for entry in entries]
+        except OSError as error:
+            if current == folder:
+                raise NoUsableDocuments(f"{folder}: cannot be listed: {error.strerror}") from error
+            yield current
+            continue
+        waiting += [path for path, is_folder in inside if is_folder]
+        yield from (path for path, is_folder in inside if not is_folder)
+
+
+def _why_no_document(path: Path) -> str | None:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    if stat.S_ISDIR(mode):
+        return "a link to a folder, which is not followed" if path.is_symlink() else None
+    if not stat.S_ISREG(mode):
+        return "no file but a pipe, a socket or a device"
+    known = path.suffix.lower() in PDF_SUFFIXES + IMAGE_SUFFIXES
+    return None if known else "neither a PDF nor a page image"
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file, unbuffered; whatever else stands there is neither waited for nor read.
+
+    Raises OSError.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+    file = open(path, "rb", buffering=0, opener=opener)  # noqa: SIM115 - the caller's
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file")
+    return file
+
+
+@contextlib.contextmanager
+def opened(path: Path, config: ReadingConfig) -> Iterator[list[BinaryIO]]:
+    """A document, and behind an image the text beside it, where there is one.
+
+    Raises:
+        UnreadableDocument: it is empty or too large.
+        ReaderFailure: it cannot be opened.
+    """
+    beside = path.with_suffix(".txt")
+    has_text = path.suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(beside)
+    with contextlib.ExitStack() as stack:
+        document = stack.enter_context(_open_part(path))
+        _check_size(document, config.max_document_bytes)
+        if os.fstat(document.fileno()).st_size == 0:
+            raise UnreadableDocument("empty file (0 bytes)")
+        if not has_text:
+            yield [document]
+            return
+        whose = f"the text beside it, {shown_name(PurePath(beside.name))}, "
+        text = stack.enter_context(_open_part(beside, whose))
+        _check_size(text, TEXT_BESIDE_BYTES, f"{whose}is ")
+        yield [document, text]
+
+
+def _open_part(path: Path, whose: str = "") -> BinaryIO:
+    try:
+        return open_file(path)
+    except OSError as error:
+        raise ReaderFailure(f"{whose}cannot be read: {error.strerror}") from error
+
+
+def _check_size(file: BinaryIO, most: int, whose: str = "") -> None:
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+        raise UnreadableDocument(f"{whose}too large: {size:,} bytes, the limit is {most:,}")
+
+
+def digest_of(path: Path, config: ReadingConfig) -> str:
+    """Return the digest of a document, with the text beside it, as it is now. Raises as `opened`."""
+    with opened(path, config) as parts:
+        try:
+            return joint_digest(_digest_of_part(part) for part in parts)
+        except OSError as error:
+            raise ReaderFailure(f"cannot be read: {error.strerror}") from error
+
+
+def joint_digest(digests: Iterable[bytes]) -> str:
+    """Return the digest of a document from those of its parts."""
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _digest_of_part(file: BinaryIO) -> bytes:
+    digest, left = hashlib.sha256(), os.fstat(file.fileno()).st_size
+    while left and (chunk := file.read(min(left, _CHUNK_BYTES))):  # no further: it may be growing
+        digest.update(chunk)
+        left -= len(chunk)
+    return digest.digest()

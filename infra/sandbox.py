@@ -1,0 +1,273 @@
+"""Work on hostile input in processes that hold nothing of ours: a crash, a hang or a takeover costs one call.
+
+    limits = Limits(seconds=300, memory_bytes=2**32, file_bytes=2**28)
+    with Sandbox(module="data_prep.reader", limits=limits, processes=2) as sandbox:
+        call = sandbox.start({"name": "a.pdf"}, [descriptor])
+        with call.result() as output: ...
+
+The host (`python -m infra.sandbox SOCKET PROCESSES MODULE`) has one thread, an allowed environment and, where
+the kernel lets it, no network. It imports the module once and forks a child a call, of which PROCESSES run at
+a time; later requests wait in its socket. A child has its inputs, already open, and a file for its output; it
+ends with the host, which ends with its supervisor. Nothing that a child wrote is executed or unpickled here.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import gc
+import importlib
+import json
+import math
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from infra.launcher import ONE_THREAD, local_environment
+from infra.process import ProcessFailed, Supervised, child_environment, outcome_of
+
+POLL_SECONDS = 0.01
+OVERDUE_SECONDS = 30.0  # after a call's own limit, the host is lost
+OPEN_FILES = 64
+MOST_DESCRIPTORS = 16
+MESSAGE_BYTES = 1 << 20
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_CAPABILITY_VERSION = 0x20080522
+_libc = ctypes.CDLL(None, use_errno=True)
+
+Work = Callable[[dict[str, Any], list[int], int], None]
+"""A module's `main(arguments, inputs, output)`: JSON values and open descriptors."""
+
+
+class CallFailed(Exception):
+    """A child did not end well: with `exit_code` (or minus the signal), or not in its time (None)."""
+
+    def __init__(self, exit_code: int | None) -> None:
+        self.exit_code = exit_code
+        super().__init__("took too long" if exit_code is None else f"died with exit code {exit_code}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Of one child: wall-clock and CPU seconds, address space, and size of every file that it writes."""
+
+    seconds: float
+    memory_bytes: int
+    file_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call that waits or runs. Ask for results in the order in which the calls were started."""
+
+    sandbox: "Sandbox"
+    answers: socket.socket
+    output: BinaryIO
+
+    def result(self) -> BinaryIO:
+        """Wait for the child's end, and return what it wrote, from the beginning.
+
+        Raises CallFailed, and infra.process.ProcessFailed when the host is lost.
+        """
+        self.answers.settimeout(self.sandbox.limits.seconds + OVERDUE_SECONDS)
+        with self.answers:
+            try:
+                told = json.loads(self.answers.recv(1024) or "{}")
+            except TimeoutError:
+                told = {}
+        if not told:
+            raise self.sandbox.lost()
+        if told["code"] != 0:
+            raise CallFailed(told["code"])
+        self.output.seek(0)
+        return self.output
+
+
+@dataclass(kw_only=True)
+class Sandbox:
+    """Children that run `module.main`, in a `with`; its end does not wait for those that run."""
+
+    module: str
+    limits: Limits
+    processes: int
+
+    def __enter__(self) -> "Sandbox":
+        self._folder = tempfile.TemporaryDirectory(prefix="lco-")
+        self._log_path = Path(self._folder.name, "log")
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._host = Supervised(
+                [
+                    sys.executable,
+                    "-m",
+                    "infra.sandbox",
+                    str(theirs.fileno()),
+                    str(self.processes),
+                    self.module,
+                ],
+                environment=child_environment(local_environment()) | ONE_THREAD,
+                log_path=self._log_path,
+                pass_fds=(theirs.fileno(),),
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._host.stop()
+        self._requests.close()
+        self._folder.cleanup()
+
+    def start(self, arguments: dict[str, Any], inputs: Sequence[int]) -> Call:
+        """Ask for one call. `inputs`: descriptors of open files, which may be closed when this returns."""
+        output = tempfile.TemporaryFile(dir=self._folder.name)  # noqa: SIM115 - the call's
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        message = json.dumps({"limits": asdict(self.limits), "arguments": arguments}).encode()
+        with theirs, contextlib.suppress(BrokenPipeError):  # the host has ended: the result says so
+            socket.send_fds(self._requests, [message], [theirs.fileno(), output.fileno(), *inputs])
+        return Call(sandbox=self, answers=ours, output=output)
+
+    def lost(self) -> ProcessFailed:
+        """What is wrong when the host does not answer."""
+        code = self._host.exit_code
+        return ProcessFailed(
+            command=f"The sandbox of {self.module}",
+            outcome="hung" if code is None else outcome_of(code or 1),
+            exit_code=code or 1,
+            reason="does not answer: run again" if code is None else f"ended (exit code {code}): run again",
+            log_path=self._log_path,
+        )
+
+
+def private_network() -> bool:
+    """Leave the network for one with nothing but a loopback; False where the kernel refuses.
+
+    The process must have one thread. It keeps its rights to files: as root without a user namespace, others
+    with one in which they are who they were.
+    """
+    trial = os.fork()  # some kernels refuse halfway, and there is no way back
+    if not trial:
+        code = 1
+        try:
+            _leave_network()
+            code = 0
+        finally:
+            os._exit(code)
+    if os.waitpid(trial, 0)[1]:
+        return False
+    _leave_network()
+    return True
+
+
+def _leave_network() -> None:
+    user, group = os.geteuid(), os.getegid()
+    if _libc.unshare(_CLONE_NEWNET if user == 0 else _CLONE_NEWNET | _CLONE_NEWUSER):
+        raise OSError(ctypes.get_errno(), "the kernel keeps this process in its network")
+    if user:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+
+
+@dataclass(kw_only=True)
+class _Child:
+    answers: socket.socket
+    deadline: float
+    overdue: bool = False
+
+
+def serve(requests: socket.socket, processes: int, work: Work) -> None:
+    """Fork a child for each request, until the supervisor is gone."""
+    supervisor = os.getppid()
+    running: dict[int, _Child] = {}
+    while os.getppid() == supervisor:
+        heard = [requests] if len(running) < processes else []
+        if select.select(heard, [], [], POLL_SECONDS)[0]:
+            message, descriptors, *_ = socket.recv_fds(requests, MESSAGE_BYTES, MOST_DESCRIPTORS)
+            if not message:
+                return
+            pid, child = _fork(work, json.loads(message), *descriptors)
+            running[pid] = child
+        for pid, child in list(running.items()):
+            if _has_ended(pid, child):
+                del running[pid]
+
+
+def _fork(work: Work, request: dict, answers: int, output: int, *inputs: int) -> tuple[int, _Child]:
+    limits, host = Limits(**request["limits"]), os.getpid()
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            _confine(host, limits, (output, *inputs))
+            work(request["arguments"], list(inputs), output)
+            code = 0
+        finally:
+            os._exit(code)  # that and what it wrote to its output is all that leaves it
+    for descriptor in (output, *inputs):
+        os.close(descriptor)
+    return pid, _Child(answers=socket.socket(fileno=answers), deadline=time.monotonic() + limits.seconds)
+
+
+def _has_ended(pid: int, child: _Child) -> bool:
+    """End a child whose time is over; of one that has ended, tell how."""
+    if time.monotonic() > child.deadline and not child.overdue:
+        child.overdue = True
+        os.kill(pid, signal.SIGKILL)
+    if not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # what it left behind, while its number is still its own
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with child.answers, contextlib.suppress(OSError):  # the call was given up
+        child.answers.send(json.dumps({"code": None if child.overdue else code}).encode())
+    return True
+
+
+def _confine(host: int, limits: Limits, keep: Sequence[int]) -> None:
+    """Give up all but the descriptors to keep, and what goes beyond the limits."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != host:  # it died before it could be watched
+        os._exit(1)
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    # Root's rights, or those in a user namespace of its own: with them it could enter other networks, and
+    # without them it can read no memory or environment of a process that has them.
+    _libc.capset((ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)())
+    os.setsid()
+    os.umask(0o077)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor not in (0, 1, 2, *keep):
+            with contextlib.suppress(OSError):  # the listing's own is closed already
+                os.close(descriptor)
+    for kind, most in (
+        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_CPU, math.ceil(limits.seconds) + 1),
+        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
+
+
+if __name__ == "__main__":
+    print("network:", "private" if private_network() else "shared, the kernel keeps it so", flush=True)
+    main = importlib.import_module(sys.argv[3]).main
+    gc.collect()
+    gc.freeze()  # a collection in a child would touch, and so copy, all that is shared
+    serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), main)

@@ -1,0 +1,155 @@
+"""What a reader says is checked; what went wrong meanwhile is never remembered."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data_prep import reading
+from data_prep.config import ReadingConfig
+from data_prep.errors import ReaderFailure, UnreadableDocument
+from data_prep.reader import read_answer
+from data_prep.reading import read_documents
+from data_prep.samples import sample_key
+from data_prep.source_files import find_documents
+from infra.sandbox import Sandbox
+from infra.store import LocalStore
+from tests.security.hostile_reader import CANARY_FILE, FAILURES, lies
+from tests.unit.data_prep.making import prose, write_pdf
+
+HOSTILE = "tests.security.hostile_reader"
+LIES = tuple(lies({"digest": ""}))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "documents").mkdir()
+    return tmp_path / "documents"
+
+
+def read(folder: Path, store: LocalStore, module: str | None = None, **settings) -> dict[str, str | None]:
+    """{name: reason}, where the readers run this module."""
+    files, _ = find_documents(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        if module:
+            patch.setattr(reading, "Sandbox", lambda **parts: Sandbox(**parts | {"module": module}))
+        config = ReadingConfig(**settings)
+        readings = read_documents(files, config, store, lambda *step: None, workers=2)
+    return {one.source.name: one.reason for one in readings}
+
+
+def test_a_lying_reader_is_not_believed_and_nothing_of_it_is_run(folder, tmp_path):
+    whole = write_pdf(tmp_path / "whole.pdf", [prose(1)]).read_bytes()
+    for name in LIES:
+        (folder / f"{name}.pdf").write_bytes(whole + name.encode())
+    Path(CANARY_FILE).unlink(missing_ok=True)
+    store = LocalStore(tmp_path / "store")
+    reasons = read(folder, store, HOSTILE)
+    digests = ("wrong-digest.pdf", "refused-with-a-wrong-digest.pdf")
+    for name, reason in reasons.items():
+        expected = "it changed while it was read" if name in digests else "its reader gave a malformed answer"
+        assert reason.startswith(expected), name
+    assert not Path(CANARY_FILE).exists()
+    assert store.names("document") == []
+    assert set(read(folder, store).values()) == {None}
+
+
+@pytest.mark.chaos
+def test_what_the_machine_refused_is_tried_again(folder, tmp_path, scan):
+    whole = write_pdf(tmp_path / "whole.pdf", [prose(1)]).read_bytes()
+    for name in (*FAILURES, "memory"):
+        (folder / f"{name}.pdf").write_bytes(whole + name.encode())
+    for name in ("decoder", "pillow-memory"):
+        scan.save(folder / f"{name}.png")
+    store = LocalStore(tmp_path / "store")
+    reasons = read(folder, store, HOSTILE)
+    assert reasons.pop("memory.pdf") == "needs more memory than one document may use"
+    assert reasons.pop("EIO.pdf") == reasons.pop("decoder.png") == "cannot be read: Input/output error"
+    assert all(reason.startswith("cannot be read: ") for reason in reasons.values())
+    assert store.names("document") == []
+    assert set(read(folder, store).values()) == {None}
+
+
+@pytest.mark.parametrize("settings", [{"document_memory_bytes": 2**27}, {"max_sample_bytes_per_document": 1}])
+def test_a_document_beyond_the_memory_is_tried_again_and_one_beyond_the_bytes_is_not(
+    folder, tmp_path, scan, settings
+):
+    scan.resize((6000, 6000)).save(folder / "a.tiff", compression="tiff_lzw")
+    store = LocalStore(tmp_path / "store")
+    [reason] = read(folder, store, **settings).values()
+    if "document_memory_bytes" in settings:
+        assert reason.startswith(("needs more memory", "the reader died on it", "cannot be read: out of mem"))
+        assert store.names("document") == []
+    else:
+        assert reason == "its samples take more than 1 bytes, the limit"
+        assert len(store.names("document")) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"max_samples_per_document": 3}, "more than 3 samples, the limit"),
+        ({"max_page_characters": 40}, "a page has "),
+        ({"max_pages_per_document": 1}, "2 pages, the limit is 1"),
+        ({"max_document_bytes": 100}, "too large: "),
+    ],
+)
+def test_each_limit_is_named(folder, tmp_path, settings, reason):
+    write_pdf(folder / "a.pdf", [prose(1), prose(2)])
+    assert read(folder, LocalStore(tmp_path / "store"), **settings)["a.pdf"].startswith(reason)
+
+
+def test_a_text_beside_an_image_counts_as_its_page(folder, tmp_path, scan):
+    scan.save(folder / "a.png")
+    (folder / "a.txt").write_text("many words " * 100)
+    reasons = read(folder, LocalStore(tmp_path / "store"), max_page_characters=1_000)
+    assert reasons == {"a.png": "a page has 1,099 characters, the limit is 1,000"}
+
+
+DIGEST = "d" * 64
+
+
+def honest_answer(texts: list[str]) -> bytes:
+    Image.new("L", (32, 16), 7).save(buffer := io.BytesIO(), format="PNG")
+    png = buffer.getvalue()
+    record = {
+        "is_heading": False, "width": 32, "height": 16, "trainable": True, "block": None,
+        "png_bytes": len(png),
+    }  # fmt: skip
+    lines = [
+        json.dumps(record | {"page": page, "text": text}).encode() + b"\n" + png
+        for page, text in enumerate(texts, start=1)
+    ]
+    return json.dumps({"digest": DIGEST}).encode() + b"\n" + b"".join(lines)
+
+
+def test_an_honest_answer_is_taken_with_the_name_that_the_caller_knows():
+    samples = list(read_answer(io.BytesIO(honest_answer(["một", "hai"])), "a.pdf", DIGEST, ReadingConfig()))
+    assert [(one.document, one.page, one.text) for one in samples] == [
+        ("a.pdf", 1, "một"),
+        ("a.pdf", 2, "hai"),
+    ]
+    assert [one.key for one in samples] == [sample_key("a.pdf", page, None) for page in (1, 2)]
+    assert samples[0].image().size == (32, 16)
+
+
+@given(st.data())
+def test_an_answer_that_was_changed_anywhere_gives_samples_or_one_of_two_errors(data):
+    answer = bytearray(honest_answer(["river", "stone"]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(answer)))
+        end = start + data.draw(st.integers(0, 8))
+        answer[start:end] = data.draw(st.binary(max_size=8) | st.sampled_from([b"\n", b"{", b"9" * 30, b'"']))
+    try:
+        samples = list(read_answer(io.BytesIO(bytes(answer)), "a.pdf", DIGEST, ReadingConfig()))
+    except (ReaderFailure, UnreadableDocument):
+        return
+    assert samples
+    for sample in samples:
+        assert sample.key == sample_key("a.pdf", sample.page, sample.block)
+        assert sample.png.startswith(b"\x89PNG") and sample.width * sample.height <= 320 * 96
+        sample.text.encode()

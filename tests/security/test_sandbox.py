@@ -1,0 +1,288 @@
+"""A taken-over child has no secret, no network and no rights, is limited, and costs one call."""
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.process import ProcessFailed
+from infra.sandbox import CallFailed, Limits, Sandbox
+from tests.security.conftest import CANARY, MODULE, ROOT
+from tests.unit.infra.conftest import alive, wait_until
+
+LIMITS = Limits(seconds=20, memory_bytes=2**30, file_bytes=100_000)
+
+
+def network_of(sandbox: Sandbox) -> str:
+    return sandbox._log_path.read_text()
+
+
+def failure_of(sandbox: Sandbox, program: str) -> int | None:
+    with pytest.raises(CallFailed) as caught:
+        sandbox.start({"program": program}, []).result()
+    return caught.value.exit_code
+
+
+def test_a_child_reads_what_is_opened_for_it_and_its_answer_comes_back(told, tmp_path):
+    (tmp_path / "input").write_text("what it may see")
+    with (tmp_path / "input").open() as file:
+        assert told("say(os.read(inputs[0], 100).decode())", [file.fileno()]) == "what it may see"
+
+
+def test_no_secret_of_the_caller_is_in_reach(told):
+    seen = told(
+        """
+        def tree(pid):
+            yield pid
+            parent = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+            if parent > 1:
+                yield from tree(parent)
+        seen = {}
+        for pid in tree(os.getpid()):
+            for name in ("environ", "cmdline", "mem"):
+                try:
+                    with open(f"/proc/{pid}/{name}", "rb") as file:
+                        seen[f"{pid}/{name}"] = "opened" if name == "mem" else file.read().decode()
+                except OSError as error:
+                    seen[f"{pid}/{name}"] = str(error.errno)
+        say({"seen": seen, "own": dict(os.environ), "pid": os.getpid(), "host": os.getppid()})
+        """
+    )
+    host, caller = seen["host"], os.getpid()
+    assert CANARY not in str(seen)
+    assert "PATH=" in seen["seen"][f"{seen['pid']}/environ"], "it was looked at"
+    assert seen["seen"][f"{caller}/cmdline"]
+    if os.geteuid() == 0:
+        assert seen["seen"][f"{caller}/environ"] == str(errno.EACCES)
+        assert {seen["seen"][f"{pid}/mem"] for pid in (host, caller)} == {str(errno.EACCES)}
+
+
+def test_a_child_has_no_network_but_a_loopback_of_its_own(told, sandbox):
+    told("say(1)")
+    if "private" not in network_of(sandbox):
+        pytest.skip("the kernel keeps this user in its network")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        seen = told(
+            f"""
+            import socket
+            def reached(address):
+                try:
+                    socket.create_connection(address, timeout=5).close()
+                    return 0
+                except OSError as error:
+                    return error.errno
+            own = socket.create_server(("127.0.0.1", 0))
+            unreachable = reached(("192.0.2.1", 80))
+            say([reached(own.getsockname()), reached({server.getsockname()!r}), unreachable,
+                 [name for _, name in socket.if_nameindex()]])
+            """
+        )
+    assert seen == [0, errno.ECONNREFUSED, errno.ENETUNREACH, ["lo"]]
+
+
+def test_a_child_has_no_rights_no_terminal_and_no_descriptor_but_its_own(told, tmp_path):
+    (tmp_path / "input").touch()
+    with (tmp_path / "input").open() as file:
+        seen = told(
+            """
+            import resource
+            status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+            fds = {}
+            for fd in os.listdir("/proc/self/fd"):
+                if os.path.lexists(f"/proc/self/fd/{fd}"):
+                    fds[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
+            old = os.umask(0)
+            say({"status": {k: status[k].strip() for k in ("CapEff", "CapPrm", "NoNewPrivs", "Threads")},
+                 "fds": fds, "inputs": inputs, "output": output, "umask": old,
+                 "core": resource.getrlimit(resource.RLIMIT_CORE), "session": os.getsid(0) == os.getpid()})
+            """,
+            [file.fileno()],
+        )
+    assert int(seen["status"].pop("CapEff"), 16) == int(seen["status"].pop("CapPrm"), 16) == 0
+    assert seen["status"] == {"NoNewPrivs": "1", "Threads": "1"}
+    assert (seen["umask"], seen["core"], seen["session"]) == (0o077, [0, 0], True)
+    fds = {int(fd): target for fd, target in seen["fds"].items()}
+    assert {fds.pop(fd) for fd in (0, 1, 2)} == {os.devnull}
+    assert fds.keys() == {seen["output"], *seen["inputs"]}
+    assert fds[seen["inputs"][0]] == str(tmp_path / "input")
+
+
+def test_no_file_grows_beyond_the_limit(told, tmp_path):
+    program = f"""
+    import errno
+    sizes = []
+    for fd in (os.dup(output), os.open({str(tmp_path / "own")!r}, os.O_CREAT | os.O_WRONLY)):
+        try:
+            while True:
+                os.write(fd, bytes(1000))
+        except OSError as error:
+            sizes.append([error.errno == errno.EFBIG, os.fstat(fd).st_size])
+    os.ftruncate(output, 0)
+    os.lseek(output, 0, 0)
+    say(sizes)
+    """
+    assert told(program) == [[True, LIMITS.file_bytes]] * 2
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [
+        ("os.kill(os.getpid(), 11)", -signal.SIGSEGV),
+        ("os._exit(7)", 7),
+        ("raise SystemExit(0)", 1),  # only a main that returns has done its work
+        ("bytearray(2**31)", 1),
+        ("import ctypes; ctypes.string_at(0)", -signal.SIGSEGV),
+        ("[os.open('/dev/null', 0) for _ in range(1000)]", 1),
+    ],
+)
+def test_a_crash_costs_one_call(sandbox, told, program, code):
+    assert failure_of(sandbox, program) == code
+    assert told("say('well')") == "well"
+
+
+@pytest.mark.chaos
+def test_a_child_that_hangs_is_killed_with_what_it_started(tmp_path):
+    limits = Limits(seconds=1, memory_bytes=2**30, file_bytes=1000)
+    with Sandbox(module=MODULE, limits=limits, processes=1) as sandbox:
+        # The second waits for the first: its time begins when it does.
+        program = f"""
+import signal, subprocess, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen(["sleep", "100"])
+open({str(tmp_path)!r} + "/pids", "a").write(f"{{os.getpid()}} {{child.pid}} ")
+time.sleep(100)
+"""
+        calls = [sandbox.start({"program": program}, []), sandbox.start({"program": "say(1)"}, [])]
+        with pytest.raises(CallFailed) as caught:
+            calls[0].result()
+        assert caught.value.exit_code is None
+        assert calls[1].result().read() == b"1"
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+        assert len(pids) == 2 and wait_until(lambda: not any(map(alive, pids)), 5)
+
+
+CALLER = """
+import sys, time
+from infra.sandbox import Limits, Sandbox
+limits = Limits(seconds=600, memory_bytes=2**30, file_bytes=1000)
+with Sandbox(module="tests.security.any_program", limits=limits, processes=2) as sandbox:
+    calls = [sandbox.start({"program": program}, []) for program in sys.argv[1:]]
+    [call.result() for call in calls]
+"""
+BUSY_IN_NATIVE_CODE = """
+import ctypes, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL})
+open(%r, "w").close()
+libc = ctypes.PyDLL(None)
+array = (ctypes.c_int * 10**7)()
+while True:
+    libc.memset(array, 1, 4 * 10**7)
+"""
+
+
+@pytest.mark.chaos
+def test_no_child_outlives_a_caller_that_is_killed(tmp_path):
+    begun = [tmp_path / "one", tmp_path / "two"]
+    programs = [BUSY_IN_NATIVE_CODE % str(path) for path in begun]
+    command = [sys.executable, "-c", CALLER, *programs, programs[0]]  # the third waits
+    with subprocess.Popen(command, cwd=ROOT) as caller:
+        assert wait_until(lambda: all(path.exists() for path in begun))
+        below = psutil.Process(caller.pid).children(recursive=True)
+        assert len(below) == 3, "a host and two children"
+        caller.kill()
+    assert wait_until(lambda: not any(alive(one.pid) for one in below), 5), "an orphan is left"
+
+
+@pytest.mark.chaos
+def test_the_end_of_a_sandbox_waits_for_no_child(tmp_path):
+    with Sandbox(module=MODULE, limits=LIMITS, processes=1) as sandbox:
+        sandbox.start({"program": BUSY_IN_NATIVE_CODE % str(tmp_path / "begun")}, [])
+        assert wait_until((tmp_path / "begun").exists)
+        [child] = psutil.Process(sandbox._host._process.pid).children()
+    assert wait_until(lambda: not alive(child.pid), 5)
+
+
+@pytest.mark.chaos
+def test_a_lost_host_ends_the_run_and_not_the_document():
+    with Sandbox(module=MODULE, limits=LIMITS, processes=1) as sandbox:
+        call = sandbox.start({"program": "import signal; os.kill(os.getppid(), 9)"}, [])
+        with pytest.raises(ProcessFailed, match=r"The sandbox of .* ended \(exit code -9\): run again"):
+            call.result()
+        with pytest.raises(ProcessFailed):
+            sandbox.start({"program": "say(1)"}, []).result()
+
+
+def test_a_module_that_cannot_be_imported_is_said():
+    with (
+        Sandbox(module="no_such_module", limits=LIMITS, processes=1) as sandbox,
+        pytest.raises(ProcessFailed, match="No module named 'no_such_module'"),
+    ):
+        sandbox.start({}, []).result()
+
+
+def test_calls_run_side_by_side_as_many_as_told(tmp_path):
+    meet = """
+import time
+from pathlib import Path
+Path({folder!r}, str(os.getpid())).touch()
+until = time.monotonic() + 10
+while len(os.listdir({folder!r})) < {both} and time.monotonic() < until:
+    time.sleep(0.01)
+say(len(os.listdir({folder!r})))
+"""
+    for processes, expected in ((2, [2, 2]), (1, [1, 2])):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        program = meet.format(folder=str(folder), both=processes)
+        with Sandbox(module=MODULE, limits=LIMITS, processes=processes) as sandbox:
+            calls = [sandbox.start({"program": program}, []) for _ in range(2)]
+            assert [int(call.result().read()) for call in calls] == expected
+
+
+def test_the_host_has_one_thread_and_the_environment_of_a_child(sandbox, told):
+    told("say(1)")
+    host = Path(f"/proc/{sandbox._host._process.pid}")
+    assert len(os.listdir(host / "task")) == 1
+    assert CANARY not in (host / "environ").read_text() + (host / "cmdline").read_text()
+
+
+LEAVING = """
+import ctypes, encodings.idna, os, socket, sys
+from infra.sandbox import private_network
+descriptor = os.open(sys.argv[1], os.O_RDONLY)
+if os.geteuid() == 0 and sys.argv[2] == "user":
+    os.fchown(descriptor, 12345, 12345)
+    os.setgroups([])
+    os.setgid(12345)
+    os.setuid(12345)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as after a login: its /proc entries are its own
+before = os.getuid(), os.getgid(), socket.if_nameindex()
+if private_network():
+    assert [name for _, name in socket.if_nameindex()] == ["lo"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname()).close()
+    assert (os.getuid(), os.getgid()) == before[:2]
+    assert os.fstat(descriptor).st_uid == before[0], "its files are still its own"
+    print("private")
+else:
+    assert (os.getuid(), os.getgid(), socket.if_nameindex()) == before
+    print("refused")
+"""
+
+
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_a_process_leaves_the_network_as_who_it_is_or_stays_as_it_was(tmp_path, who):
+    if who == "root" and os.geteuid() != 0:
+        pytest.skip("only root can be root")
+    (tmp_path / "own").touch(mode=0o600)
+    command = [sys.executable, "-c", LEAVING, str(tmp_path / "own"), who]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout in ("private\n", "refused\n")
