@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from infra.fingerprint import ROOT
 from infra.journal import JournalTail
@@ -73,9 +73,14 @@ class Launcher(Protocol):
 
 @dataclass(kw_only=True)
 class LocalLauncher:
-    """This machine, in a `with`. The preloaded parent imports `preload`."""
+    """This machine, in a `with`. The preloaded parent imports `preload`.
+
+    Ranks trust whoever connects to them: their network is private, and they reach no other, unless it is
+    `shared`.
+    """
 
     preload: Sequence[str] = ()
+    network: Literal["private", "shared"] = "private"
     grace_seconds: float = 20.0
     hang_seconds: float = 600.0
 
@@ -85,7 +90,7 @@ class LocalLauncher:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._parent = Supervised(
-                [sys.executable, "-m", "infra.preloaded", str(theirs.fileno()), *self.preload],
+                [sys.executable, "-m", "infra.preloaded", str(theirs.fileno()), self.network, *self.preload],
                 environment=child_environment(local_environment()) | ONE_THREAD,
                 log_path=self._log_path,
                 pass_fds=(theirs.fileno(),),

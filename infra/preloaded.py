@@ -1,7 +1,8 @@
 """The parent of local ranks: it imports what they need once, and forks each of them in 0.1 s instead of 10.
 
-    python -m infra.preloaded SOCKET MODULE...       (infra.launcher starts it)
+    python -m infra.preloaded SOCKET NETWORK MODULE...       (infra.launcher starts it)
 
+With the network `private`, its ranks have a loopback that no other user can reach, where the kernel gives one.
 It has one thread, so that a fork is safe, and does nothing but fork, reap and tell. A request on the socket
 is `{"module", "job", "threads", "environments": [one a rank]}`, with the log's pipe and a socket for answers:
 `{"pids": [...]}`, then `{"rank", "code"}` at the end of each. A rank has a session of its own, shares the
@@ -25,8 +26,10 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from infra.process import LIFE_LINE, watch_parent
+from infra.sandbox import private_network
 
 POLL_SECONDS = 0.05
+REACHABLE = "LCO_RANKS_ARE_REACHABLE"
 
 
 def preload(modules: Sequence[str]) -> None:
@@ -94,6 +97,8 @@ def run_rank(request: dict, environment: dict[str, str], log: int) -> None:
         os.dup2(log, descriptor)
     os.close(log)
     os.environ.update(environment)
+    if os.environ.get(REACHABLE) and "WORLD_SIZE" in environment:
+        print("Other users of this machine can reach these ranks: the kernel gives them no private network.")
     watch_parent()
     use_threads(request["threads"])
     sys.argv = [request["module"], request["job"]]
@@ -111,7 +116,9 @@ def use_threads(count: int) -> None:
 
 
 if __name__ == "__main__":
-    preload(sys.argv[2:])
+    if sys.argv[2] == "private" and not private_network():  # asked now, before there are threads
+        os.environ[REACHABLE] = "yes"
+    preload(sys.argv[3:])
     rank = serve(socket.socket(fileno=int(sys.argv[1])))
     if rank is not None:
         rank()

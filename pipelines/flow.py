@@ -43,6 +43,7 @@ from pipelines.results import dose_table, run_card, values
 from pipelines.runner import PipelineRun, Result
 from pipelines.stage_table import STAGES, Output
 from stages.cells import CONTROLS
+from stages.recipes import Recipe
 
 
 @flow(name="lco", persist_result=False)
@@ -188,12 +189,17 @@ def prefect_task(name: str, function: Callable[[], Result]) -> Result:
 class LauncherWhenNeeded(ExitStack):
     """A launcher that starts at its first launch: a run that reuses everything loads no model's libraries."""
 
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        # Ranks download a published model themselves.
+        self._network = "private" if Path(recipe.backbone.location).is_dir() else "shared"
+
     @functools.cached_property
     def started(self) -> LocalLauncher:
         programs = [stage.program for stage in STAGES.values()]
         for program in programs:
             source_digest(program)  # kept: outputs are named after the code that is loaded now
-        return self.enter_context(LocalLauncher(preload=programs))
+        return self.enter_context(LocalLauncher(preload=programs, network=self._network))
 
     def run(self, launch: Launch, on_event: Callable[[dict], None]) -> None:
         self.started.run(launch, on_event)
@@ -220,7 +226,7 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
         shipper = ending.enter_context(Shipper(settings, journal.path))
         name = f"{parameters.flow} {recipe.name} {flow_run.name}"
         record = RunRecord(journal, recipe=recipe, name=name, tags=tags, shipper=shipper)
-        launcher = ending.enter_context(LauncherWhenNeeded())
+        launcher = ending.enter_context(LauncherWhenNeeded(recipe))
         if not open_store(settings.store).names("law"):  # else nothing may be left to compute
             _ = launcher.started  # its imports run while documents are read
         run = PipelineRun(

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import json
 import os
-import pickle  # noqa: TID251 - the attacker's
+import pickle
 import socket
 import subprocess
 import sys
