@@ -2,7 +2,7 @@
 
     python -m infra.preloaded SOCKET NETWORK MODULE...       (infra.launcher starts it)
 
-With the network `private`, its ranks have a loopback that no other user can reach, where the kernel gives one.
+With the network `private`, no other user reaches its ranks, where the kernel gives them their own loopback.
 It has one thread, so that a fork is safe, and does nothing but fork, reap and tell. A request on the socket
 is `{"module", "job", "threads", "environments": [one a rank]}`, with the log's pipe and a socket for answers:
 `{"pids": [...]}`, then `{"rank", "code"}` at the end of each. A rank has a session of its own, shares the
