@@ -1,5 +1,5 @@
 # make run    the whole pipeline on the sample documents        (ARGS="--documents DIR" for others)
-# make test   every test but two long ones (markers error_rates and sweep in pyproject.toml)
+# make test   every test but three (markers browser, error_rates and sweep in pyproject.toml)
 # make lint   style and the dependency rule
 # The first call makes .venv and installs what is needed: several minutes. Python: make run PYTHON=python3.12
 

@@ -4,9 +4,7 @@ Neither needs a right that the user does not have; both answer False where the k
 """
 
 import ctypes
-import fcntl
 import os
-import socket
 import struct
 from collections.abc import Iterable
 from pathlib import Path
