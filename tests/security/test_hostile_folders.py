@@ -23,7 +23,8 @@ from tests.unit.data_prep.making import encrypted_pdf, png_of, prepare, prose, w
 NAMES = [
     b"\xff.pdf", rb"\xff.pdf", rb"\\xff.pdf", b"a\nb.pdf", rb"a\nb.pdf", b"\x1b[31mred.pdf",
     b"\xe2\x80\xa8.pdf", b"x" * 251 + b".pdf", "é.pdf".encode(), "e\u0301.pdf".encode(), b" .pdf",
-    b".pdf", b"-rf.pdf", b"\\.pdf", "\u202efdp.pdf".encode(), b"\xed\xa0\x80.pdf", b"\xf0\x9f\x98\x80" * 62 + b".pdf",
+    b".pdf", b"-rf.pdf", b"\\.pdf", "\u202efdp.pdf".encode(),
+    b"\xed\xa0\x80.pdf", b"\xf0\x9f\x98\x80" * 62 + b".pdf",
 ]  # fmt: skip
 
 
