@@ -81,6 +81,28 @@ def swelling_pdf(path: Path) -> Path:
     return _write_raw_pdf(path, _stream(zlib.compress(once), b"/Filter [/FlateDecode /FlateDecode]"))
 
 
+def wordy_pdf(path: Path, characters: int) -> Path:
+    """A PDF whose one page has so many characters, in thousands of short lines."""
+    line = b"abcdefgh " * 11 + b"x"
+    text = b"".join(b"1 0 0 1 5 %d Tm (%s) Tj " % (number % 200, line) for number in range(characters // 100))
+    return _write_raw_pdf(path, _stream(b"BT /Any 1 Tf " + text + b"ET"), _stream(b""))
+
+
+def tiff_of(frames: int, *, back_to: int | None = None) -> bytes:
+    """A TIFF of frames that share their 16 x 16 pixels; after the last comes the frame `back_to`, or none."""
+    tags = ((256, 16), (257, 16), (258, 8), (259, 1), (262, 1), (273, 8), (278, 16), (279, 256))
+    size = 2 + 12 * len(tags) + 4
+    first = 8 + 256
+    content = struct.pack("<2sHI", b"II", 42, first) + bytes(256)
+    for number in range(frames):
+        following = first + size * (number + 1)
+        if number == frames - 1:
+            following = 0 if back_to is None else first + size * back_to
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        content += struct.pack("<H", len(tags)) + entries + struct.pack("<I", following)
+    return content
+
+
 def _stream(content: bytes, entries: bytes = b"") -> bytes:
     return b"<< %s /Length %d >>\nstream\n%s\nendstream" % (entries, len(content), content)
 
