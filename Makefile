@@ -13,10 +13,15 @@ TEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo
 # In order of collection: the long files (integration, e2e) begin, the short ones fill what is left.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --build-constraints requirements.txt --require-build-hashes
+# What builds a package (DeepSpeed has no wheel) is checked by hash too.
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps \
+  --build-constraints requirements.txt --require-build-hashes
 # One lock for Python 3.11 to 3.13. torch is not in it: its builds (CPU, CUDA) share a version, not a hash.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-package torch --custom-compile-command 'make lock'
+
+# Python compiles what it imports at its first use, a quarter of 23,000 files, and must be free to keep it.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Two calls: Prefect's and DeepSpeed's tests collected in one process end with pytest's captured stderr closed.
 .PHONY: run test lint lock clean
@@ -46,7 +51,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # pip brings uv by the hash of the lock, uv brings the rest of the lock. Then pip finds what torch needs there: of
-# torch's own libraries it adds only those that a CUDA build names. The last step compiles everything to bytecode.
+# torch's own libraries it adds only those that a CUDA build names.
 $(BIN)/uv: | $(BIN)/python
 	sed -n '/^uv==/,/[^\\]$$/p' requirements.txt >$(VENV)/uv.txt
 	$(PIP) --no-deps --require-hashes -r $(VENV)/uv.txt
@@ -55,5 +60,5 @@ $(VENV)/.installed: pyproject.toml requirements.txt | $(BIN)/uv
 	@echo "Installing into $(VENV): a minute or two the first time."
 	$(UV) --require-hashes -r requirements.txt
 	$(PIP) torch==2.13.0
-	$(UV) --compile-bytecode -e .
+	$(UV) -e .
 	@touch $@
