@@ -13,9 +13,7 @@ TEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo
 # In order of collection: the long files (integration, e2e) begin, the short ones fill what is left.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile
-# What builds a package (DeepSpeed has no wheel) is checked by hash too.
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps \
-  --build-constraints requirements.txt --require-build-hashes
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps
 # One lock for Python 3.11 to 3.13. torch is not in it: its builds (CPU, CUDA) share a version, not a hash.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-package torch --custom-compile-command 'make lock'
@@ -50,15 +48,16 @@ $(BIN)/python:
 	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: install one of them, then: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# pip brings uv by the hash of the lock, uv brings the rest of the lock. Then pip finds what torch needs there: of
-# torch's own libraries it adds only those that a CUDA build names.
+# pip brings uv by the lock's hash; uv brings the rest, and checks what builds a package (DeepSpeed has no wheel) too.
+# Then torch finds what it needs: pip adds only the libraries that a CUDA build names. Ours is built by the setuptools
+# of the lock.
 $(BIN)/uv: | $(BIN)/python
 	sed -n '/^uv==/,/[^\\]$$/p' requirements.txt >$(VENV)/uv.txt
 	$(PIP) --no-deps --require-hashes -r $(VENV)/uv.txt
 
 $(VENV)/.installed: pyproject.toml requirements.txt | $(BIN)/uv
 	@echo "Installing into $(VENV): a minute or two the first time."
-	$(UV) --require-hashes -r requirements.txt
+	$(UV) --require-hashes --require-build-hashes --build-constraints requirements.txt -r requirements.txt
 	$(PIP) torch==2.13.0
-	$(UV) -e .
+	$(UV) --no-build-isolation -e .
 	@touch $@
