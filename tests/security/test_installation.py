@@ -1,4 +1,4 @@
-"""What is installed is what the lock names: exact versions, checked by hash, from wherever the user's index is."""
+"""What is installed is what the lock names: exact versions, checked by hash, whatever index the user has."""
 
 import hashlib
 import importlib.metadata
