@@ -1,7 +1,8 @@
 # make run    the whole pipeline on the sample documents        (ARGS="--documents DIR" for others)
 # make test   every test but three (markers browser, error_rates and sweep in pyproject.toml)
 # make lint   style and the dependency rule
-# The first call makes .venv and installs what is needed: several minutes. Python: make run PYTHON=python3.12
+# make lock   new requirements.txt from pyproject.toml           (ARGS=--upgrade for newer versions)
+# The first call makes .venv and installs what is needed: a minute or two. Python: make run PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,23 +13,32 @@ TEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo
 # In order of collection: the long files (integration, e2e) begin, the short ones fill what is left.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile
-# pip would compile 22,000 files on one core. Some are templates that no Python can compile.
-COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps
+# One lock for Python 3.11 to 3.13. torch is not in it: its builds (CPU, CUDA) share a version, not a hash.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-package torch --custom-compile-command 'make lock'
+
+# Python compiles what it imports at its first use, a quarter of 23,000 files, and must be free to keep it.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Two calls: Prefect's and DeepSpeed's tests collected in one process end with pytest's captured stderr closed.
-.PHONY: run test lint clean
+.PHONY: run test lint lock clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
 	$(BIN)/lco run $(ARGS)
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed
 	$(PYTEST) --ignore tests/unit/pipelines --ignore tests/e2e $(ARGS)
 	$(PYTEST) tests/e2e tests/unit/pipelines $(ARGS)
 
-lint: $(VENV)/.installed-test
+lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+lock: | $(BIN)/uv
+	$(LOCK) pyproject.toml --extra bench --extra build-samples --extra test -o requirements.txt $(ARGS)
+	$(LOCK) pyproject.toml --extra mteb --constraints requirements.txt --excludes requirements.txt -o requirements-mteb.txt $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info
@@ -38,14 +48,16 @@ $(BIN)/python:
 	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: install one of them, then: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml infra/constraints.txt | $(BIN)/python
-	@echo "Installing into $(VENV): several minutes the first time."
-	$(PIP) torch==2.13.0
-	$(PIP) -c infra/constraints.txt -e .
-	@$(COMPILE)
-	@touch $@
+# pip brings uv by the lock's hash; uv brings the rest, and checks what builds a package (DeepSpeed has no wheel) too.
+# Then torch finds what it needs: pip adds only the libraries that a CUDA build names. Ours is built by the setuptools
+# of the lock.
+$(BIN)/uv: | $(BIN)/python
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.txt >$(VENV)/uv.txt
+	$(PIP) --no-deps --require-hashes -r $(VENV)/uv.txt
 
-$(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) -c infra/constraints.txt -e '.[test]'
-	@$(COMPILE)
+$(VENV)/.installed: pyproject.toml requirements.txt | $(BIN)/uv
+	@echo "Installing into $(VENV): a minute or two the first time."
+	$(UV) --require-hashes --require-build-hashes --build-constraints requirements.txt -r requirements.txt
+	$(PIP) torch==2.13.0
+	$(UV) --no-build-isolation -e .
 	@touch $@

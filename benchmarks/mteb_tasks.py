@@ -1,7 +1,7 @@
 """Public benchmarks through mteb: SeaHelp from a folder, SeaDoc and ViDoRe from the Hugging Face hub.
 
-    pip install -c infra/constraints.txt -e '.[mteb]'
-    python -m benchmarks.mteb_tasks --model MODEL_FOLDER --recipe tiny --seahelp seahelp \\
+    .venv/bin/uv pip install --no-deps --require-hashes -r requirements-mteb.txt
+    .venv/bin/python -m benchmarks.mteb_tasks --model MODEL_FOLDER --recipe tiny --seahelp seahelp \\
         --tasks SeaHelp SeaHelpFromEnglish --output scores.json
 
 `benchmarks/seahelp.py` builds SeaHelp. With a network `--tasks` also takes SeaDoc and mteb's own benchmarks,

@@ -1,7 +1,6 @@
 """Samples per second of our contrastive step, of sentence-transformers' cached loss, and of the plain style.
 
-    pip install -c infra/constraints.txt -e '.[bench]'
-    python -m tests.bench.contrastive [--negatives 1]
+    .venv/bin/python -m tests.bench.contrastive [--negatives 1]
 
 Recipe tiny's text-only arm: its base, LoRA, 64 queries and the blocks that answer them. Every variant starts
 from texts and ends with an AdamW step. First the gradients are shown to be equal; then the variants take

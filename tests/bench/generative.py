@@ -1,7 +1,6 @@
 """Label tokens per second of our generative pretraining and of transformers' Trainer with a padding collator.
 
-    pip install -c infra/constraints.txt -e '.[bench]'
-    python -m tests.bench.generative
+    .venv/bin/python -m tests.bench.generative
 
 Recipe tiny's base, transcribing page images in float32 with AdamW, all weights trained, on the same samples.
 Both decode and tokenize while they train. First the gradients of one batch are shown to be equal; then the
