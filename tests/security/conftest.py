@@ -1,129 +1,37 @@
-"""Both servers as `lco up` starts them, and every route and socket that they say they have."""
+"""Sandboxes whose children do what a test tells them."""
 
 import json
-import re
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+import textwrap
+from pathlib import Path
 
 import pytest
 
-from infra.settings import Settings
-from pipelines.servers import free_port, mlflow_server, prefect_server, wait_healthy
+from infra.sandbox import Limits, Sandbox
+from tests.unit.data_prep.conftest import scan  # noqa: F401
 
-# What the servers themselves know of their routes, from processes of their own: both are heavy to import.
-PREFECT_SOCKETS = """
-import json
-from prefect.server.api.server import API_ROUTERS
-routes = [route for router in API_ROUTERS for route in router.routes if not hasattr(route, "methods")]
-print(json.dumps(["/api" + route.path for route in routes]))
-"""
-MLFLOW_ROUTES = """
-import json
-from mlflow.server import app
-routes = [(method, rule.rule) for rule in app.url_map.iter_rules() for method in rule.methods]
-from mlflow.server.fastapi_app import app
-routes += [(method, route.path) for route in app.routes for method in getattr(route, "methods", None) or ()]
-print(json.dumps(routes))
-"""
-# They tell whether a server lives. Prefect's page is the same for all: what it shows comes from its API.
-OPEN = {
-    "prefect": {"/api/health", "/api/ready"},
-    "mlflow": {"/health"},
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A server under attack: its address, its routes (method, path) and its sockets."""
-
-    name: str
-    host: str
-    credential: Mapping[str, str]
-    routes: list[tuple[str, str]]
-    sockets: list[str]
-
-    def status(self, method: str, path: str, headers: Mapping[str, str]) -> int:
-        data = b"{}" if method in ("POST", "PUT", "PATCH") else None
-        sent = {"Content-Type": "application/json"} | dict(headers)
-        request = urllib.request.Request(f"http://{self.host}{path}", data=data, headers=sent, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                return response.status
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    def answers(self, headers: Mapping[str, str]) -> dict[int, list[tuple[str, str]]]:
-        """The routes by the status of their answer."""
-        found: dict[int, list[tuple[str, str]]] = {}
-        with ThreadPoolExecutor(8) as pool:
-            statuses = pool.map(lambda route: self.status(*route, headers), self.routes)
-            for route, status in zip(self.routes, statuses, strict=True):
-                found.setdefault(status, []).append(route)
-        return found
-
-
-def listed(program: str, **environment: str) -> list:
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        env={"PATH": "/usr/bin:/bin", "HOME": environment["HOME"]} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def filled(path: str) -> str:
-    """A path with something in the place of each parameter."""
-    return re.sub(r"[{<][^}>]*[}>]", "1", path)
+ROOT = Path(__file__).resolve().parents[2]
+CANARY = "canary-hunter2"
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_KEY", "SECRET")
+MODULE = "tests.security.any_program"
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory) -> Iterator[dict[str, Target]]:
-    root = tmp_path_factory.mktemp("servers")
-    settings = Settings(output=root / "output", prefect_port=free_port(), mlflow_port=free_port())
-    settings.make_private()
-    with ExitStack() as running:
-        prefect = prefect_server(settings, port=settings.prefect_port, ui=True)
-        both = [running.enter_context(server) for server in (prefect, mlflow_server(settings))]
-        sockets = listed(PREFECT_SOCKETS, HOME=str(root), PREFECT_HOME=str(root / "prefect"))
-        routes = listed(MLFLOW_ROUTES, HOME=str(root))
-        assert wait_healthy(both)
-        credential, host = settings.credential.header, f"127.0.0.1:{settings.prefect_port}"
-        request = urllib.request.Request(f"http://{host}/api/openapi.json", headers=credential)
-        with urllib.request.urlopen(request, timeout=60) as response:
-            known = json.load(response)["paths"]
-        yield {
-            "prefect": Target(
-                name="prefect",
-                host=host,
-                credential=credential,
-                routes=private("prefect", [(m.upper(), f"/api{p}") for p, ms in known.items() for m in ms]),
-                sockets=[filled(path) for path in sockets],
-            ),
-            "mlflow": Target(
-                name="mlflow",
-                host=f"127.0.0.1:{settings.mlflow_port}",
-                credential=credential,
-                routes=private("mlflow", [tuple(route) for route in routes]),
-                sockets=[],
-            ),
-        }
+def sandbox():
+    """One for a module's tests; the process around it has secrets in its environment."""
+    limits = Limits(seconds=20, memory_bytes=2**30, file_bytes=100_000)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SECRETS:
+            patch.setenv(name, CANARY)
+        with Sandbox(module=MODULE, limits=limits, processes=2) as running:
+            yield running
 
 
-def private(name: str, routes: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those that need the credential; OPTIONS is a browser's question before it asks."""
-    return sorted(
-        {
-            (method, filled(path))
-            for method, path in routes
-            if method not in ("HEAD", "OPTIONS") and path not in OPEN[name]
-        }
-    )
+@pytest.fixture
+def told(sandbox):
+    """told(program): what a child says that runs it."""
+
+    def run(program: str, inputs=()):
+        with sandbox.start({"program": textwrap.dedent(program)}, inputs).result() as output:
+            return json.loads(output.read())
+
+    return run

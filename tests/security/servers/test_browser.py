@@ -17,7 +17,7 @@ from queue import Queue
 import pytest
 
 from pipelines.servers import free_port
-from tests.security.conftest import Target
+from tests.security.servers.conftest import Target
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.security.conftest import OPEN, Target
+from tests.security.servers.conftest import OPEN, Target
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
