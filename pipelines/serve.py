@@ -6,7 +6,9 @@ import warnings
 from prefect import serve
 from prefect.deployments.runner import EntrypointType
 
+from infra.settings import Settings
 from pipelines.flow import lco, sweep
+from pipelines.reconcile import reconcile
 
 
 def main(output: str) -> None:
@@ -16,6 +18,7 @@ def main(output: str) -> None:
     """
     # Prefect's answer to a signal; it does stop, and the log would end with a warning.
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited")
+    reconcile(Settings.from_environment(output=output))
     deployments = [
         flow.to_deployment(
             name=name, parameters={"output": output}, entrypoint_type=EntrypointType.MODULE_PATH
