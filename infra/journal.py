@@ -13,13 +13,14 @@ reads it as it grows, and infra.mlflow_shipper brings it to MLflow, at once or l
 
 import json
 import logging
+import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,10 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 @dataclass(frozen=True)
 class Journal:
-    """Appends events: whole lines, visible at once, from any number of processes and threads."""
+    """Appends events: whole lines, visible at once, from any number of processes and threads.
+
+    Every method raises OSError where there is no room for its event; the next one is whole again.
+    """
 
     path: Path
 
@@ -74,8 +78,12 @@ class Journal:
 
     def _append(self, event: str, run: str, **fields: Any) -> None:
         line = json.dumps({"event": event, "run": run, "time": time.time(), **fields}, ensure_ascii=False)
-        with self.path.open("ab", buffering=0) as stream:
-            stream.write(line.encode() + b"\n")  # one write in append mode: lines do not interleave
+        rest = line.encode() + b"\n"
+        with self.path.open("a+b", buffering=0) as stream:
+            if _ends_within_a_line(stream):
+                rest = b"\n" + rest
+            while rest:  # one write in append mode, so that lines do not interleave; a full disk takes a part
+                rest = rest[stream.write(rest) :]
 
 
 class JournalTail:
@@ -97,12 +105,29 @@ class JournalTail:
                 if not line.endswith(b"\n"):
                     return
                 self.offset += len(line)
+                if line == b"\n":
+                    continue
                 try:
                     event = json.loads(line)
                 except ValueError:  # a writer was killed within its line
                     logger.warning("%s: skipped a line that is no JSON: %.80r", self.path, line)
                 else:
                     yield event
+
+
+def _ends_within_a_line(stream: BinaryIO) -> bool:
+    """Whether a writer was killed, or found the disk full, before the end of its line."""
+    seen = size, last = _size_and_last_byte(stream)
+    if not size or last == b"\n":
+        return False
+    time.sleep(0.01)  # a living writer is at the end of its line by then
+    return _size_and_last_byte(stream) == seen
+
+
+def _size_and_last_byte(stream: BinaryIO) -> tuple[int, bytes]:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - 1))
+    return size, stream.read(1)
 
 
 def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:

@@ -32,6 +32,7 @@ RETRY_SECONDS = 30.0
 FLUSH_SECONDS = 20.0  # how long the end of a run waits for MLflow
 NO_EVENTS = "MLFLOW TAKES NO EVENTS (%s). The run goes on; they are kept in %s and sent later."
 EVENTS_WAIT = "Tracking events wait in %s; the next run sends them to MLflow."
+NOT_STARTED = "%s: skipped %s of %r, which was not started"
 CANNOT_BE_SENT = (
     "Tracking events in %s cannot be sent (%s). They stay, the next run tries again; "
     "delete the file to give them up."
@@ -60,8 +61,11 @@ class Shipper:
         self.flush()
         self._end.set()
         self._wake.set()
-        self._thread.join(timeout=1.0)  # it may wait for an answer: it is a daemon, and ends with the process
-        if self._journal.offset < self._journal.size:
+        sent = self._journal.offset >= self._journal.size
+        # Where MLflow answers, earlier runs get their end, too. Else the thread may wait for an answer: it is
+        # a daemon, and ends with the process.
+        self._thread.join(timeout=FLUSH_SECONDS if sent else 1.0)
+        if not sent:
             logger.warning(EVENTS_WAIT, self._journal.path)
 
     def flush(self) -> None:
@@ -119,6 +123,19 @@ def ship_pending(runs: Path, mlflow: MLflow) -> None:
             logger.warning(CANNOT_BE_SENT, path, _in_short(error))
 
 
+def something_waits(runs: Path) -> bool:
+    """Whether a journal has what MLflow does not know: events, or the end of a run."""
+    return any(_waits(path) for path in runs.glob(f"*/{JOURNAL}"))
+
+
+def _waits(path: Path) -> bool:
+    try:
+        journal = ShippedJournal(path)
+    except ValueError:  # ship_pending says what is wrong with it
+        return True
+    return bool(journal.open) or journal.offset < journal.size
+
+
 class ShippedJournal:
     """A journal, how far it is sent, and the MLflow run of each of its runs."""
 
@@ -159,7 +176,7 @@ class ShippedJournal:
             if run in self.runs:
                 mlflow.log(self.runs[run], metrics=values)
             elif values:
-                logger.warning("%s: skipped metrics of %r, which was not started", self.path, run)
+                logger.warning(NOT_STARTED, self.path, "metrics", run)
         points.clear()
         if offset > self.offset:
             self._save(offset)
@@ -173,6 +190,8 @@ class ShippedJournal:
                 self.open.append(run)
                 self._save(self.offset)  # at once: sent again, it would be a second run
             mlflow.log(self.runs[run], params=event["params"])
+        elif run not in self.runs:
+            logger.warning(NOT_STARTED, self.path, kind, run)
         elif kind == "inputs":
             mlflow.inputs(self.runs[run], event["inputs"])
         elif kind == "artifact":

@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ LIFE_LINE = "LCO_LIFE_LINE"  # path of a pipe whose only writer is the superviso
 SUPERVISION = "LCO_SUPERVISION"  # marks every process of one supervised tree, across sessions
 ORPHAN_GRACE_SECONDS = 3.0
 LOG_TAIL_LINES = 200
+LOG_TAIL_BYTES = 32 * 1024
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
 
 # What a training needs from the surrounding environment. Credentials are not here: give them explicitly.
@@ -180,6 +181,23 @@ def _end_with_parent(path: str) -> None:
 
 
 @contextlib.contextmanager
+def handled(numbers: Sequence[int], handler: Callable[..., object]) -> Iterator[None]:
+    """Signals are the handler's inside the block, which only the main thread can do; an ignored SIGHUP stays
+    ignored: that is what nohup is for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    wanted = [number for number in numbers if not (number == signal.SIGHUP and ignored)]
+    before = {number: signal.signal(number, handler) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextlib.contextmanager
 def log_pump(log_path: Path) -> Iterator[int]:
     """A pipe's write end; a thread copies what arrives to `log_path`, at 64 MiB moved to `<log_path>.1`."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,24 +212,32 @@ def log_pump(log_path: Path) -> Iterator[int]:
 
 
 def _copy_log(read_end: int, log_path: Path) -> None:
+    """A log that cannot be written (the disk is full) stops nobody; its end is tried once more."""
+    unwritten = _add_to_log(log_path, b"")  # it is there, also where nothing is said
     with open(read_end, "rb", buffering=0) as pipe:
-        log = log_path.open("ab", buffering=0)
-        try:
-            while chunk := pipe.read(65536):
-                if log.tell() + len(chunk) > LOG_LIMIT_BYTES:
-                    log.close()
-                    log_path.replace(log_path.with_name(log_path.name + ".1"))
-                    log = log_path.open("ab", buffering=0)
-                log.write(chunk)
-        finally:
-            log.close()
+        while chunk := pipe.read(65536):
+            unwritten = _add_to_log(log_path, unwritten + chunk)
+    _add_to_log(log_path, unwritten)
+
+
+def _add_to_log(log_path: Path, text: bytes) -> bytes:
+    """What could not be written, at most the end of it."""
+    try:
+        if log_path.exists() and log_path.stat().st_size + len(text) > LOG_LIMIT_BYTES:
+            log_path.replace(log_path.with_name(log_path.name + ".1"))
+        with log_path.open("ab", buffering=0) as log:
+            while text:
+                text = text[log.write(text) :]
+    except OSError:
+        return text[-LOG_TAIL_BYTES:]
+    return b""
 
 
 def last_lines(path: Path) -> str:
     """The last lines of a log, at most 32 KiB; carriage returns of progress bars count as line ends."""
     try:
         with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - 32768))
+            log.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
             text = log.read().decode(errors="replace")
     except FileNotFoundError:
         return ""

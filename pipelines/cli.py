@@ -1,10 +1,9 @@
 """The `lco` command: run, sweep, plan, up and bootstrap. Imports nothing slow before it must."""
 
 import os
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import tyro
 
@@ -13,6 +12,7 @@ from infra.settings import Settings
 from pipelines.parameters import BadParameter, Run, Sweep, documents_folder
 from pipelines.plan import Plan, plan
 from pipelines.run import exit_code, run
+from pipelines.screen import lasting_screen
 from stages.recipes import BOOTSTRAPS, get_recipe
 
 
@@ -71,11 +71,12 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse `arguments` (default: the command line), run the command, return the exit status."""
-    command = tyro.cli(
-        Command, prog="lco", description=EXAMPLES, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
-    )
-    commands = {Run: run, Sweep: run, Plan: plan, Up: _up, Bootstrap: _bootstrap}
-    return exit_code(lambda: commands[type(command)](command))
+    with lasting_screen():
+        command = tyro.cli(
+            Command, prog="lco", description=EXAMPLES, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
+        )
+        commands = {Run: run, Sweep: run, Plan: plan, Up: _up, Bootstrap: _bootstrap}
+        return exit_code(lambda: commands[type(command)](command))
 
 
 def _up(command: Up) -> int:
@@ -107,5 +108,13 @@ def _bootstrap(command: Bootstrap) -> int:
     return 0
 
 
+def program() -> NoReturn:
+    """`main`, as a process of its own that ends with it."""
+    code = main()
+    # All of ours has ended. The interpreter's own end would wait for Prefect's client, and that, for minutes,
+    # for a server that is gone.
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -119,6 +120,9 @@ class Reporter:
     write: Callable[[str], None] = print
     interval: float = 10.0
     log: Callable[[str], None] | None = None
+    result: dict[str, Any] | None = None
+    failure: BaseException | None = None
+    """What the run found, once all of it is committed and recorded; or what ended it."""
     _view: StageView | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)

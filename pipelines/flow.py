@@ -12,11 +12,15 @@ second truth about the same output that can outlive it.
 """
 
 import functools
+import itertools
+import logging
+import os
+import re
 import shutil
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +36,22 @@ from infra.fingerprint import source_digest
 from infra.journal import JOURNAL, Journal
 from infra.launcher import Launch, LocalLauncher
 from infra.mlflow_shipper import Shipper
+from infra.process import handled
 from infra.settings import Settings, without_password
 from infra.store import open_store
 from pipelines import sweep_cells as cells
 from pipelines.console import Reporter, current_reporter
 from pipelines.documents import Documents, prepare_documents
 from pipelines.parameters import RecipeName, Run, Sweep, only_run
+from pipelines.reconcile import FLOW_RUN_TAG, end_flow_runs
 from pipelines.record import RunRecord
 from pipelines.results import dose_table, run_card, values
 from pipelines.runner import PipelineRun, Result
 from pipelines.stage_table import STAGES, Output
 from stages.cells import CONTROLS
 from stages.recipes import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 @flow(name="lco", persist_result=False)
@@ -93,9 +101,11 @@ def run_pipeline(kind: type[Run], **given: Any) -> dict[str, Any]:
     """One of the flows, inside a flow run. Returns what a person wants to see of the result."""
     parameters = TypeAdapter(kind).validate_python(given).checked()
     with pipeline_run(parameters) as run:
-        if isinstance(parameters, Sweep):
-            return publish(run, sweep_stages(run, parameters.other_documents))
-        return publish(run, lco_stages(run))
+        sweeps = isinstance(parameters, Sweep)
+        law = sweep_stages(run, parameters.other_documents) if sweeps else lco_stages(run)
+        result = publish(run, law)
+    run.reporter.result = result
+    return result
 
 
 def lco_stages(run: PipelineRun) -> Output:
@@ -211,11 +221,13 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
     recipe, settings = parameters.chosen_recipe(), Settings.from_environment(output=parameters.output)
     settings.make_private()
     with only_run(settings.output), ExitStack() as ending:
+        # A hangup is told like a SIGTERM, also in the process of a deployment's run.
+        ending.enter_context(handled((signal.SIGHUP,), lambda *_: os.kill(os.getpid(), signal.SIGTERM)))
         flow_run = get_run_context().flow_run
-        logs = settings.runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{flow_run.name}"
-        logs.mkdir(parents=True)
+        end_flow_runs(settings.runs, besides=flow_run.id)
+        logs = new_run_folder(settings.runs, flow_run.name)
         tags = {
-            "prefect.flow_run_id": flow_run.id,
+            FLOW_RUN_TAG: flow_run.id,
             "prefect.flow_run_name": flow_run.name,
             "prefect.deployment": flow_run.deployment_id or "none",
             "recipe": recipe.name,
@@ -223,9 +235,10 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
             "logs": logs,
         }
         journal = Journal(logs / JOURNAL)
-        shipper = ending.enter_context(Shipper(settings, journal.path))
+        shipper = Shipper(settings, journal.path)
         name = f"{parameters.flow} {recipe.name} {flow_run.name}"
         record = RunRecord(journal, recipe=recipe, name=name, tags=tags, shipper=shipper)
+        ending.enter_context(shipper)
         launcher = ending.enter_context(LauncherWhenNeeded(recipe))
         if not open_store(settings.store).names("law"):  # else nothing may be left to compute
             _ = launcher.started  # its imports run while documents are read
@@ -240,20 +253,32 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
         )
         try:
             yield run
-        except Exception:
-            record.close("FAILED")
-            raise
-        except BaseException:  # cancelled by Prefect, a signal or Ctrl-C
-            record.close("KILLED")
+        except BaseException as error:  # no Exception: cancelled by Prefect, a signal or Ctrl-C
+            run.reporter.failure = error
+            record.close("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         record.close("FINISHED")
+
+
+def new_run_folder(runs: Path, name: str) -> Path:
+    """A new folder for one run: the time and what is harmless of `name`, which anybody may have chosen."""
+    harmless = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:60]
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{harmless}"
+    for number in itertools.count(1):
+        folder = runs / (f"{stem}-{number}" if number > 1 else stem)
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
 
 
 def _reporter() -> Reporter:
     """What stages did is on Prefect's page in any case; progress only where no terminal shows it."""
     log = get_run_logger().info
     terminal = current_reporter.get()
-    return Reporter(write=log, interval=30.0) if terminal is None else replace(terminal, log=log)
+    if terminal is None:
+        return Reporter(write=log, interval=30.0)
+    terminal.log = log
+    return terminal
 
 
 def publish(run: PipelineRun, law: Output) -> dict[str, Any]:
@@ -273,16 +298,22 @@ def publish(run: PipelineRun, law: Output) -> dict[str, Any]:
         "mlflow_run": run.record.run_id(),
         "logs": str(run.logs),
     }
-    create_table_artifact(
-        key="dose-response",
-        table=[{name: round(value, 4) for name, value in row.items()} for row in values(rows)],
-        description="Generative quality and retrieval by dose",
-    )
     get_run_logger().info(
         "\n".join((f"Verdict: {result['verdict']}", *result["reasons"], result["decision"]))
     )
-    create_markdown_artifact(key="run-card", markdown=run_card(result, run.recipe.name))
+    _show_in_prefect(result, run.recipe.name)
     return result
+
+
+def _show_in_prefect(result: Mapping[str, Any], recipe: str) -> None:
+    """The table and a card for its page; nothing else needs them."""
+    table = [{name: round(value, 4) for name, value in row.items()} for row in values(result["table"])]
+    description = "Generative quality and retrieval by dose"
+    try:
+        create_table_artifact(key="dose-response", table=table, description=description)
+        create_markdown_artifact(key="run-card", markdown=run_card(result, recipe))
+    except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises, the results are there
+        logger.warning("Prefect's page lacks the table and the run card of this run: %s", error)
 
 
 def _newest_report(settings: Settings, report: Path) -> Path:

@@ -21,12 +21,22 @@ from rich.table import Column, Table
 
 from data_prep.errors import NoUsableDocuments
 from infra.mlflow_client import MLflow
-from infra.process import ProcessFailed
+from infra.process import ProcessFailed, handled
 from infra.settings import Settings, SettingsError, without_password
 from infra.store import StoreError
-from pipelines.console import clock_time, current_reporter, printable, terminal_reporter
+from pipelines.causes import (
+    RunLog,
+    has_advice,
+    in_words,
+    keep_traceback,
+    log_file,
+    root_cause,
+    short_failure,
+)
+from pipelines.console import Reporter, clock_time, current_reporter, printable, terminal_reporter
 from pipelines.parameters import BadParameter, Run, only_run
 from pipelines.results import format_table
+from pipelines.runner import OutputMissing
 from pipelines.servers import (
     Server,
     ServerFailed,
@@ -38,10 +48,21 @@ from pipelines.servers import (
     wait_healthy,
 )
 
+logger = logging.getLogger(__name__)
+
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 128 + signal.SIGINT
-LOG_LINES_SHOWN = 25
+BAD_INPUT = (BadParameter, SettingsError, NoUsableDocuments)
+KNOWN = (*BAD_INPUT, ProcessFailed, ServerFailed, StoreError, OutputMissing)
+"""Errors whose message is for people."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks the command to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 def run(given: Run) -> int:
@@ -57,46 +78,55 @@ def run(given: Run) -> int:
         pass  # refused now, not by the flow after a second server has opened the first one's database
     settings.runs.mkdir(parents=True, exist_ok=True)
     console.print(f"Output folder: {settings.output}", markup=False, highlight=False)
-    with prefect_of_the_run(settings) as server:
+    with handled((signal.SIGTERM, signal.SIGHUP), _interrupt), prefect_of_the_run(settings) as server:
         from pipelines import flow as flows  # slow; Prefect reads its settings now
 
         log_path = _quiet_libraries(settings.runs)
         console.print(f"Log of Prefect and MLflow: {log_path}", markup=False, highlight=False)
         _wait_for(server, settings, console)
-        current_reporter.set(terminal_reporter(console))
-        result = _call(getattr(flows, parameters.flow), parameters)
+        reporter = terminal_reporter(console)
+        current_reporter.set(reporter)
+        try:
+            result = _call(getattr(flows, parameters.flow), parameters, reporter, server)
+        finally:
+            _send_what_waits()
     _show(result, console, seconds=time.monotonic() - began)
     return 0
 
 
-def exit_code(command: Callable[[], int]) -> int:
-    """What a command returns; the errors that a person can act on become a message and an exit status.
+def _interrupt(number: int, _: object) -> None:
+    raise Interrupted(number)
 
-    Others are bugs: a traceback.
-    """
+
+def exit_code(command: Callable[[], int]) -> int:
+    """What a command returns; an error becomes a message that names its cause, and an exit status."""
     try:
         return command()
-    except (BadParameter, SettingsError, NoUsableDocuments) as error:
-        return _fail(str(error), EXIT_BAD_INPUT)
-    except ProcessFailed as error:
-        return _fail(_short_failure(error), EXIT_FAILED)
-    except (ServerFailed, StoreError) as error:
-        return _fail(str(error), EXIT_FAILED)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what was committed is kept, run again to continue", EXIT_INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+        return _fail("interrupted; what was committed is kept, run again to continue", 128 + number)
+    except Exception as error:  # noqa: BLE001 - the last place that can say in one line what happened
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    cause = root_cause(error, KNOWN)
+    if isinstance(cause, BAD_INPUT):
+        return _fail(str(cause), EXIT_BAD_INPUT)
+    if isinstance(cause, ProcessFailed):
+        return _fail(short_failure(cause), EXIT_FAILED)
+    if isinstance(cause, KNOWN):
+        return _fail(str(cause), EXIT_FAILED)
+    lines = [in_words(cause, error)]
+    if log_file() or not has_advice(cause):
+        lines.append(keep_traceback(error))
+    return _fail("\n".join(lines), EXIT_FAILED)
 
 
 def _fail(message: str, code: int) -> int:
     text = "\n".join(printable(line) for line in message.split("\n"))  # may name a file
     print(f"lco: {text}", file=sys.stderr, flush=True)
     return code
-
-
-def _short_failure(error: ProcessFailed) -> str:
-    """The reason, the last lines of the log and where the rest is."""
-    reason = str(error).splitlines()[0].split(" Its log is ")[0]
-    tail = "\n".join(f"  {line}" for line in error.log_tail.splitlines()[-LOG_LINES_SHOWN:])
-    return f"{reason}\n{tail}\nThe whole log: {error.log_path}"
 
 
 @contextlib.contextmanager
@@ -124,14 +154,13 @@ def prefect_of_the_run(settings: Settings) -> Iterator[Server | None]:
         try:
             yield server
         finally:
-            _send_what_waits()
             for name in ours:
                 del os.environ[name]
 
 
 def _send_what_waits() -> None:
-    """Let Prefect send its queued logs and states while the server lives; else it retries for a minute."""
-    if "prefect" not in sys.modules:
+    """Let Prefect send its queued logs and states while a server is there: nobody waits for them later."""
+    if not _prefect_answers():
         return
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
@@ -140,14 +169,42 @@ def _send_what_waits() -> None:
     APILogWorker.drain_all(timeout=10)
 
 
-def _call(flow: Callable[..., dict[str, Any]], parameters: Run) -> dict[str, Any]:
-    """Run it; a SIGTERM, which Prefect turns into its own exception, counts as an interrupt."""
+def _call(
+    flow: Callable[..., dict[str, Any]], parameters: Run, reporter: Reporter, server: Server | None
+) -> dict[str, Any]:
+    """Run it. What the pipeline itself came to counts, not what Prefect raises where its server is gone."""
     from prefect.exceptions import TerminationSignal
 
     try:
         return flow(**TypeAdapter(type(parameters)).dump_python(parameters, mode="json"))
-    except TerminationSignal as error:
-        raise KeyboardInterrupt from error
+    except Exception as error:  # noqa: BLE001 - Prefect's client may raise anything
+        raised = error
+    if isinstance(reporter.failure, TerminationSignal):
+        raise Interrupted(reporter.failure.signal)
+    if reporter.failure is not None:
+        raise reporter.failure
+    if reporter.result is None:
+        _require_answer(server)  # its end explains what Prefect's client raises
+        raise raised
+    logger.error("Prefect could not end its run", exc_info=raised)
+    reporter.note(
+        f"Prefect's server did not answer at the end ({type(raised).__name__}): its page shows this run "
+        "as running, without its last tasks and its result. The next start on this output folder ends it."
+    )
+    return reporter.result
+
+
+def _require_answer(server: Server | None) -> None:
+    """Raises ServerFailed where the Prefect server, ours or the user's (None), is gone."""
+    if server is not None:
+        server.check_running()
+    elif not _prefect_answers():
+        address = without_password(os.environ["PREFECT_API_URL"])
+        raise ServerFailed(f"PREFECT_API_URL={address} no longer answers: start that server and run again")
+
+
+def _prefect_answers() -> bool:
+    return answers(f"{os.environ['PREFECT_API_URL'].rstrip('/')}/health")
 
 
 def _quiet_libraries(folder: Path) -> Path:
@@ -155,12 +212,15 @@ def _quiet_libraries(folder: Path) -> Path:
     # Else MLflow adds a handler for stderr when it is imported.
     os.environ["MLFLOW_CONFIGURE_LOGGING"] = "false"
     path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = RunLog(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # on a full disk each line of the log would be a traceback on the screen
+    internal = logging.getLogger("prefect._internal")  # has a handler for stderr: what a dead server misses
+    internal.handlers[:], internal.propagate = [], True
     return path
 
 

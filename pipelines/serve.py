@@ -10,7 +10,9 @@ from prefect.runner import Runner
 from prefect.settings import get_current_settings
 from prefect.settings.profiles import Profile, load_profiles, save_profiles
 
+from infra.settings import Settings
 from pipelines.flow import lco, sweep
+from pipelines.reconcile import reconcile
 
 PROFILE = "lco"
 
@@ -23,6 +25,7 @@ def main(output: str, ready: Path) -> None:
     """
     # Prefect's answer to a signal; it does stop, and the log would end with a warning.
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited")
+    reconcile(Settings.from_environment(output=output))
     _write_profile()
     runner = Runner(pause_on_shutdown=True, limit=1)
     for flow, name in ((lco, "full-pipeline"), (sweep, "grsl")):

@@ -157,6 +157,8 @@ def prefect_environment(settings: Settings, environment: Mapping[str, str] = os.
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
+        # Five would wait for a server that is gone for a minute at each request; two wait some seconds.
+        "PREFECT_CLIENT_MAX_RETRIES": "2",
     }
     if "PREFECT_API_URL" not in environment:
         wanted["PREFECT_HOME"] = str(settings.prefect_home)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from infra.mlflow_client import runs_page
+from infra.process import handled
 from infra.settings import Settings, without_password
 from pipelines.parameters import BadParameter
 from pipelines.servers import (
@@ -71,16 +72,11 @@ def _check(settings: Settings) -> None:
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of an exception in the middle of a start or stop."""
+    """An event that Ctrl-C, SIGTERM and a closed terminal set, instead of an exception in the middle of a
+    start or stop."""
     stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
+    with handled((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), lambda *_: stop.set()):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _welcome(settings: Settings, mlflow_page: str) -> str:

@@ -2,8 +2,14 @@
 
 import json
 import math
+import resource
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infra.journal import Journal, JournalTail
 
@@ -68,3 +74,32 @@ def test_lines_of_several_writers_do_not_mix(tmp_path):
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(write, "abcd"))
     assert len([json.loads(line) for line in journal.path.read_text().splitlines()]) == 800
+
+
+@given(cut=st.integers(min_value=1, max_value=60))
+def test_an_event_behind_half_a_line_is_whole(tmp_path_factory, cut):
+    journal = Journal(tmp_path_factory.mktemp("torn") / "journal.jsonl")
+    journal.metrics("c", {}, step=1)
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole + whole[:cut])  # its writer was killed, or the disk was full
+    journal.metrics("c", {}, step=2)
+    journal.metrics("c", {}, step=3)
+    assert steps(JournalTail(journal.path, 0)) == [1, 2, 3]
+
+
+@pytest.mark.chaos
+def test_an_event_that_finds_no_room_is_an_error_and_the_next_one_is_whole(tmp_path, caplog):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.metrics("c", {}, step=1)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:  # the system writes what there is room for: half of the event
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 30, limit[1]))
+        with pytest.raises(OSError, match="File too large"):
+            journal.metrics("c", {}, step=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    journal.metrics("c", {}, step=3)
+    assert steps(JournalTail(journal.path, 0)) == [1, 3]
+    assert caplog.text.count("skipped a line") == 1

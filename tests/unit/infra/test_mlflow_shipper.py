@@ -286,6 +286,42 @@ def test_runs_of_a_killed_process_get_their_end_and_a_torn_line_is_dropped(journ
     assert [call[1] for call in recorder.calls[-2:]] == [("run3", "KILLED"), ("run1", "KILLED")]
 
 
+@pytest.mark.parametrize("lost", ["run", "cell"])
+def test_a_lost_start_costs_the_events_of_its_run_and_no_others(journal, tmp_path, caplog, lost):
+    record_everything(journal, tmp_path)
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    start = f'{{"event": "start", "run": "{lost}"'.encode()
+    journal.path.write_bytes(b"".join(line for line in lines if not line.startswith(start)))
+    recorder = Recorder()
+    ship_pending(tmp_path / "runs", recorder)
+    kept = {"run": "dose 300", "cell": "lco tiny"}[lost]
+    assert [call[1] for call in recorder.calls if call[0] == "start"] == [(kept,)]
+    assert [call[1] for call in recorder.calls if call[0] == "finish"] == [
+        ("run1", {"run": "FAILED", "cell": "FINISHED"}[lost])
+    ]
+    assert f"of {lost!r}, which was not started" in caplog.text and "cannot be sent" not in caplog.text
+    assert ShippedJournal(journal.path).offset == journal.path.stat().st_size
+
+
+@pytest.mark.chaos
+def test_a_run_that_ends_at_once_still_tells_how_an_earlier_one_ended(journal, tmp_path, monkeypatch):
+    recorder = use(Recorder(), monkeypatch)
+    journal.start("run", "killed")  # and nothing more
+    real = mlflow_shipper.ship_pending
+
+    def slowly(runs, mlflow):
+        time.sleep(1.5)  # MLflow takes its time
+        real(runs, mlflow)
+
+    monkeypatch.setattr(mlflow_shipper, "ship_pending", slowly)
+    own = tmp_path / "runs" / "2" / JOURNAL
+    own.parent.mkdir()
+    with Shipper(Settings(output=tmp_path), own):
+        Journal(own).start("run", "own")
+        Journal(own).finish("run")
+    assert [call[1][1] for call in recorder.calls if call[0] == "finish"] == ["FINISHED", "KILLED"]
+
+
 @pytest.mark.chaos
 def test_no_server_at_the_address_is_a_warning_and_is_sent_later(settings, mlflow, tmp_path, caplog):
     down = Settings(output=settings.output, tracking_uri="http://127.0.0.1:9")

@@ -1,15 +1,28 @@
 """A supervised child cannot outlive us, hold our pipes or see our secrets."""
 
+import array
+import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from infra.process import LOG_TAIL_LINES, Supervised, child_environment, last_lines, log_pump, outcome_of
+from infra.process import (
+    LOG_TAIL_LINES,
+    Supervised,
+    child_environment,
+    handled,
+    last_lines,
+    log_pump,
+    outcome_of,
+)
 from tests.unit.infra.conftest import ROOT, alive, wait_until
 
 WATCHED = "import infra.process; infra.process.watch_parent()\n"
@@ -146,3 +159,57 @@ def test_a_long_log_is_rotated(tmp_path, monkeypatch):
     rotated = log.with_name("output.log.1")
     assert log.stat().st_size <= 100_000 and rotated.stat().st_size <= 100_000
     assert log.read_text().endswith("line 19999\n")
+
+
+@pytest.mark.chaos
+def test_a_full_disk_stops_nobody_who_writes_to_the_log_and_its_end_is_there_when_there_is_room(tmp_path):
+    log = tmp_path / "output.log"
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+        with log_pump(log) as output:
+            for number in range(3000):  # far more than a pipe holds: nobody waits for its reader
+                os.write(output, f"line {number:04} {'x' * 90}\n".encode())
+            os.write(output, b"OSError: no space left\n")
+            waiting = array.array("i", [1])
+            assert wait_until(lambda: fcntl.ioctl(output, termios.FIONREAD, waiting) == 0 and not waiting[0])
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    text = log.read_text()
+    assert text.startswith("line 0000") and text.endswith("OSError: no space left\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_handled_inside_the_block_only(number):
+    seen, before = [], signal.getsignal(number)
+    with handled((number,), lambda *arguments: seen.append(arguments[0])):
+        os.kill(os.getpid(), number)
+        assert wait_until(lambda: seen == [number])
+    assert signal.getsignal(number) == before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handled((signal.SIGHUP, signal.SIGTERM), lambda *_: None):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGTERM))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_other_threads_run_the_block_without_handling_signals():
+    entered = []
+
+    def work():
+        with handled((signal.SIGTERM,), lambda *_: None):
+            entered.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert entered == [True]

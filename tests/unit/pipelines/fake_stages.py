@@ -1,10 +1,11 @@
 """One stand-in for all stages: `python -m tests.unit.pipelines.fake_stages JOB.json`.
 
 It commits what the real ones commit (same files, same fields), computed from nothing, in a blink. A dose of
-666 fails, a dose of 777 ends well without committing.
+666 fails, a dose of 777 ends well without committing, one of 8000 or more takes long.
 """
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from pipelines.stage_table import STAGES, Stage
 from stages.program import Task, read_job
 
+LONG = 8000
 PROGRAM = "tests.unit.pipelines.fake_stages"
 FAKE_STAGES: Mapping[str, Stage] = {
     name: replace(stage, program=PROGRAM, processes=lambda recipe: 1) for name, stage in STAGES.items()
@@ -105,6 +107,8 @@ def main(job_path: Path) -> None:
     for task in job.own_tasks():
         if task.cell.dose == 666:
             sys.exit("the made-up loss became NaN")
+        if job.stage == "pretrain" and task.cell.dose >= LONG:
+            time.sleep(8)
         for step in range(1, 4):
             metrics = {"loss/made_up": 1 / step} | rates
             job.tell(task, f"{job.stage}: {task.cell.words}", step=step, done=step, total=3, metrics=metrics)

@@ -1,0 +1,102 @@
+"""Runs that are killed, and a Prefect server that dies: what a person sees, and what the servers say later.
+
+Real servers and processes, made-up stages; one output folder: a new Prefect database takes half a minute.
+"""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import lco_environment
+from tests.unit.pipelines.fake_stages import LONG
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("endings")
+    (place / "documents").mkdir()
+    (place / "documents" / "a.txt").write_text("trang")
+    return place
+
+
+def start(place: Path, dose: int) -> subprocess.Popen:
+    options = ["--documents", place / "documents", "--output", place / "output", "--doses", "0", str(dose)]
+    command = [sys.executable, "-m", "tests.e2e.small_run", "run", *options, "--seeds", "0"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    environment = lco_environment() | {"PREFECT_CLIENT_MAX_RETRIES": "0"}  # nobody waits for a dead server
+    return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+
+
+def in_the_middle_of_a_stage(run: subprocess.Popen) -> psutil.Process:
+    """The run, whose long stage is under way and known to Prefect."""
+    assert run.stdout is not None
+    told = []
+    while not told or "(CGP): " not in told[-1]:
+        told.append(run.stdout.readline())
+        assert told[-1], "".join(told)
+    time.sleep(1.5)  # events go to the server by the way
+    return psutil.Process(run.pid)
+
+
+def states(place: Path) -> dict[str, list[str]]:
+    """What Prefect says of flow and task runs, and MLflow of runs, oldest first."""
+    prefect, mlflow = place / "output" / "prefect" / "prefect.db", place / "output" / "mlflow.db"
+    asked = {
+        "flows": (prefect, "select state_name from flow_run order by created"),
+        "tasks": (prefect, "select distinct state_name from task_run order by 1"),
+        "mlflow": (mlflow, "select status from runs where name like 'lco tiny %' order by start_time"),
+        "cells": (mlflow, "select distinct status from runs order by 1"),
+    }
+    found = {}
+    for name, (path, question) in asked.items():
+        with closing(sqlite3.connect(path)) as database:
+            found[name] = [row[0] for row in database.execute(question)]
+    return found
+
+
+def test_a_dead_server_loses_no_verdict_and_the_start_before_gave_a_killed_run_its_end(place: Path) -> None:
+    killed = start(place, LONG)
+    in_the_middle_of_a_stage(killed).kill()
+    killed.wait()
+    assert states(place)["flows"] == ["Running"] and "Running" in states(place)["tasks"]
+    assert states(place)["mlflow"] == ["RUNNING"]
+
+    run = start(place, LONG)
+    servers = [
+        one for one in in_the_middle_of_a_stage(run).children() if "pipelines.servers" in one.cmdline()
+    ]
+    assert states(place)["flows"] == ["Crashed", "Running"]  # the killed one has its end
+    for server in servers:
+        server.kill()
+    shown, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, shown
+    assert "Verdict: inconclusive" in shown and "Traceback" not in shown
+    assert shown.count("Prefect's server did not answer at the end") == 1
+    assert states(place)["flows"] == ["Crashed", "Running"]
+    assert states(place)["mlflow"] == ["KILLED", "FINISHED"]
+
+
+def test_a_closed_terminal_stops_a_run_that_says_so_everywhere(place: Path) -> None:
+    run = start(place, LONG + 32)
+    in_the_middle_of_a_stage(run)
+    assert states(place)["flows"] == ["Crashed", "Completed", "Running"]  # what the dead server missed
+    os.killpg(run.pid, signal.SIGHUP)
+    shown, _ = run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGTERM  # as which it is handled
+    assert shown.splitlines()[-1] == "lco: interrupted; what was committed is kept, run again to continue"
+    assert states(place) == {
+        "flows": ["Crashed", "Completed", "Crashed"],
+        "tasks": ["Completed", "Crashed"],
+        "mlflow": ["KILLED", "FINISHED", "KILLED"],
+        "cells": ["FINISHED", "KILLED"],
+    }
