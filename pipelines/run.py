@@ -194,6 +194,24 @@ def _call(
     return reporter.result
 
 
+def _require_entry() -> None:
+    """Raises BadParameter where the user's Prefect server does not let us in."""
+    from httpx import HTTPStatusError
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_flow_runs(limit=1)
+    except HTTPStatusError as error:
+        if error.response.status_code not in (401, 403):
+            raise
+        raise BadParameter(
+            f"PREFECT_API_URL={without_password(os.environ['PREFECT_API_URL'])} does not let us in "
+            f"({error.response.status_code}): set PREFECT_API_AUTH_STRING or PREFECT_API_KEY to what it asks "
+            "for, or unset the variable"
+        ) from error
+
+
 def _require_answer(server: Server | None) -> None:
     """Raises ServerFailed where the Prefect server, ours or the user's (None), is gone."""
     if server is not None:
@@ -226,6 +244,7 @@ def _quiet_libraries(folder: Path) -> Path:
 
 def _wait_for(server: Server | None, settings: Settings, console: Console) -> None:
     if server is None:
+        _require_entry()
         return
     told = "starting a Prefect server for this run (the first time it takes half a minute)"
     if not console.is_terminal:

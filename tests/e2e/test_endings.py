@@ -3,11 +3,13 @@
 Real servers and processes, made-up stages; one output folder: a new Prefect database takes half a minute.
 """
 
+import http.server
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import lco_environment
+from tests.e2e.conftest import lco, lco_environment
 from tests.unit.pipelines.fake_stages import LONG
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(300)]
@@ -100,3 +102,30 @@ def test_a_closed_terminal_stops_a_run_that_says_so_everywhere(place: Path) -> N
         "mlflow": ["KILLED", "FINISHED", "KILLED"],
         "cells": ["FINISHED", "KILLED"],
     }
+
+
+class LocksUsOut(http.server.BaseHTTPRequestHandler):
+    """A Prefect server that lives and asks for a credential."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/api/health" else 401)
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_of_the_user_that_does_not_let_us_in_is_one_line(place: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), LocksUsOut) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/api"
+        options = ["--documents", place / "documents", "--output", place / "other"]
+        result = lco("run", *options, PREFECT_API_URL=address, timeout=120)
+        server.shutdown()
+    assert result.returncode == 2
+    [told] = result.stderr.splitlines()
+    assert told.startswith(
+        f"lco: PREFECT_API_URL={address} does not let us in (401): set PREFECT_API_AUTH_STRING"
+    )
