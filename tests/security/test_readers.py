@@ -137,6 +137,12 @@ def test_an_honest_answer_is_taken_with_the_name_that_the_caller_knows():
     assert samples[0].image().size == (32, 16)
 
 
+def test_an_answer_of_more_samples_than_a_document_may_have_is_none():
+    answer, config = honest_answer(["one", "two"]), ReadingConfig(max_samples_per_document=1)
+    with pytest.raises(ReaderFailure, match="malformed"):
+        list(read_answer(io.BytesIO(answer), "a.pdf", DIGEST, config))
+
+
 @given(st.data())
 def test_an_answer_that_was_changed_anywhere_gives_samples_or_one_of_two_errors(data):
     answer = bytearray(honest_answer(["river", "stone"]))
