@@ -121,7 +121,7 @@ def read_answer(answer: BinaryIO, name: str, digest: str, config: ReadingConfig)
     return _samples(answer, name, config)
 
 
-def _samples(answer: BinaryIO, name: str, config: ReadingConfig) -> Iterator[Sample]:
+def _samples(answer: BinaryIO, document: str, config: ReadingConfig) -> Iterator[Sample]:
     most_bytes = _RECORD_BYTES + _CHARACTER_BYTES * config.max_page_characters
     page, block = 0, None
     for _ in range(config.max_samples_per_document):
@@ -133,8 +133,8 @@ def _samples(answer: BinaryIO, name: str, config: ReadingConfig) -> Iterator[Sam
         if not (_follows(record, page, block) and _fits(png, record, config)):
             raise _malformed()
         page, block = record.page, record.block
-        fields = record.model_dump(exclude={"png_bytes"})
-        yield Sample(key=sample_key(name, page, block), document=name, png=png, **fields)
+        fields = {name: value for name, value in record if name != "png_bytes"}
+        yield Sample(key=sample_key(document, page, block), document=document, png=png, **fields)
     if not page or answer.read(1):
         raise _malformed()
 
