@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import pypdfium2
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, TiffImagePlugin, UnidentifiedImageError  # noqa: F401
 
 from data_prep import text_layer
 from data_prep.config import ReadingConfig
@@ -26,6 +26,7 @@ IMAGE_FORMATS = ("PNG", "JPEG", "TIFF")  # whatever the name says, no other deco
 PDF_HEAD_BYTES = 1024
 PDF_TAIL_BYTES = 4096  # a whole PDF names its end within these last bytes
 MAX_ASPECT_RATIO = 190  # the backbone's image processor refuses 200
+Image.preinit()  # decoders are loaded once, before readers are forked
 
 
 class _Part(NamedTuple):

@@ -7,6 +7,7 @@ nothing has changed, nothing is split again.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +45,8 @@ def prepare_documents(
         NoUsableDocuments: nothing is left to train and to test on; the message says why.
     """
     files, unsupported = find_documents(folder)
-    user_queries = read_user_queries(folder / USER_QUERIES)
+    of_user = folder / USER_QUERIES
+    user_queries = read_user_queries(of_user) if os.path.lexists(of_user) else []
     readings = read_documents(files, config.reading, store, progress, workers=workers)
     usable = _usable(folder, readings, config)
     inventory_fingerprint = _inventory_fingerprint(readings, unsupported, user_queries, config)

@@ -6,7 +6,6 @@ copy of the page; the same sample always gets the same queries.
 
 import codecs
 import hashlib
-import os
 import random
 import re
 import unicodedata
@@ -53,7 +52,7 @@ def make_queries(key: str, text: str, *, count: int, word_share: float, seed: in
 
 
 def read_user_queries(path: Path) -> list[UserQuery]:
-    """Read `queries.jsonl`: one object a line with `query`, `document` and `page` (from 1); none without it.
+    """Read `queries.jsonl`: one object a line with `query`, `document` and `page` (from 1).
 
     Raises:
         NoUsableDocuments: it cannot be read, or a line is no such object; the message names file and line.
@@ -76,8 +75,6 @@ def read_user_queries(path: Path) -> list[UserQuery]:
 
 
 def _content(path: Path) -> bytes:
-    if not os.path.lexists(path):
-        return b""
     try:
         with open_file(path) as file:
             content = file.read(USER_QUERIES_BYTES + 1)

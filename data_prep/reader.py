@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO
 
-from annotated_types import MaxLen
+from annotated_types import MaxLen, MinLen
 from PIL import Image
-from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, NonNegativeInt, PositiveInt, ValidationError
 
 from data_prep.config import ReadingConfig
 from data_prep.documents import read_document
@@ -29,10 +29,13 @@ _RECORD_BYTES = 1_024  # without the text
 _CHARACTER_BYTES = 12  # composing a character may make three of it
 
 
+_Reason = Annotated[str, AfterValidator(clean_text), MinLen(1), MaxLen(_REASON_CHARACTERS)]
+
+
 class _Header(BaseModel, strict=True, extra="forbid"):
     digest: str  # of what was read
-    refused: Annotated[str, MaxLen(_REASON_CHARACTERS)] | None = None  # what is wrong with the document
-    failed: Annotated[str, MaxLen(_REASON_CHARACTERS)] | None = None  # what went wrong while it was read
+    refused: _Reason | None = None  # what is wrong with the document
+    failed: _Reason | None = None  # what went wrong while it was read
 
 
 class _Record(BaseModel, strict=True, extra="forbid"):
@@ -71,7 +74,7 @@ def main(arguments: dict[str, Any], inputs: list[int], output: int) -> None:
         problem = {"failed": f"cannot be read: {error.strerror or error}"}
     except Exception as error:  # noqa: BLE001 - whatever a hostile file makes a decoder raise
         problem = {"refused": f"the reader failed on it: {type(error).__name__}: {error}"}
-    reason = {kind: clean_text(text)[:_REASON_CHARACTERS] for kind, text in problem.items()}
+    reason = {kind: text[:_REASON_CHARACTERS] for kind, text in problem.items()}
     os.ftruncate(output, 0)
     os.pwrite(output, _Header(digest=digest, **reason).model_dump_json().encode() + b"\n", 0)
 
@@ -118,7 +121,7 @@ def read_answer(answer: BinaryIO, name: str, digest: str, config: ReadingConfig)
     return _samples(answer, name, config)
 
 
-def _samples(answer: BinaryIO, name: str, config: ReadingConfig) -> Iterator[Sample]:
+def _samples(answer: BinaryIO, document: str, config: ReadingConfig) -> Iterator[Sample]:
     most_bytes = _RECORD_BYTES + _CHARACTER_BYTES * config.max_page_characters
     page, block = 0, None
     for _ in range(config.max_samples_per_document):
@@ -126,21 +129,32 @@ def _samples(answer: BinaryIO, name: str, config: ReadingConfig) -> Iterator[Sam
         if not line:
             break
         record = _checked(_Record, line)
-        follows = record.page == page + 1 and not record.block
-        follows |= record.page == page and block is not None and record.block == block + 1
-        page, block = record.page, record.block
-        png = (
-            answer.read(record.png_bytes) if record.png_bytes <= config.max_sample_bytes_per_document else b""
-        )
-        area = record.width * record.height
-        if not (
-            follows and len(png) == record.png_bytes and area <= config.max_pixels and _is_png(png, record)
-        ):
+        png = answer.read(min(record.png_bytes, config.max_sample_bytes_per_document))
+        if not (_follows(record, page, block) and _fits(png, record, config)):
             raise _malformed()
-        fields = record.model_dump(exclude={"png_bytes"})
-        yield Sample(key=sample_key(name, page, block), document=name, png=png, **fields)
-    if not page or page > config.max_pages_per_document or answer.read(1):
+        page, block = record.page, record.block
+        fields = {name: value for name, value in record if name != "png_bytes"}
+        yield Sample(key=sample_key(document, page, block), document=document, png=png, **fields)
+    if not page or answer.read(1):
         raise _malformed()
+
+
+def _follows(record: _Record, page: int, block: int | None) -> bool:
+    """Whether it is the next block of the page, or the first of the next page."""
+    if record.page == page:
+        return block is not None and record.block == block + 1
+    return record.page == page + 1 and not record.block
+
+
+def _fits(png: bytes, record: _Record, config: ReadingConfig) -> bool:
+    """Whether all is there and begins as a grey PNG of 8 bits and of the size that is said, within limits."""
+    header = struct.pack(">I4sIIBBBBB", 13, b"IHDR", record.width, record.height, 8, 0, 0, 0, 0)
+    return (
+        record.page <= config.max_pages_per_document
+        and record.width * record.height <= config.max_pixels
+        and len(png) == record.png_bytes
+        and png.startswith(b"\x89PNG\r\n\x1a\n" + header)
+    )
 
 
 def _checked(kind: type, line: bytes) -> Any:
@@ -148,12 +162,6 @@ def _checked(kind: type, line: bytes) -> Any:
         return kind.model_validate_json(line)
     except ValidationError as error:
         raise _malformed() from error
-
-
-def _is_png(content: bytes, record: _Record) -> bool:
-    """Whether it begins as a grey PNG of 8 bits and of the size that is said."""
-    header = struct.pack(">I4sIIBBBBB", 13, b"IHDR", record.width, record.height, 8, 0, 0, 0, 0)
-    return content.startswith(b"\x89PNG\r\n\x1a\n" + header)
 
 
 def _malformed() -> ReaderFailure:

@@ -117,11 +117,9 @@ def _finish(unread: _Unread, call: Call | UnreadableDocument, config: ReadingCon
     try:
         answer = call.result()
     except CallFailed as error:
-        late, died = (
-            f"took longer than {config.document_seconds:g} s to read",
-            "the reader died on it (exit code ",
-        )
-        raise ReaderFailure(late if error.exit_code is None else f"{died}{error.exit_code})") from error
+        late = f"took longer than {config.document_seconds:g} s to read"
+        died = f"the reader died on it (exit code {error.exit_code})"
+        raise ReaderFailure(late if error.exit_code is None else died) from error
     with answer, store.attempt("document", unread.fingerprint) as attempt:
         try:
             samples = reader.read_answer(answer, unread.file.name, unread.digest, config)

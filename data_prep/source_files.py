@@ -109,7 +109,7 @@ def _why_no_document(path: Path) -> str | None:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a regular file, unbuffered; whatever else stands there is neither waited for nor read.
+    """Open a regular file; whatever else stands there is neither waited for nor read.
 
     Raises OSError.
     """
@@ -117,7 +117,7 @@ def open_file(path: Path) -> BinaryIO:
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
-    file = open(path, "rb", buffering=0, opener=opener)  # noqa: SIM115 - the caller's
+    file = open(path, "rb", opener=opener)  # noqa: SIM115 - the caller's
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "not a regular file")

@@ -53,6 +53,8 @@ def lies(true: dict) -> dict[str, Callable[[], bytes]]:
         "no-digest": lambda: lie({}, good),
         "huge-header": lambda: b'{"digest": "' + b"a" * 10**8 + b'"}\n',
         "huge-reason": lambda: lie(true | {"refused": "a" * 10_000}),
+        "no-reason": lambda: lie(true | {"refused": ""}),
+        "blank-reason": lambda: lie(true | {"refused": " \x1b\n "}),
         "deep": lambda: lie(b"[" * 10_000),
         "endless-line": lambda: lie(true) + b" " * 10**8,
         "surrogate": lambda: lie(true, ({"text": "\ud800", **good[0]}, PNG)),

@@ -9,9 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.security.conftest import ROOT
 from tests.unit.data_prep.making import endless_pdf, prose, swelling_pdf, tiff_of, wordy_pdf, write_pdf
-from tests.unit.infra.conftest import alive, wait_until
+from tests.unit.infra.conftest import ROOT, alive, wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 

@@ -31,6 +31,11 @@ def folder(tmp_path) -> Path:
     return tmp_path / "documents"
 
 
+@pytest.fixture
+def picture() -> Image.Image:
+    return Image.radial_gradient("L")
+
+
 def read(folder: Path, store: LocalStore, module: str | None = None, **settings) -> dict[str, str | None]:
     """{name: reason}, where the readers run this module."""
     files, _ = find_documents(folder)
@@ -59,12 +64,12 @@ def test_a_lying_reader_is_not_believed_and_nothing_of_it_is_run(folder, tmp_pat
 
 
 @pytest.mark.chaos
-def test_what_the_machine_refused_is_tried_again(folder, tmp_path, scan):
+def test_what_the_machine_refused_is_tried_again(folder, tmp_path, picture):
     whole = write_pdf(tmp_path / "whole.pdf", [prose(1)]).read_bytes()
     for name in (*FAILURES, "memory"):
         (folder / f"{name}.pdf").write_bytes(whole + name.encode())
     for name in ("decoder", "pillow-memory"):
-        scan.save(folder / f"{name}.png")
+        picture.save(folder / f"{name}.png")
     store = LocalStore(tmp_path / "store")
     reasons = read(folder, store, HOSTILE)
     assert reasons.pop("memory.pdf") == "needs more memory than one document may use"
@@ -76,9 +81,9 @@ def test_what_the_machine_refused_is_tried_again(folder, tmp_path, scan):
 
 @pytest.mark.parametrize("settings", [{"document_memory_bytes": 2**27}, {"max_sample_bytes_per_document": 1}])
 def test_a_document_beyond_the_memory_is_tried_again_and_one_beyond_the_bytes_is_not(
-    folder, tmp_path, scan, settings
+    folder, tmp_path, picture, settings
 ):
-    scan.resize((6000, 6000)).save(folder / "a.tiff", compression="tiff_lzw")
+    picture.resize((6000, 6000)).save(folder / "a.tiff", compression="tiff_lzw")
     store = LocalStore(tmp_path / "store")
     [reason] = read(folder, store, **settings).values()
     if "document_memory_bytes" in settings:
@@ -103,8 +108,8 @@ def test_each_limit_is_named(folder, tmp_path, settings, reason):
     assert read(folder, LocalStore(tmp_path / "store"), **settings)["a.pdf"].startswith(reason)
 
 
-def test_a_text_beside_an_image_counts_as_its_page(folder, tmp_path, scan):
-    scan.save(folder / "a.png")
+def test_a_text_beside_an_image_counts_as_its_page(folder, tmp_path, picture):
+    picture.save(folder / "a.png")
     (folder / "a.txt").write_text("many words " * 100)
     reasons = read(folder, LocalStore(tmp_path / "store"), max_page_characters=1_000)
     assert reasons == {"a.png": "a page has 1,099 characters, the limit is 1,000"}
@@ -135,6 +140,12 @@ def test_an_honest_answer_is_taken_with_the_name_that_the_caller_knows():
     ]
     assert [one.key for one in samples] == [sample_key("a.pdf", page, None) for page in (1, 2)]
     assert samples[0].image().size == (32, 16)
+
+
+def test_an_answer_of_more_samples_than_a_document_may_have_is_none():
+    answer, config = honest_answer(["one", "two"]), ReadingConfig(max_samples_per_document=1)
+    with pytest.raises(ReaderFailure, match="malformed"):
+        list(read_answer(io.BytesIO(answer), "a.pdf", DIGEST, config))
 
 
 @given(st.data())

@@ -1,22 +1,48 @@
 """A taken-over child has no secret, no network and no rights, is limited, and costs one call."""
 
 import errno
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import psutil
 import pytest
 
+from infra import sandbox as sandbox_module
 from infra.process import ProcessFailed
-from infra.sandbox import CallFailed, Limits, Sandbox
-from tests.security.conftest import CANARY, MODULE, ROOT
-from tests.unit.infra.conftest import alive, wait_until
+from infra.sandbox import CallFailed, Limits, Sandbox, private_network
+from tests.unit.infra.conftest import ROOT, alive, wait_until
 
+CANARY = "canary-hunter2"
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_KEY", "SECRET")
+MODULE = "tests.security.any_program"  # children do what a test tells them
 LIMITS = Limits(seconds=20, memory_bytes=2**30, file_bytes=100_000)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    """One for most tests; the process around it has secrets in its environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SECRETS:
+            patch.setenv(name, CANARY)
+        with Sandbox(module=MODULE, limits=LIMITS, processes=2) as running:
+            yield running
+
+
+@pytest.fixture
+def told(sandbox):
+    """told(program): what a child says that runs it."""
+
+    def run(program: str, inputs=()):
+        with sandbox.start({"program": textwrap.dedent(program)}, inputs).result() as output:
+            return json.loads(output.read())
+
+    return run
 
 
 def network_of(sandbox: Sandbox) -> str:
@@ -286,3 +312,14 @@ def test_a_process_leaves_the_network_as_who_it_is_or_stays_as_it_was(tmp_path, 
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (answer.returncode, answer.stderr) == (0, "")
     assert answer.stdout in ("private\n", "refused\n")
+
+
+def test_a_kernel_that_refuses_halfway_leaves_the_process_as_it_was(tmp_path, monkeypatch):
+    def refused() -> None:
+        (tmp_path / str(os.getpid())).touch()
+        raise PermissionError(errno.EPERM, "not here")
+
+    monkeypatch.setattr(sandbox_module, "_leave_network", refused)
+    assert private_network() is False
+    [tried] = tmp_path.iterdir()
+    assert tried.name != str(os.getpid())

@@ -79,7 +79,7 @@ def refused_for(path: Path) -> str:
 @pytest.mark.timeout(60)
 def test_what_is_no_file_of_a_sensible_size_is_refused_and_not_waited_for(tmp_path, monkeypatch):
     path = tmp_path / "queries.jsonl"
-    assert read_user_queries(path) == []
+    assert refused_for(path) == "cannot be read: No such file or directory; correct or remove it"
     for make, reason in (
         (lambda: path.symlink_to("nowhere"), "No such file or directory"),
         (lambda: path.symlink_to(path), "Too many levels of symbolic links"),

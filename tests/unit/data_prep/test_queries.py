@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from data_prep.errors import NoUsableDocuments
 from data_prep.query_making import UserQuery, make_queries, match_user_queries, read_user_queries
+from data_prep.samples import lot_of, sample_key
 
 TEXT = "The quick river bends around the market. Winter letters arrive by cart, at last!"
 
@@ -26,6 +27,22 @@ def test_a_sample_always_gets_the_same_queries_which_name_it_and_another_gets_ot
     assert {query.relevant for query in made} == {("key-1",)}
     assert texts_of(TEXT, count=5) != texts_of(TEXT, count=5, key="l")
     assert texts_of(TEXT, count=5) != texts_of(TEXT, count=5, seed=1)
+
+
+def test_a_long_key_draws_what_the_short_one_drew():
+    for key in (sample_key("a.pdf", 3, None), sample_key("tài liệu.pdf", 12, 7)):
+        short = key[:12] + key[32:]
+        assert (
+            re.fullmatch(r"[0-9a-f]{32}-[0-9]{5}(-[0-9]{3})?", key) and lot_of(f"{key}-q0") == f"{short}-q0"
+        )
+        assert texts_of(TEXT, key=key, count=5) == texts_of(TEXT, key=short, count=5)
+        assert lot_of(short) == short
+    # As drawn when keys had twelve digits.
+    assert texts_of(TEXT, key=sample_key("a.pdf", 3, None)) == [
+        "letters cart by Winter",
+        "market The around the",
+    ]
+    assert lot_of("user-000001") == "user-000001"
 
 
 @given(

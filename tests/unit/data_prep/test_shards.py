@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,30 @@ def test_webdataset_reads_the_same_keys_bytes_and_records(split):
     assert [item["__key__"] for item in read] == [s.key for s in SAMPLES]
     assert [item["png"] for item in read] == [s.png for s in SAMPLES]
     assert [Sample(**json.loads(item["json"]), png=item["png"]) for item in read] == SAMPLES
+
+
+def test_a_key_that_comes_twice_is_refused_also_in_another_shard(tmp_path):
+    for per_shard in (2, 100):
+        folder = tmp_path / str(per_shard)
+        folder.mkdir()
+        with pytest.raises(ValueError, match=f"two samples have the key {SAMPLES[0].key}"):
+            write_split(folder, [*SAMPLES, replace(SAMPLES[0], page=9)], [], per_shard=per_shard)
+
+
+def test_a_split_is_written_as_its_samples_come(tmp_path):
+    """However many there are, one is in memory."""
+    made, alive = weakref.WeakSet(), []
+
+    def samples():
+        for number in range(50):
+            one = sample(number)
+            made.add(one)
+            alive.append(len(made))
+            yield one
+            del one
+
+    write_split(tmp_path, samples(), [], per_shard=20)
+    assert max(alive) <= 3
 
 
 def read_all(source: ShardSource) -> list[Sample]:
