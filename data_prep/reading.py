@@ -23,6 +23,8 @@ from infra.sandbox import Call, CallFailed, Limits, Sandbox
 from infra.store import Committed, Store
 
 Progress = Callable[[int, int, str], None]
+# Where pdfium looks for a font that a document names and does not hold.
+_FONTS = ("/usr/share/fonts", "/usr/share/X11/fonts", "/usr/local/share/fonts")
 _HEADER_BYTES = 2**16  # of an answer, beside its samples
 
 
@@ -92,6 +94,7 @@ def _read_each(
         seconds=config.document_seconds,
         memory_bytes=config.document_memory_bytes,
         file_bytes=config.max_sample_bytes_per_document + _HEADER_BYTES,
+        readable=_FONTS,
     )
     with Sandbox(module=reader.__name__, limits=limits, processes=min(workers, len(files))) as sandbox:
         started = ((one, _start(sandbox, one.file, config)) for one in files)

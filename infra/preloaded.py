@@ -25,8 +25,8 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from infra.confinement import private_network
 from infra.process import LIFE_LINE, watch_parent
-from infra.sandbox import private_network
 
 POLL_SECONDS = 0.05
 REACHABLE = "LCO_RANKS_ARE_REACHABLE"

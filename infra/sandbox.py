@@ -7,13 +7,13 @@
 
 The host (`python -m infra.sandbox SOCKET PROCESSES MODULE`) has one thread, an allowed environment and, where
 the kernel lets it, no network. It imports the module once and forks a child a call, of which PROCESSES run at
-a time; later requests wait in its socket. A child has its inputs, already open, and a file for its output; it
-ends with the host, which ends with its supervisor. Nothing that a child wrote is executed or unpickled here.
+a time; later requests wait in its socket. A child has its inputs, already open, a file for its output, and
+where the kernel lets it no other files; it ends with the host, which ends with its supervisor. Nothing that a
+child wrote is executed or unpickled here.
 """
 
 import contextlib
 import ctypes
-import fcntl
 import gc
 import importlib
 import json
@@ -23,7 +23,6 @@ import resource
 import select
 import signal
 import socket
-import struct
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from infra.confinement import leave_files, leave_rights, private_network
 from infra.launcher import ONE_THREAD, local_environment
 from infra.process import ProcessFailed, Supervised, child_environment, outcome_of
 
@@ -40,10 +40,9 @@ OVERDUE_SECONDS = 30.0  # after a call's own limit, the host is lost
 OPEN_FILES = 64
 MOST_DESCRIPTORS = 16
 MESSAGE_BYTES = 1 << 20
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-_CAPABILITY_VERSION = 0x20080522
+_PR_SET_PDEATHSIG = 1
+# The interpreter and its libraries, for what is imported late.
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", sys.prefix, sys.base_prefix)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Work = Callable[[dict[str, Any], list[int], int], None]
@@ -60,11 +59,17 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Of one child: wall-clock and CPU seconds, address space, and size of every file that it writes."""
+    """Of one child: wall-clock and CPU seconds, address space, and size of every file that it writes.
+
+    Where the kernel lets it, a child opens no file but its inputs, its libraries, and what lies below the
+    folders `readable` and `writable`.
+    """
 
     seconds: float
     memory_bytes: int
     file_bytes: int
+    readable: Sequence[str] = ()
+    writable: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,8 @@ class Call:
                 answer = self.answers.recv(1024)
             except TimeoutError:
                 raise self.sandbox.lost("did not answer") from None
+            except ConnectionResetError:  # it ended before it took the request
+                answer = b""
         if not answer:
             raise self.sandbox.lost("ended")
         code = json.loads(answer)["code"]
@@ -128,7 +135,7 @@ class Sandbox:
         output = open(os.memfd_create("output"), "r+b")  # noqa: SIM115 - the call's
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         message = json.dumps({"limits": asdict(self.limits), "arguments": arguments}).encode()
-        with theirs, contextlib.suppress(BrokenPipeError):  # the host has ended: the result says so
+        with theirs, contextlib.suppress(ConnectionError):  # the host has ended: the result says so
             socket.send_fds(self._requests, [message], [theirs.fileno(), output.fileno(), *inputs])
         return Call(sandbox=self, answers=ours, output=output)
 
@@ -143,38 +150,6 @@ class Sandbox:
             reason=f"{how} (exit code {code}): run again",
             log_path=self._log_path,
         )
-
-
-def private_network() -> bool:
-    """Leave the network for one with nothing but a loopback; False where the kernel refuses.
-
-    The process must have one thread. It keeps its rights to files: as root without a user namespace, others
-    with one in which they are who they were.
-    """
-    trial = os.fork()  # some kernels refuse halfway, and there is no way back
-    if not trial:
-        code = 1
-        try:
-            _leave_network()
-            code = 0
-        finally:
-            os._exit(code)
-    if os.waitpid(trial, 0)[1]:
-        return False
-    _leave_network()
-    return True
-
-
-def _leave_network() -> None:
-    user, group = os.geteuid(), os.getegid()
-    if _libc.unshare(_CLONE_NEWNET if user == 0 else _CLONE_NEWNET | _CLONE_NEWUSER):
-        raise OSError(ctypes.get_errno(), "the kernel keeps this process in its network")
-    if user:
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    with socket.socket() as any_socket:
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
 
 
 @dataclass(kw_only=True)
@@ -237,10 +212,7 @@ def _confine(host: int, limits: Limits, keep: Sequence[int]) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != host:  # it died before it could be watched
         os._exit(1)
-    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    # Root's rights, or those in a user namespace of its own: with them it could enter other networks, and
-    # without them it can read no memory or environment of a process that has them.
-    _libc.capset((ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)())
+    leave_rights()
     os.setsid()
     os.umask(0o077)
     null = os.open(os.devnull, os.O_RDWR)
@@ -260,6 +232,7 @@ def _confine(host: int, limits: Limits, keep: Sequence[int]) -> None:
         _, hard = resource.getrlimit(kind)
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, most))
+    leave_files(readable=(*_LIBRARIES, *limits.readable), writable=limits.writable)
 
 
 if __name__ == "__main__":

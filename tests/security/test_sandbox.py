@@ -1,5 +1,6 @@
 """A taken-over child has no secret, no network and no rights, is limited, and costs one call."""
 
+import ctypes
 import errno
 import json
 import os
@@ -8,20 +9,24 @@ import socket
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from infra import sandbox as sandbox_module
+from infra import confinement
+from infra.confinement import private_network
 from infra.process import ProcessFailed
-from infra.sandbox import CallFailed, Limits, Sandbox, private_network
+from infra.sandbox import CallFailed, Limits, Sandbox
 from tests.unit.infra.conftest import ROOT, alive, wait_until
 
 CANARY = "canary-hunter2"
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_KEY", "SECRET")
 MODULE = "tests.security.any_program"  # children do what a test tells them
 LIMITS = Limits(seconds=20, memory_bytes=2**30, file_bytes=100_000)
+HAS_LANDLOCK = ctypes.CDLL(None).syscall(444, None, 0, 1) >= 6  # its version
+ANY_FILE = replace(LIMITS, writable=("/",))  # for children that a test meets through files
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +35,7 @@ def sandbox():
     with pytest.MonkeyPatch.context() as patch:
         for name in SECRETS:
             patch.setenv(name, CANARY)
-        with Sandbox(module=MODULE, limits=LIMITS, processes=2) as running:
+        with Sandbox(module=MODULE, limits=ANY_FILE, processes=2) as running:
             yield running
 
 
@@ -89,7 +94,7 @@ def test_no_secret_of_the_caller_is_in_reach(told):
         assert {seen["seen"][f"{pid}/mem"] for pid in (host, caller)} == {str(errno.EACCES)}
 
 
-def test_a_child_has_no_network_but_a_loopback_of_its_own(told, sandbox):
+def test_a_child_reaches_no_network_and_no_server_of_this_machine(told, sandbox):
     told("say(1)")
     if "private" not in network_of(sandbox):
         pytest.skip("the kernel keeps this user in its network")
@@ -97,19 +102,67 @@ def test_a_child_has_no_network_but_a_loopback_of_its_own(told, sandbox):
         seen = told(
             f"""
             import socket
-            def reached(address):
+            def reached(kind, address):
                 try:
-                    socket.create_connection(address, timeout=5).close()
-                    return 0
+                    with socket.socket(socket.AF_INET, kind) as line:
+                        line.connect(address)
+                        line.send(b"x")
+                        return "reached"
                 except OSError as error:
-                    return error.errno
-            own = socket.create_server(("127.0.0.1", 0))
-            unreachable = reached(("192.0.2.1", 80))
-            say([reached(own.getsockname()), reached({server.getsockname()!r}), unreachable,
+                    return errno.errorcode[error.errno]
+            import errno
+            say([reached(socket.SOCK_DGRAM, ("192.0.2.1", 80)),
+                 reached(socket.SOCK_STREAM, ("192.0.2.1", 80)),
+                 reached(socket.SOCK_STREAM, {server.getsockname()!r}),
                  [name for _, name in socket.if_nameindex()]])
             """
         )
-    assert seen == [0, errno.ECONNREFUSED, errno.ENETUNREACH, ["lo"]]
+    assert seen[0] == "ENETUNREACH" and seen[3] == ["lo"]
+    # EACCES is Landlock's.
+    assert seen[1] in ("ENETUNREACH", "EACCES") and seen[2] in ("ECONNREFUSED", "EACCES")
+
+
+@pytest.mark.skipif(not HAS_LANDLOCK, reason="the kernel has no Landlock of version 6")
+def test_a_child_opens_no_file_but_its_libraries_and_what_it_was_told(tmp_path):
+    for name in ("fonts", "scratch", "private"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    limits = replace(LIMITS, readable=(f"{tmp_path}/fonts", "/no/such"), writable=(f"{tmp_path}/scratch",))
+    program = f"""
+import errno, signal, socket
+folder = {str(tmp_path)!r}
+def outcome(action, *arguments):
+    try:
+        action(*arguments)
+        return "done"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+say({{
+    "library": outcome(__import__, "colorsys"),
+    "read what it may read": outcome(open, f"{{folder}}/fonts/file"),
+    "list what it may read": outcome(os.listdir, f"{{folder}}/fonts"),
+    "write what it may write": outcome(open, f"{{folder}}/scratch/new", "w"),
+    "write what it may read": outcome(open, f"{{folder}}/fonts/file", "a"),
+    "make a file": outcome(open, f"{{folder}}/fonts/new", "w"),
+    "remove": outcome(os.unlink, f"{{folder}}/fonts/file"),
+    "read": outcome(open, f"{{folder}}/private/file"),
+    "list": outcome(os.listdir, f"{{folder}}/private"),
+    "rename": outcome(os.rename, f"{{folder}}/scratch/file", f"{{folder}}/private/moved"),
+    "link": outcome(os.link, f"{{folder}}/private/file", f"{{folder}}/scratch/linked"),
+    "home": outcome(os.listdir, os.path.expanduser("~")),
+    "passwords": outcome(open, "/etc/passwd"),
+    "processes": outcome(os.listdir, "/proc"),
+    "listen": outcome(socket.create_server, ("127.0.0.1", 0)),
+    "signal": outcome(os.kill, os.getppid(), 0),
+}})
+"""
+    with Sandbox(module=MODULE, limits=limits, processes=1) as sandbox:
+        seen = json.loads(sandbox.start({"program": program}, []).result().read())
+    allowed = ("library", "read what it may read", "list what it may read", "write what it may write")
+    assert {name: seen.pop(name) for name in allowed} == dict.fromkeys(allowed, "done")
+    assert {
+        name: outcome for name, outcome in seen.items() if outcome not in ("EACCES", "EPERM", "EXDEV")
+    } == {}
 
 
 def test_a_child_has_no_rights_no_terminal_and_no_descriptor_but_its_own(told, tmp_path):
@@ -175,7 +228,7 @@ def test_a_crash_costs_one_call(sandbox, told, program, code):
 
 @pytest.mark.chaos
 def test_a_child_that_hangs_is_killed_with_what_it_started(tmp_path):
-    limits = Limits(seconds=1, memory_bytes=2**30, file_bytes=1000)
+    limits = replace(ANY_FILE, seconds=1)
     with Sandbox(module=MODULE, limits=limits, processes=1) as sandbox:
         # The second waits for the first: its time begins when it does.
         program = f"""
@@ -197,7 +250,7 @@ time.sleep(100)
 CALLER = """
 import sys, time
 from infra.sandbox import Limits, Sandbox
-limits = Limits(seconds=600, memory_bytes=2**30, file_bytes=1000)
+limits = Limits(seconds=600, memory_bytes=2**30, file_bytes=1000, writable=("/",))
 with Sandbox(module="tests.security.any_program", limits=limits, processes=2) as sandbox:
     calls = [sandbox.start({"program": program}, []) for program in sys.argv[1:]]
     [call.result() for call in calls]
@@ -228,7 +281,7 @@ def test_no_child_outlives_a_caller_that_is_killed(tmp_path):
 
 @pytest.mark.chaos
 def test_the_end_of_a_sandbox_waits_for_no_child(tmp_path):
-    with Sandbox(module=MODULE, limits=LIMITS, processes=1) as sandbox:
+    with Sandbox(module=MODULE, limits=ANY_FILE, processes=1) as sandbox:
         sandbox.start({"program": BUSY_IN_NATIVE_CODE % str(tmp_path / "begun")}, [])
         assert wait_until((tmp_path / "begun").exists)
         [child] = psutil.Process(sandbox._host._process.pid).children()
@@ -237,8 +290,9 @@ def test_the_end_of_a_sandbox_waits_for_no_child(tmp_path):
 
 @pytest.mark.chaos
 def test_a_lost_host_ends_the_run_and_not_the_document():
-    with Sandbox(module=MODULE, limits=LIMITS, processes=1) as sandbox:
-        call = sandbox.start({"program": "import signal; os.kill(os.getppid(), 9)"}, [])
+    with Sandbox(module=MODULE, limits=ANY_FILE, processes=1) as sandbox:
+        call = sandbox.start({"program": "import time; time.sleep(100)"}, [])
+        sandbox._host._process.kill()
         with pytest.raises(ProcessFailed, match=r"The sandbox of .* ended \(exit code -9\): run again"):
             call.result()
         with pytest.raises(ProcessFailed):
@@ -267,7 +321,7 @@ say(len(os.listdir({folder!r})))
         folder = tmp_path / str(processes)
         folder.mkdir()
         program = meet.format(folder=str(folder), both=processes)
-        with Sandbox(module=MODULE, limits=LIMITS, processes=processes) as sandbox:
+        with Sandbox(module=MODULE, limits=ANY_FILE, processes=processes) as sandbox:
             calls = [sandbox.start({"program": program}, []) for _ in range(2)]
             assert [int(call.result().read()) for call in calls] == expected
 
@@ -281,7 +335,7 @@ def test_the_host_has_one_thread_and_the_environment_of_a_child(sandbox, told):
 
 LEAVING = """
 import ctypes, encodings.idna, os, socket, sys
-from infra.sandbox import private_network
+from infra.confinement import private_network
 descriptor = os.open(sys.argv[1], os.O_RDONLY)
 if os.geteuid() == 0 and sys.argv[2] == "user":
     os.fchown(descriptor, 12345, 12345)
@@ -319,7 +373,7 @@ def test_a_kernel_that_refuses_halfway_leaves_the_process_as_it_was(tmp_path, mo
         (tmp_path / str(os.getpid())).touch()
         raise PermissionError(errno.EPERM, "not here")
 
-    monkeypatch.setattr(sandbox_module, "_leave_network", refused)
+    monkeypatch.setattr(confinement, "_leave_network", refused)
     assert private_network() is False
     [tried] = tmp_path.iterdir()
     assert tried.name != str(os.getpid())
