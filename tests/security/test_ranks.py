@@ -83,7 +83,7 @@ def test_another_user_reads_nothing_and_sets_nothing_while_two_ranks_train(launc
     for folder in (
         tmp_path,
         *tmp_path.parents,
-    ):  # pytest's are closed: the attacker comes to the output folder
+    ):  # pytest closes them; the attack is on the output
         if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
             folder.chmod(0o755)
     settings = Settings(output=tmp_path / "output")
