@@ -24,7 +24,7 @@ from data_prep.source_files import joint_digest
 from data_prep.text_layer import clean_text
 
 _REASON_CHARACTERS = 1_000
-_HEADER_BYTES = 16_384
+HEADER_BYTES = 16_384
 _RECORD_BYTES = 1_024  # without the text
 _CHARACTER_BYTES = 12  # composing a character may make three of it
 
@@ -111,7 +111,7 @@ def read_answer(answer: BinaryIO, name: str, digest: str, config: ReadingConfig)
         ReaderFailure: the reader failed, read something else or wrote something else; also later, from the
             iterator.
     """
-    header = _checked(_Header, answer.readline(_HEADER_BYTES))
+    header = _checked(_Header, answer.readline(HEADER_BYTES))
     if header.failed is not None:
         raise ReaderFailure(header.failed)
     if header.digest != digest:
@@ -148,13 +148,10 @@ def _follows(record: _Record, page: int, block: int | None) -> bool:
 
 def _fits(png: bytes, record: _Record, config: ReadingConfig) -> bool:
     """Whether all is there and begins as a grey PNG of 8 bits and of the size that is said, within limits."""
+    if record.page > config.max_pages_per_document or record.width * record.height > config.max_pixels:
+        return False
     header = struct.pack(">I4sIIBBBBB", 13, b"IHDR", record.width, record.height, 8, 0, 0, 0, 0)
-    return (
-        record.page <= config.max_pages_per_document
-        and record.width * record.height <= config.max_pixels
-        and len(png) == record.png_bytes
-        and png.startswith(b"\x89PNG\r\n\x1a\n" + header)
-    )
+    return len(png) == record.png_bytes and png.startswith(b"\x89PNG\r\n\x1a\n" + header)
 
 
 def _checked(kind: type, line: bytes) -> Any:

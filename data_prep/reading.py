@@ -25,7 +25,6 @@ from infra.store import Committed, Store
 Progress = Callable[[int, int, str], None]
 # Where pdfium looks for a font that a document names and does not hold.
 _FONTS = ("/usr/share/fonts", "/usr/share/X11/fonts", "/usr/local/share/fonts")
-_HEADER_BYTES = 2**16  # of an answer, beside its samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +92,12 @@ def _read_each(
     limits = Limits(
         seconds=config.document_seconds,
         memory_bytes=config.document_memory_bytes,
-        file_bytes=config.max_sample_bytes_per_document + _HEADER_BYTES,
+        file_bytes=config.max_sample_bytes_per_document + reader.HEADER_BYTES,
         readable=_FONTS,
     )
     with Sandbox(module=reader.__name__, limits=limits, processes=min(workers, len(files))) as sandbox:
         started = ((one, _start(sandbox, one.file, config)) for one in files)
-        waiting = deque(islice(started, 2 * workers))
+        waiting = deque(islice(started, workers + 1))
         while waiting:
             yield waiting.popleft()
             waiting.extend(islice(started, 1))

@@ -133,7 +133,7 @@ def opened(path: Path, config: ReadingConfig) -> Iterator[list[BinaryIO]]:
         ReaderFailure: it cannot be opened.
     """
     beside = path.with_suffix(".txt")
-    has_text = path.suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(beside)
+    has_text = path.suffix.lower() in IMAGE_SUFFIXES and _is_there(beside)
     with contextlib.ExitStack() as stack:
         document = stack.enter_context(_open_part(path))
         _check_size(document, config.max_document_bytes)
@@ -146,6 +146,16 @@ def opened(path: Path, config: ReadingConfig) -> Iterator[list[BinaryIO]]:
         text = stack.enter_context(_open_part(beside, whose))
         _check_size(text, TEXT_BESIDE_BYTES, f"{whose}is ")
         yield [document, text]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file; where the file system does not say, as if: opening it says why."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def _open_part(path: Path, whose: str = "") -> BinaryIO:

@@ -1,19 +1,27 @@
 """What the kernel can take away from a process for good, and from all that it starts.
 
-None of it needs a right that the user does not have. Network and files answer False where the kernel refuses.
+    python -m infra.confinement        says, a line each, what this kernel does not give
+
+None of it needs a right that the user does not have. Each function answers False where the kernel has no such
+thing, and raises OSError for any other failure.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
+import platform
+import signal
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _CAPABILITY_VERSION = 0x20080522
 # Landlock (linux/landlock.h); the numbers of its calls are the same on every architecture.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -21,6 +29,29 @@ _ASK_VERSION, _PATH_BENEATH = 1, 1
 _READ = 1 << 0 | 1 << 2 | 1 << 3  # execute, read a file, list a folder
 # How many rights to files, rights to TCP, and scopes its versions 1 to 6 know; later ones know them too.
 _RIGHTS = ((13, 0, 0), (14, 0, 0), (15, 0, 0), (15, 2, 0), (16, 2, 0), (16, 2, 2))
+# seccomp (linux/seccomp.h, linux/filter.h): what loads, compares and answers.
+_FILTER_MODE, _ALLOW, _REFUSE = 2, 0x7FFF0000, 0x00050000 | errno.EPERM
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_X32_CALLS = 0x40000000
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+# Calls by their numbers on x86_64 and aarch64 (None: there is none). Landlock lets all of these through.
+_REFUSED = {
+    "socket": (41, 198), "socketpair": (53, 199), "io_uring_setup": (425, 425),
+    "fork": (57, None), "vfork": (58, None), "clone": (56, 220), "clone3": (435, 435),
+    "execve": (59, 221), "execveat": (322, 281),
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
+    "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
+    "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "removexattrat": (466, 466),
+    "truncate": (76, 45), "kill": (62, 129), "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
+    "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "bpf": (321, 280),
+    "perf_event_open": (298, 241), "userfaultfd": (323, 282), "keyctl": (250, 219), "add_key": (248, 217),
+    "request_key": (249, 218), "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190),
+    "mq_open": (240, 180),
+}  # fmt: skip
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -56,6 +87,13 @@ def _leave_network() -> None:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
 
 
+def die_with_parent(parent: int) -> None:
+    """End when the process `parent`, which has forked this one, ends."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before it could be watched
+        os._exit(1)
+
+
 def leave_rights() -> None:
     """Give up root's rights, or those in a user namespace of its own, and get none by running a program.
 
@@ -67,10 +105,11 @@ def leave_rights() -> None:
 
 
 def leave_files(*, readable: Sequence[str], writable: Sequence[str]) -> bool:
-    """Open only what lies below these folders, connect and bind no TCP socket, and signal nobody outside;
-    descriptors that are open stay so. Call `leave_rights` before. False where the kernel has no Landlock.
+    """Open only what lies below these folders; descriptors that are open stay so. Call `leave_rights` before.
+
+    From Landlock's version 4 on also no TCP socket is bound or connected, from 6 on nobody outside signalled.
     """
-    version = _libc.syscall(_CREATE_RULESET, None, 0, _ASK_VERSION)
+    version = landlock_version()
     if version < 1:
         return False
     files, tcp, scopes = ((1 << rights) - 1 for rights in _RIGHTS[min(version, len(_RIGHTS)) - 1])
@@ -87,7 +126,52 @@ def leave_files(*, readable: Sequence[str], writable: Sequence[str]) -> bool:
     return True
 
 
+def landlock_version() -> int:
+    """0 where the kernel has none."""
+    return max(0, _libc.syscall(_CREATE_RULESET, None, 0, _ASK_VERSION))
+
+
+def leave_calls() -> bool:
+    """Make no socket, start no process or thread, change no mode, owner or time of a file, touch no other
+    process: such calls fail with EPERM. Call `leave_rights` before."""
+    machine = platform.machine()
+    if machine not in _ARCHITECTURES:
+        return False
+    refused = [numbers[machine == "aarch64"] for numbers in _REFUSED.values()]
+    refused = [number for number in refused if number is not None]
+    last = len(refused) + 1  # the refusal, counted from the first comparison with a number
+    program = [(_LOAD, 0, 0, 4), (_EQUAL, 0, last + 2, _ARCHITECTURES[machine])]
+    program += [(_LOAD, 0, 0, 0), (_AT_LEAST, last, 0, _X32_CALLS)]
+    program += [(_EQUAL, last - 1 - place, 0, number) for place, number in enumerate(refused)]
+    program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
+    described = struct.pack("@HP", len(program), ctypes.addressof(code))
+    if _libc.prctl(_PR_SET_SECCOMP, _FILTER_MODE, described, 0, 0):
+        if ctypes.get_errno() == errno.EINVAL:
+            return False
+        _checked(-1)
+    return True
+
+
+def missing() -> list[str]:
+    """What this kernel does not give, for people; asked in a process of its own."""
+    asked = subprocess.run(
+        [sys.executable, "-m", __name__], capture_output=True, text=True, timeout=60, check=True
+    )
+    return asked.stdout.splitlines()
+
+
 def _checked(result: int) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
+
+
+if __name__ == "__main__":
+    if not private_network():
+        print("no private network: other users reach training ranks, and readers the network")
+    leave_rights()
+    if not leave_files(readable=("/",), writable=("/",)):
+        print("no Landlock: a document that takes its reader over can read and write your files")
+    if not leave_calls():
+        print("no seccomp: a document that takes its reader over can start programs as you")

@@ -1,10 +1,10 @@
-"""The name and password that every server of one output folder asks for: random, in a file of its owner.
+"""The name and password that our servers ask for: random, new at each start, for the one who started them.
 
-Loopback is no boundary between the users of a machine; a secret in a file that only one of them can read is.
+Loopback is no boundary between the users of a machine. A server that has ended leaves its port to anybody,
+and browsers and command lines send what they know to whoever listens there: by then it opens nothing.
 """
 
 import base64
-import contextlib
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from pathlib import Path
 USER = "lco"
 
 
-class CredentialError(Exception):
-    """The credential's file cannot be trusted."""
+class NotPrivate(Exception):
+    """A file system does not keep a file to its owner."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Credential:
 
     user: str
     password: str = field(repr=False)
+
+    @classmethod
+    def new(cls) -> "Credential":
+        return cls(USER, secrets.token_urlsafe(24))
 
     @property
     def pair(self) -> str:
@@ -34,33 +38,16 @@ class Credential:
         """What a request needs."""
         return {"Authorization": f"Basic {base64.b64encode(self.pair.encode()).decode()}"}
 
-
-def read_credential(path: Path) -> Credential:
-    """The credential in `path`, made where there is none yet. Raises CredentialError for a file that somebody
-    else can read or has written."""
-    if not path.exists():
-        _make(path)
-    with path.open() as file:
-        status = os.fstat(file.fileno())
-        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise CredentialError(
-                f"{path} is open to other users, and so holds no secret: delete it, a new one is made"
-            )
-        user, _, password = file.read().strip().partition(":")
-    if not user or not password:
-        raise CredentialError(f"{path} does not hold user:password: delete it, a new one is made")
-    return Credential(user, password)
-
-
-def _make(path: Path) -> None:
-    """Write a new one; of two processes that do so at once, the first wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w") as file:
-        file.write(f"{USER}:{secrets.token_urlsafe(24)}\n")
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.link(new, path)
-    finally:
-        new.unlink()
+    def write(self, path: Path) -> None:
+        """Replace `path` by a file that holds it, for its owner's eyes. Raises NotPrivate."""
+        new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:
+            if os.fstat(descriptor).st_mode & 0o077:
+                new.unlink()
+                raise NotPrivate(
+                    f"{path.parent} lies on a file system that keeps no file to its owner: "
+                    "name a folder on another one with --output"
+                )
+            file.write(f"{self.pair}\n")
+        new.replace(path)

@@ -29,7 +29,6 @@ from infra.confinement import private_network
 from infra.process import LIFE_LINE, watch_parent
 
 POLL_SECONDS = 0.05
-REACHABLE = "LCO_RANKS_ARE_REACHABLE"
 
 
 def preload(modules: Sequence[str]) -> None:
@@ -97,8 +96,6 @@ def run_rank(request: dict, environment: dict[str, str], log: int) -> None:
         os.dup2(log, descriptor)
     os.close(log)
     os.environ.update(environment)
-    if os.environ.get(REACHABLE) and "WORLD_SIZE" in environment:
-        print("Other users of this machine can reach these ranks: the kernel gives them no private network.")
     watch_parent()
     use_threads(request["threads"])
     sys.argv = [request["module"], request["job"]]
@@ -116,8 +113,8 @@ def use_threads(count: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[2] == "private" and not private_network():  # asked now, before there are threads
-        os.environ[REACHABLE] = "yes"
+    if sys.argv[2] == "private":
+        private_network()  # now, before there are threads
     preload(sys.argv[3:])
     rank = serve(socket.socket(fileno=int(sys.argv[1])))
     if rank is not None:

@@ -13,7 +13,6 @@ child wrote is executed or unpickled here.
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -31,7 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from infra.confinement import leave_files, leave_rights, private_network
+from infra.confinement import die_with_parent, leave_calls, leave_files, leave_rights, private_network
 from infra.launcher import ONE_THREAD, local_environment
 from infra.process import ProcessFailed, Supervised, child_environment, outcome_of
 
@@ -40,10 +39,8 @@ OVERDUE_SECONDS = 30.0  # after a call's own limit, the host is lost
 OPEN_FILES = 64
 MOST_DESCRIPTORS = 16
 MESSAGE_BYTES = 1 << 20
-_PR_SET_PDEATHSIG = 1
 # The interpreter and its libraries, for what is imported late.
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", sys.prefix, sys.base_prefix)
-_libc = ctypes.CDLL(None, use_errno=True)
 
 Work = Callable[[dict[str, Any], list[int], int], None]
 """A module's `main(arguments, inputs, output)`: JSON values and open descriptors."""
@@ -197,21 +194,25 @@ def _has_ended(pid: int, child: _Child) -> bool:
     if time.monotonic() > child.deadline and not child.overdue:
         child.overdue = True
         os.kill(pid, signal.SIGKILL)
+        _answer(child, None)  # now: it ends later where it waits for a disk
     if not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         return False
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # what it left behind, while its number is still its own
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    with child.answers, contextlib.suppress(OSError):  # the call was given up
-        child.answers.send(json.dumps({"code": None if child.overdue else code}).encode())
+    if not child.overdue:
+        _answer(child, code)
     return True
+
+
+def _answer(child: _Child, code: int | None) -> None:
+    with child.answers, contextlib.suppress(OSError):  # the call was given up
+        child.answers.send(json.dumps({"code": code}).encode())
 
 
 def _confine(host: int, limits: Limits, keep: Sequence[int]) -> None:
     """Give up all but the descriptors to keep, and what goes beyond the limits."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != host:  # it died before it could be watched
-        os._exit(1)
+    die_with_parent(host)
     leave_rights()
     os.setsid()
     os.umask(0o077)
@@ -233,10 +234,11 @@ def _confine(host: int, limits: Limits, keep: Sequence[int]) -> None:
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, most))
     leave_files(readable=(*_LIBRARIES, *limits.readable), writable=limits.writable)
+    leave_calls()
 
 
 if __name__ == "__main__":
-    print("network:", "private" if private_network() else "shared, the kernel keeps it so", flush=True)
+    private_network()  # or not: infra.confinement.missing says so to people
     main = importlib.import_module(sys.argv[3]).main
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, all that is shared

@@ -8,7 +8,6 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from infra.credential import Credential, CredentialError, read_credential
 from infra.launcher import usable_cores
 
 # Each loads torch and a model of its own: more of them than this is somebody's decision, not a default.
@@ -68,16 +67,8 @@ class Settings(BaseSettings):
 
     @property
     def credential_path(self) -> Path:
-        """The file with the name and password that our servers ask for."""
+        """The file with the name and password that the servers of the last `lco up` ask for."""
         return self.output / "credential"
-
-    @property
-    def credential(self) -> Credential:
-        """What our servers ask for, made at its first use. Raises SettingsError where it is no secret."""
-        try:
-            return read_credential(self.credential_path)
-        except CredentialError as error:
-            raise SettingsError(str(error)) from error
 
     @property
     def prefect_url(self) -> str:

@@ -35,9 +35,13 @@ class RunLog(logging.FileHandler):
 
 def root_cause(error: BaseException, known: tuple[type[BaseException], ...]) -> BaseException:
     """Of all that led to `error`, the first that a person can act on: one of `known`, or a system error with
-    advice. Else the very first."""
+    advice that none of `known` was raised from, in better words. Else the very first."""
     chain = list(_chain(error))
-    return next((one for one in chain if isinstance(one, known) or has_advice(one)), chain[0])
+    explained = [one.__cause__ for one in chain if isinstance(one, known)]
+    for one in chain:
+        if isinstance(one, known) or (has_advice(one) and one not in explained):
+            return one
+    return chain[0]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -80,7 +84,9 @@ def short_failure(error: ProcessFailed) -> str:
     cause = _cause_in_log(error.log_tail) or _full_disk(error.log_path.parent)
     first = f"{reason.rstrip('.')}: {cause}" if cause else reason
     tail = "\n".join(f"  {line}" for line in error.log_tail.splitlines()[-LOG_LINES_SHOWN:])
-    return "\n".join(part for part in (first, tail, f"The whole log: {error.log_path}") if part)
+    # A sandbox takes its log away.
+    whole = f"The whole log: {error.log_path}" if error.log_path.exists() else ""
+    return "\n".join(part for part in (first, tail, whole) if part)
 
 
 def _cause_in_log(text: str) -> str | None:
@@ -94,7 +100,7 @@ def _cause_in_log(text: str) -> str | None:
 
 def _full_disk(folder: Path) -> str | None:
     """Where the disk has no room, the log does not say so either."""
-    if shutil.disk_usage(folder).free >= LEAST_FREE_BYTES:
+    if not folder.exists() or shutil.disk_usage(folder).free >= LEAST_FREE_BYTES:
         return None
     return f"no space left on device: {folder}: {FREE_SPACE}"
 

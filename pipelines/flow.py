@@ -12,15 +12,13 @@ second truth about the same output that can outlive it.
 """
 
 import functools
-import itertools
 import logging
 import os
-import re
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from prefect.logging import get_run_logger
 from pydantic import TypeAdapter
 
 from data_prep.errors import NoUsableDocuments
+from infra import confinement
 from infra.fingerprint import source_digest
 from infra.journal import JOURNAL, Journal
 from infra.launcher import Launch, LocalLauncher
@@ -46,7 +45,7 @@ from pipelines.parameters import RecipeName, Run, Sweep, only_run
 from pipelines.reconcile import FLOW_RUN_TAG, end_flow_runs
 from pipelines.record import RunRecord
 from pipelines.results import dose_table, run_card, values
-from pipelines.runner import PipelineRun, Result
+from pipelines.runner import PipelineRun, Result, new_run_folder
 from pipelines.stage_table import STAGES, Output
 from stages.cells import CONTROLS
 from stages.recipes import Recipe
@@ -242,12 +241,15 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
         launcher = ending.enter_context(LauncherWhenNeeded(recipe))
         if not open_store(settings.store).names("law"):  # else nothing may be left to compute
             _ = launcher.started  # its imports run while documents are read
+        reporter = _reporter()
+        for lack in confinement.missing():
+            reporter.note(f"This kernel gives {lack} (SECURITY.md)")
         run = PipelineRun(
             recipe=recipe,
             settings=settings,
             logs=logs,
             launcher=launcher,
-            reporter=_reporter(),
+            reporter=reporter,
             record=record,
             as_task=prefect_task,
         )
@@ -258,17 +260,6 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
             record.close("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         record.close("FINISHED")
-
-
-def new_run_folder(runs: Path, name: str) -> Path:
-    """A new folder for one run: the time and what is harmless of `name`, which anybody may have chosen."""
-    harmless = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:60]
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{harmless}"
-    for number in itertools.count(1):
-        folder = runs / (f"{stem}-{number}" if number > 1 else stem)
-        with suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
 
 
 def _reporter() -> Reporter:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from data_prep.errors import NoUsableDocuments
+from infra.credential import Credential, NotPrivate
 from infra.mlflow_client import MLflow
 from infra.process import ProcessFailed, handled
 from infra.settings import Settings, SettingsError, without_password
@@ -52,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-BAD_INPUT = (BadParameter, SettingsError, NoUsableDocuments)
+BAD_INPUT = (BadParameter, SettingsError, NotPrivate, NoUsableDocuments)
 KNOWN = (*BAD_INPUT, ProcessFailed, ServerFailed, StoreError, OutputMissing)
 """Errors whose message is for people."""
 
@@ -147,9 +148,9 @@ def prefect_of_the_run(settings: Settings) -> Iterator[Server | None]:
             )
         yield None
         return
-    port = free_port()
-    ours = prefect_client_environment(settings, port)
-    with prefect_server(settings, port=port, ui=False) as server:
+    port, credential = free_port(), Credential.new()
+    ours = prefect_client_environment(credential, port)
+    with prefect_server(settings, credential, port=port, ui=False) as server:
         os.environ.update(ours)
         try:
             yield server

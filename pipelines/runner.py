@@ -1,8 +1,11 @@
 """Run one stage: reuse what is committed, compute the rest in one launch, hand on typed references."""
 
+import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -188,6 +191,17 @@ class _Execution:
         again = f", {reused} reused" if reused else ""
         took = clock_time(time.monotonic() - self.began)
         return f"{self.stage.title}: done, {computed} computed{again} ({took})"
+
+
+def new_run_folder(runs: Path, name: str) -> Path:
+    """A new folder for one run: the time and what is harmless of `name`, which anybody may have chosen."""
+    harmless = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:60]
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{harmless}"
+    for number in itertools.count(1):
+        folder = runs / (f"{stem}-{number}" if number > 1 else stem)
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
 
 
 def _new_folder(logs: Path, stage: str) -> Path:

@@ -1,7 +1,7 @@
 """Servers as children: started, waited for until healthy, never left behind; and those that we start.
 
 A stage has an end, which infra.launcher waits for. A server has none: it is started, used, and stopped, and
-ends when this process dies (infra.process.Supervised). All ask for the credential of the output folder.
+ends when this process dies (infra.process.Supervised). All ask for a credential.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from infra import mlflow_app
+from infra.credential import Credential
 from infra.launcher import local_environment
 from infra.process import Supervised, child_environment, last_lines, watch_parent
 from infra.settings import LOOPBACK, Settings
@@ -165,15 +166,15 @@ def prefect_environment(settings: Settings, environment: Mapping[str, str] = os.
     return {name: environment.get(name, value) for name, value in wanted.items()}
 
 
-def prefect_client_environment(settings: Settings, port: int) -> dict[str, str]:
+def prefect_client_environment(credential: Credential, port: int) -> dict[str, str]:
     """What leads a Prefect client to our server on `port`, and lets it in."""
     return {
         "PREFECT_API_URL": f"http://{LOOPBACK}:{port}/api",
-        "PREFECT_API_AUTH_STRING": settings.credential.pair,
+        "PREFECT_API_AUTH_STRING": credential.pair,
     }
 
 
-def prefect_server(settings: Settings, *, port: int, ui: bool) -> Server:
+def prefect_server(settings: Settings, credential: Credential, *, port: int, ui: bool) -> Server:
     """A Prefect server on loopback with its SQLite database in the output folder."""
     page = f"http://{LOOPBACK}:{port}"
     return Server(
@@ -182,8 +183,8 @@ def prefect_server(settings: Settings, *, port: int, ui: bool) -> Server:
         arguments=(str(port),),
         environment={
             **prefect_environment(settings, {}),
-            **prefect_client_environment(settings, port),
-            "PREFECT_SERVER_API_AUTH_STRING": settings.credential.pair,
+            **prefect_client_environment(credential, port),
+            "PREFECT_SERVER_API_AUTH_STRING": credential.pair,
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": page,
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_UI_ENABLED": str(ui).lower(),
@@ -198,16 +199,16 @@ def prefect_server(settings: Settings, *, port: int, ui: bool) -> Server:
     )
 
 
-def mlflow_client_environment(settings: Settings) -> dict[str, str]:
+def mlflow_client_environment(settings: Settings, credential: Credential) -> dict[str, str]:
     """What leads a run to our MLflow server, and lets it in."""
     return {
         "LCO_TRACKING_URI": settings.mlflow_url,
-        "MLFLOW_TRACKING_USERNAME": settings.credential.user,
-        "MLFLOW_TRACKING_PASSWORD": settings.credential.password,
+        "MLFLOW_TRACKING_USERNAME": credential.user,
+        "MLFLOW_TRACKING_PASSWORD": credential.password,
     }
 
 
-def mlflow_server(settings: Settings) -> Server:
+def mlflow_server(settings: Settings, credential: Credential) -> Server:
     """The MLflow server on the database that `lco run` writes to as well."""
     return Server(
         name="MLflow server",
@@ -220,8 +221,8 @@ def mlflow_server(settings: Settings) -> Server:
             *("--default-artifact-root", settings.artifact_root.as_uri(), "--no-serve-artifacts"),
         ),
         environment={
-            "LCO_OUTPUT": str(settings.output),
             "LCO_MLFLOW_PORT": str(settings.mlflow_port),
+            mlflow_app.CREDENTIAL: credential.pair,
             # Job consumers would take 1 GB of memory in eight more processes.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -232,7 +233,7 @@ def mlflow_server(settings: Settings) -> Server:
     )
 
 
-def deployments_server(settings: Settings) -> Server:
+def deployments_server(settings: Settings, credential: Credential) -> Server:
     """The process that polls for runs of the deployments and starts each in a process of its own."""
     ready = settings.output / "logs" / "deployments.ready"
     ready.unlink(missing_ok=True)
@@ -244,8 +245,8 @@ def deployments_server(settings: Settings) -> Server:
             # What a person has set for runs: LCO_STORE, LCO_PROCESSES, ...
             **{name: value for name, value in os.environ.items() if name.startswith("LCO_")},
             **prefect_environment(settings, {}),
-            **prefect_client_environment(settings, settings.prefect_port),
-            **mlflow_client_environment(settings),
+            **prefect_client_environment(credential, settings.prefect_port),
+            **mlflow_client_environment(settings, credential),
             # The default of 10 s is for fleets of runners; here a person waits.
             "PREFECT_RUNNER_POLL_FREQUENCY": "2",
             "LCO_OUTPUT": str(settings.output),

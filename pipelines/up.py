@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from infra.credential import Credential
 from infra.mlflow_client import runs_page
 from infra.process import handled
 from infra.settings import Settings, without_password
@@ -30,23 +31,24 @@ POLL_SECONDS = 0.5
 def up(settings: Settings) -> int:
     """Start everything, print the addresses, wait for Ctrl-C or SIGTERM; return the exit status 0.
 
-    Raises BadParameter for a taken port, ServerFailed when a server does not start or ends by itself.
+    Raises BadParameter for a taken port, NotPrivate, and ServerFailed when a server does not start or ends by
+    itself.
     """
     _check(settings)
     settings.make_private()
+    credential = Credential.new()
+    credential.write(settings.credential_path)
     with stop_signals() as stop, ExitStack() as stack:
         print(f"Starting Prefect and MLflow, all data in {settings.output} ...", flush=True)
-        prefect = prefect_server(settings, port=settings.prefect_port, ui=True)
-        servers = [stack.enter_context(server) for server in (prefect, mlflow_server(settings))]
+        prefect = prefect_server(settings, credential, port=settings.prefect_port, ui=True)
+        servers = [stack.enter_context(server) for server in (prefect, mlflow_server(settings, credential))]
         if not wait_healthy(servers, sleep=stop.wait):
             return 0
-        servers.append(stack.enter_context(deployments_server(settings)))
+        servers.append(stack.enter_context(deployments_server(settings, credential)))
         if not wait_healthy(servers, sleep=stop.wait):
             return 0
-        print(
-            _welcome(settings, runs_page(settings.mlflow_url, settings.experiment, settings.credential)),
-            flush=True,
-        )
+        mlflow_page = runs_page(settings.mlflow_url, settings.experiment, credential)
+        print(_welcome(settings, credential, mlflow_page), flush=True)
         while not stop.wait(POLL_SECONDS):
             for server in servers:
                 server.check_running()
@@ -79,15 +81,16 @@ def stop_signals() -> Iterator[threading.Event]:
         yield stop
 
 
-def _welcome(settings: Settings, mlflow_page: str) -> str:
-    credential, path = settings.credential, settings.credential_path
+def _welcome(settings: Settings, credential: Credential, mlflow_page: str) -> str:
+    path = settings.credential_path
     # A person at the terminal may read it there; a log may not hold it.
     shown = credential.pair if sys.stdout.isatty() else f"(in {path})"
     return f"""
 Prefect   {settings.prefect_url}
 MLflow    {mlflow_page}
 Sign in   {shown}
-          Each page asks once: Prefect for all of it, MLflow for name and password. Kept in {path}
+          New at each start, and kept in {path}: each page asks once
+          (Prefect for all of it, MLflow for name and password).
 Outputs   {settings.output}
 Logs      {settings.output / "logs"}
 

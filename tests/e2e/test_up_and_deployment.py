@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.credential import read_credential
+from infra.credential import Credential
 from pipelines.servers import free_port
 from stages.recipes import get_recipe
 from tests.e2e.conftest import LCO, ChildrenWatch, check_private, lco, lco_environment
@@ -37,9 +37,13 @@ class System:
     prefect: str
     mlflow: str
 
+    @property
+    def credential(self) -> Credential:
+        return Credential(*(self.output / "credential").read_text().strip().split(":"))
+
     def request(self, url: str, body: dict | None = None) -> dict:
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} | read_credential(self.output / "credential").header
+        headers = {"Content-Type": "application/json"} | self.credential.header
         asked = urllib.request.Request(url, data=data, headers=headers)
         with urllib.request.urlopen(asked, timeout=30) as response:
             return json.load(response)
@@ -77,13 +81,12 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         line = process.stdout.readline()
         assert line, f"lco up ended with {process.wait()}"
         told += line
-    assert read_credential(output / "credential").password not in told, (
-        "this is no terminal, but may be a log"
-    )
     top = psutil.Process(process.pid)
     family = top.children(recursive=True)
     prefect, mlflow = (f"http://127.0.0.1:{port}" for port in ports)
-    yield System(process=top, output=output, prefect=prefect, mlflow=mlflow)
+    system = System(process=top, output=output, prefect=prefect, mlflow=mlflow)
+    assert system.credential.password not in told, "it may be a log"
+    yield system
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
     assert [member for member in family if member.is_running()] == [], "lco up left processes behind"
@@ -104,9 +107,12 @@ def test_a_deployment_run_completes_and_mlflow_holds_its_tree(system: System, fe
     assert (system.output / "report.html").stat().st_size > 0
     for program in ("prefect_app", "uvicorn", "pipelines.serve", "infra.preloaded"):
         assert any(program in name for name in watch.seen), program
-    password = read_credential(system.output / "credential").password
+    password = system.credential.password
     assert watch.leaks == set() and not any(password in name for name in watch.seen)
     check_private(system.output)
+    known = {system.output / "credential", system.output / "prefect" / "profiles.toml"}
+    files = [path for path in system.output.rglob("*") if path.is_file()]
+    assert {path for path in files if password.encode() in path.read_bytes()} == known
 
     runs = {run["info"]["run_id"]: run for run in system.runs()}
     tags = {run: tags_of(runs[run]) for run in runs}

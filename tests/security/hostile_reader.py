@@ -69,6 +69,7 @@ def lies(true: dict) -> dict[str, Callable[[], bytes]]:
         "pages-beyond-the-limit": lambda: lie(
             true, *[({"page": n + 1, **good[0]}, PNG) for n in range(5001)]
         ),
+        "huge-width": lambda: changed(width=10**30),
         "no-area": lambda: changed(width=0),
         "negative": lambda: changed(png_bytes=-1),
         "huge-number": lambda: changed(png_bytes=10**100),

@@ -2,13 +2,12 @@
 
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from infra.credential import Credential, CredentialError, read_credential
-from infra.settings import Settings, SettingsError
+from infra.credential import Credential, NotPrivate
+from infra.settings import Settings
 
 
 def mode(path: Path) -> int:
@@ -23,49 +22,38 @@ def open_umask():
     os.umask(before)
 
 
-def test_a_credential_is_random_kept_and_for_its_owner_only(tmp_path):
-    path = tmp_path / "new" / "credential"
-    credential = read_credential(path)
-    assert mode(path) == 0o600
-    assert read_credential(path) == credential
-    assert len(credential.password) >= 32 and credential.password not in repr(credential)
-    assert read_credential(tmp_path / "other").password != credential.password
-    assert [one.name for one in path.parent.iterdir()] == ["credential"]
-
-
-def test_processes_that_start_at_once_agree_on_the_credential(tmp_path):
+def test_a_credential_is_random_new_each_time_and_for_its_owners_eyes_only(tmp_path):
     path = tmp_path / "credential"
-    with ThreadPoolExecutor(16) as pool:
-        found = set(pool.map(lambda _: read_credential(path), range(64)))
-    assert found == {read_credential(path)}
+    for _ in range(2):
+        credential = Credential.new()
+        credential.write(path)
+        assert path.read_text() == f"{credential.pair}\n" and mode(path) == 0o600
+        assert len(credential.password) >= 32 and credential.password not in repr(credential)
+    assert Credential.new() != Credential.new()
+    assert [one.name for one in tmp_path.iterdir()] == ["credential"]
 
 
-@pytest.mark.parametrize("open_mode", [0o640, 0o604, 0o620, 0o666])
-def test_a_credential_that_others_can_read_or_write_is_refused(tmp_path, open_mode):
-    settings = Settings(output=tmp_path)
-    _ = settings.credential
-    settings.credential_path.chmod(open_mode)
-    with pytest.raises(SettingsError, match=r"credential is open to other users.*: delete it"):
-        _ = settings.credential
+def test_a_file_that_others_have_put_there_is_replaced_and_not_written_to(tmp_path):
+    path, theirs = tmp_path / "credential", tmp_path / "theirs"
+    theirs.touch(mode=0o666)
+    path.symlink_to(theirs)
+    Credential.new().write(path)
+    assert not path.is_symlink() and mode(path) == 0o600 and theirs.read_text() == ""
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_a_credential_that_somebody_else_has_written_is_refused(tmp_path):
-    path = tmp_path / "credential"
-    path.write_text("lco:chosen by another user")
-    path.chmod(0o600)
-    os.chown(path, 65534, 65534)
-    with pytest.raises(CredentialError, match="open to other users"):
-        read_credential(path)
+def test_where_no_file_can_be_private_the_credential_is_not_written(tmp_path, monkeypatch):
+    """As on FAT, or a mounted folder of another system: every file has the same mode."""
 
+    true = os.fstat
 
-@pytest.mark.parametrize("content", ["", "lco", "lco:", ":password", "\n"])
-def test_a_damaged_credential_is_refused(tmp_path, content):
-    path = tmp_path / "credential"
-    path.write_text(content)
-    path.chmod(0o600)
-    with pytest.raises(CredentialError, match="does not hold user:password: delete it"):
-        read_credential(path)
+    def status(descriptor):
+        known = true(descriptor)
+        return os.stat_result((0o100777, *known[1:]))
+
+    monkeypatch.setattr(os, "fstat", status)
+    with pytest.raises(NotPrivate, match="keeps no file to its owner: name a folder on another"):
+        Credential.new().write(tmp_path / "credential")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_header_is_that_of_basic_authentication():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from infra.credential import Credential
 from infra.settings import Settings
 from pipelines.servers import free_port, mlflow_server, prefect_server, wait_healthy
 
@@ -91,12 +92,13 @@ def servers(tmp_path_factory) -> Iterator[dict[str, Target]]:
     settings = Settings(output=root / "output", prefect_port=free_port(), mlflow_port=free_port())
     settings.make_private()
     with ExitStack() as running:
-        prefect = prefect_server(settings, port=settings.prefect_port, ui=True)
-        both = [running.enter_context(server) for server in (prefect, mlflow_server(settings))]
+        secret = Credential.new()
+        prefect = prefect_server(settings, secret, port=settings.prefect_port, ui=True)
+        both = [running.enter_context(server) for server in (prefect, mlflow_server(settings, secret))]
         sockets = listed(PREFECT_SOCKETS, HOME=str(root), PREFECT_HOME=str(root / "prefect"))
         routes = listed(MLFLOW_ROUTES, HOME=str(root))
         assert wait_healthy(both)
-        credential, host = settings.credential.header, f"127.0.0.1:{settings.prefect_port}"
+        credential, host = secret.header, f"127.0.0.1:{settings.prefect_port}"
         request = urllib.request.Request(f"http://{host}/api/openapi.json", headers=credential)
         with urllib.request.urlopen(request, timeout=60) as response:
             known = json.load(response)["paths"]
@@ -121,9 +123,5 @@ def servers(tmp_path_factory) -> Iterator[dict[str, Target]]:
 def private(name: str, routes: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Those that need the credential; OPTIONS is a browser's question before it asks."""
     return sorted(
-        {
-            (method, filled(path))
-            for method, path in routes
-            if method not in ("HEAD", "OPTIONS") and path not in OPEN[name]
-        }
+        {(method, filled(path)) for method, path in routes if method != "OPTIONS" and path not in OPEN[name]}
     )

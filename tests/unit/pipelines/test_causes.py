@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.errors import NoUsableDocuments
 from infra.process import ProcessFailed
 from infra.store import StoreError
 from pipelines.causes import RunLog
@@ -176,3 +177,23 @@ def test_a_stage_that_could_not_even_write_its_log_is_explained_by_the_disk(
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=4096))
     exit_code(raising(failed(tmp_path / "output.log", "")))
     assert f"exit code 1: no space left on device: {tmp_path}: free" in capsys.readouterr().err
+
+
+def test_our_own_words_for_what_the_system_refused_are_told_with_their_exit_status(capsys) -> None:
+    """The advice for a refused output folder would be wrong for the documents."""
+    refused = PermissionError(errno.EACCES, "Permission denied", "/home/u/docs")
+    ours = NoUsableDocuments("/home/u/docs: cannot be listed: Permission denied")
+    assert exit_code(raising(refused, ours, explicit=True)) == 2
+    assert capsys.readouterr().err == f"lco: {ours}\n"
+
+
+def test_a_lost_sandbox_whose_log_is_gone_is_told(tmp_path, capsys) -> None:
+    log = tmp_path / "gone" / "log"
+    log.parent.mkdir()
+    log.write_text("Killed by the system\n")
+    lost = ProcessFailed(command="The sandbox", outcome="killed", exit_code=-9, reason="ended", log_path=log)
+    shutil.rmtree(log.parent)
+    assert exit_code(raising(lost)) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("lco: The sandbox ended") and "Killed by the system" in told
+    assert str(log) not in told
