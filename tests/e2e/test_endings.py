@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import lco, lco_environment
+from tests.unit.infra.conftest import wait_until
 from tests.unit.pipelines.fake_stages import LONG
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(300)]
@@ -35,18 +35,21 @@ def start(place: Path, dose: int) -> subprocess.Popen:
     options = ["--documents", place / "documents", "--output", place / "output", "--doses", "0", str(dose)]
     command = [sys.executable, "-m", "tests.e2e.small_run", "run", *options, "--seeds", "0"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    environment = lco_environment() | {"PREFECT_CLIENT_MAX_RETRIES": "0"}  # nobody waits for a dead server
+    environment = lco_environment() | {"PREFECT_CLIENT_MAX_RETRIES": "1"}  # not long for a dead server
     return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
 
 
-def in_the_middle_of_a_stage(run: subprocess.Popen) -> psutil.Process:
-    """The run, whose long stage is under way and known to Prefect."""
+def in_the_middle_of_a_stage(run: subprocess.Popen, place: Path) -> psutil.Process:
+    """The run, whose long stage is under way and known to Prefect and MLflow."""
     assert run.stdout is not None
     told = []
     while not told or "(CGP): " not in told[-1]:
         told.append(run.stdout.readline())
         assert told[-1], "".join(told)
-    time.sleep(1.5)  # events go to the server by the way
+    # Both are told by the way.
+    assert wait_until(
+        lambda: "Running" in states(place)["tasks"] and states(place)["mlflow"][-1] == "RUNNING"
+    )
     return psutil.Process(run.pid)
 
 
@@ -68,14 +71,14 @@ def states(place: Path) -> dict[str, list[str]]:
 
 def test_a_dead_server_loses_no_verdict_and_the_start_before_gave_a_killed_run_its_end(place: Path) -> None:
     killed = start(place, LONG)
-    in_the_middle_of_a_stage(killed).kill()
+    in_the_middle_of_a_stage(killed, place).kill()
     killed.wait()
     assert states(place)["flows"] == ["Running"] and "Running" in states(place)["tasks"]
     assert states(place)["mlflow"] == ["RUNNING"]
 
     run = start(place, LONG)
     servers = [
-        one for one in in_the_middle_of_a_stage(run).children() if "pipelines.servers" in one.cmdline()
+        one for one in in_the_middle_of_a_stage(run, place).children() if "pipelines.servers" in one.cmdline()
     ]
     assert states(place)["flows"] == ["Crashed", "Running"]  # the killed one has its end
     for server in servers:
@@ -90,7 +93,7 @@ def test_a_dead_server_loses_no_verdict_and_the_start_before_gave_a_killed_run_i
 
 def test_a_closed_terminal_stops_a_run_that_says_so_everywhere(place: Path) -> None:
     run = start(place, LONG + 32)
-    in_the_middle_of_a_stage(run)
+    in_the_middle_of_a_stage(run, place)
     assert states(place)["flows"] == ["Crashed", "Completed", "Running"]  # what the dead server missed
     os.killpg(run.pid, signal.SIGHUP)
     shown, _ = run.communicate(timeout=60)
