@@ -35,7 +35,11 @@ def start(place: Path, dose: int) -> subprocess.Popen:
     options = ["--documents", place / "documents", "--output", place / "output", "--doses", "0", str(dose)]
     command = [sys.executable, "-m", "tests.e2e.small_run", "run", *options, "--seeds", "0"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    environment = lco_environment() | {"PREFECT_CLIENT_MAX_RETRIES": "1"}  # not long for a dead server
+    (place / "go-on").unlink(missing_ok=True)
+    environment = lco_environment() | {
+        "PREFECT_CLIENT_MAX_RETRIES": "1",  # not long for a dead server
+        "LCO_TEST_GO_ON": str(place / "go-on"),
+    }
     return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
 
 
@@ -47,9 +51,8 @@ def in_the_middle_of_a_stage(run: subprocess.Popen, place: Path) -> psutil.Proce
         told.append(run.stdout.readline())
         assert told[-1], "".join(told)
     # Both are told by the way.
-    assert wait_until(
-        lambda: "Running" in states(place)["tasks"] and states(place)["mlflow"][-1] == "RUNNING"
-    )
+    assert wait_until(lambda: "Running" in states(place)["tasks"], 60), states(place)
+    assert wait_until(lambda: states(place)["mlflow"][-1:] == ["RUNNING"], 60), states(place)
     return psutil.Process(run.pid)
 
 
@@ -83,6 +86,7 @@ def test_a_dead_server_loses_no_verdict_and_the_start_before_gave_a_killed_run_i
     assert states(place)["flows"] == ["Crashed", "Running"]  # the killed one has its end
     for server in servers:
         server.kill()
+    (place / "go-on").touch()
     shown, _ = run.communicate(timeout=120)
     assert run.returncode == 0, shown
     assert "Verdict: inconclusive" in shown and "Traceback" not in shown
