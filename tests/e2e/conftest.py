@@ -38,12 +38,19 @@ def check_private(output: Path) -> None:
             assert CANARY.encode() not in path.read_bytes(), path
 
 
+def network_of(pid: int | str) -> str:
+    """Which network namespace a process is in."""
+    return os.readlink(f"/proc/{pid}/ns/net")
+
+
 class ChildrenWatch(threading.Thread):
-    """Looks for secrets in the environment and the arguments of all that a process starts, while it runs."""
+    """Looks at all that a process starts, while it runs: for secrets in environments and arguments, and on
+    which of this machine's ports it listens."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self.top, self.seen, self.leaks = psutil.Process(pid), set[str](), set[str]()
+        self.ports: dict[int, str] = {}
         self._end = threading.Event()
 
     def __enter__(self) -> "ChildrenWatch":
@@ -57,11 +64,14 @@ class ChildrenWatch(threading.Thread):
     def run(self) -> None:
         while not self._end.wait(0.1):
             for child in self.top.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
+                with contextlib.suppress(psutil.Error, FileNotFoundError):
                     name = " ".join(child.cmdline())
                     self.seen.add(name)
                     if CANARY in name or CANARY in str(child.environ()):
                         self.leaks.add(name)
+                    sockets = child.net_connections() if network_of(child.pid) == network_of("self") else []
+                    ports = [one.laddr.port for one in sockets if one.status == psutil.CONN_LISTEN]
+                    self.ports |= dict.fromkeys(ports, name)
 
 
 def lco(*arguments: str | Path, timeout: float = 840, **environment: str) -> subprocess.CompletedProcess:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -107,6 +108,13 @@ def test_a_deployment_run_completes_and_mlflow_holds_its_tree(system: System, fe
     assert (system.output / "report.html").stat().st_size > 0
     for program in ("prefect_app", "uvicorn", "pipelines.serve", "infra.preloaded"):
         assert any(program in name for name in watch.seen), program
+    guarded = {int(address.rsplit(":", 1)[1]) for address in (system.prefect, system.mlflow)}
+    [other] = watch.ports.keys() - guarded
+    assert "pipelines.serve" in watch.ports[other]  # where Prefect's runner tells a run that it is cancelled
+    for guess in (b"guess\n", b"0" * 32 + b"\n", b"GET / HTTP/1.1\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", other), timeout=30) as line:
+            line.sendall(guess)
+            assert line.recv(100) == b"", "it answers only who knows the token of a run"
     password = system.credential.password
     assert watch.leaks == set() and not any(password in name for name in watch.seen)
     check_private(system.output)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,7 @@ class Target:
     name: str
     host: str
     credential: Mapping[str, str]
+    log_path: Path
     routes: list[tuple[str, str]]
     sockets: list[str]
 
@@ -107,6 +109,7 @@ def servers(tmp_path_factory) -> Iterator[dict[str, Target]]:
                 name="prefect",
                 host=host,
                 credential=credential,
+                log_path=both[0].log_path,
                 routes=private("prefect", [(m.upper(), f"/api{p}") for p, ms in known.items() for m in ms]),
                 sockets=[filled(path) for path in sockets],
             ),
@@ -114,6 +117,7 @@ def servers(tmp_path_factory) -> Iterator[dict[str, Target]]:
                 name="mlflow",
                 host=f"127.0.0.1:{settings.mlflow_port}",
                 credential=credential,
+                log_path=both[1].log_path,
                 routes=private("mlflow", [tuple(route) for route in routes]),
                 sockets=[],
             ),

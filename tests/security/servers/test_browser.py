@@ -1,8 +1,9 @@
-"""A hostile page in a real browser, to which somebody has even given the credential, gets nowhere.
+"""A hostile page in a browser that is signed in gets nowhere, though it has even been given the credential.
 
 pytest tests/security -m browser        (needs Chromium: apt-get install chromium)
 """
 
+import base64
 import contextlib
 import http.server
 import json
@@ -21,6 +22,7 @@ from tests.security.servers.conftest import Target
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
+SIGNED_IN = "/?signed-in"
 PAGE = """<!doctype html><meta charset="utf-8"><script>
 const told = [];
 async function attempt(name, action) {
@@ -37,6 +39,8 @@ async function status(address, options) { return "READ " + (await fetch(address,
 async function attack(given) {
   const body = JSON.stringify({name: "intruder"}), known = {"Authorization": given.authorization};
   const json = {...known, "Content-Type": "application/json"};
+  window.open(given.sign_in);  // from now on, the browser sends the credential by itself
+  await new Promise(later => setTimeout(later, 5000));
   for (const address of given.addresses) {
     await attempt("read " + address, () => status(address, {headers: known}));
     await attempt("signed in " + address, () => status(address, {credentials: "include"}));
@@ -53,6 +57,10 @@ attack(GIVEN);
 </script>"""
 
 
+def pair_of(target: Target) -> str:
+    return base64.b64decode(target.credential["Authorization"].removeprefix("Basic ")).decode()
+
+
 def addresses(target: Target) -> list[str]:
     path = {"prefect": "/api/flows/", "mlflow": "/api/2.0/mlflow/experiments/create"}[target.name]
     port = target.host.split(":")[1]
@@ -67,6 +75,7 @@ def hostile_page(servers) -> Iterator[tuple[int, Queue]]:
         "addresses": [address for target in servers.values() for address in addresses(target)],
         "sockets": [f"ws://{target.host}{path}" for target in servers.values() for path in target.sockets],
         "authorization": servers["prefect"].credential["Authorization"],
+        "sign_in": f"http://{pair_of(servers['mlflow'])}@{servers['mlflow'].host}{SIGNED_IN}",
     }
     told: Queue = Queue()
 
@@ -103,7 +112,7 @@ def opened(address: str, profile: Path) -> Iterator[None]:
         "--no-first-run",
         "--disable-background-networking",
     ]
-    options += [f"--user-data-dir={profile}", "--remote-debugging-port=0"]
+    options += [f"--user-data-dir={profile}", "--remote-debugging-port=0", "--disable-popup-blocking"]
     options += ["--host-resolver-rules=MAP rebound.test 127.0.0.1, MAP evil.test 127.0.0.1"]
     with subprocess.Popen([chromium, *options, address], stderr=subprocess.DEVNULL) as browser:
         try:
@@ -117,6 +126,7 @@ def test_a_hostile_page_reads_nothing_and_changes_nothing(servers, hostile_page,
     port, told = hostile_page
     with opened(f"http://{origin}:{port}/", tmp_path):
         attempts = told.get(timeout=200)
+    assert f'"GET {SIGNED_IN} HTTP/1.1" 200' in servers["mlflow"].log_path.read_text()
     assert len(attempts) >= 4 * 6 + 5
     for attempt in attempts:
         assert attempt.endswith(": sent" if attempt.startswith("blind ") else ": refused")
