@@ -141,7 +141,7 @@ def prefect_of_the_run(settings: Settings) -> Iterator[Server | None]:
     os.environ.update(prefect_environment(settings))
     given = os.environ.get("PREFECT_API_URL")
     if given:
-        if not answers(f"{given.rstrip('/')}/health"):
+        if not _prefect_answers():
             raise BadParameter(
                 f"PREFECT_API_URL={without_password(given)} does not answer: "
                 "start that server, or unset the variable"

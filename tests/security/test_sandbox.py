@@ -1,6 +1,5 @@
 """A taken-over child has no secret, no network and no rights, is limited, and costs one call."""
 
-import ctypes
 import errno
 import json
 import os
@@ -27,7 +26,7 @@ CANARY = "canary-hunter2"
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_KEY", "SECRET")
 MODULE = "tests.security.any_program"  # children do what a test tells them
 LIMITS = Limits(seconds=20, memory_bytes=2**30, file_bytes=100_000)
-HAS_LANDLOCK = ctypes.CDLL(None).syscall(444, None, 0, 1) >= 6  # its version
+HAS_LANDLOCK = confinement.landlock_version() >= 6
 ANY_FILE = replace(LIMITS, writable=("/",))  # for children that a test meets through files
 
 
