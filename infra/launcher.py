@@ -85,14 +85,11 @@ class LocalLauncher:
     hang_seconds: float = 600.0
 
     def __enter__(self) -> "LocalLauncher":
-        self._folder = tempfile.TemporaryDirectory(prefix="lco-")
-        self._log_path = Path(self._folder.name, "log")
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._parent = Supervised(
                 [sys.executable, "-m", "infra.preloaded", str(theirs.fileno()), self.network, *self.preload],
                 environment=child_environment(local_environment()) | ONE_THREAD,
-                log_path=self._log_path,
                 pass_fds=(theirs.fileno(),),
             )
         return self
@@ -100,12 +97,13 @@ class LocalLauncher:
     def __exit__(self, *_: object) -> None:
         self._parent.stop()
         self._requests.close()
-        self._folder.cleanup()
+        self._parent.folder.cleanup()
 
     def run(self, launch: Launch, on_event: Callable[[dict], None]) -> None:
         """See Launcher.run."""
         tail = JournalTail(launch.journal_path)
-        with tempfile.TemporaryDirectory(prefix="lco-") as rendezvous, log_pump(launch.log_path) as output:
+        place = tempfile.TemporaryDirectory(dir=self._parent.folder.name)
+        with place as rendezvous, log_pump(launch.log_path) as output:
             ranks = self._fork(launch, rendezvous, output)
             try:
                 hung = self._wait(ranks, tail, on_event)
@@ -158,7 +156,7 @@ class LocalLauncher:
             "failed": f"failed with exit code {code}",
         }[outcome]
         if lost:
-            words = last_lines(self._log_path) or "nothing"
+            words = last_lines(self._parent.log_path) or "nothing"
             reason = f"lost the parent of its ranks, which {reason}; it said: {words}"
         return ProcessFailed(
             command=launch.module, outcome=outcome, exit_code=code, reason=reason, log_path=launch.log_path

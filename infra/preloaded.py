@@ -26,7 +26,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from infra.confinement import private_network
-from infra.process import LIFE_LINE, watch_parent
+from infra.process import LIFE_LINE, SCRATCH, remove_own_folder, watch_parent
 
 POLL_SECONDS = 0.05
 
@@ -96,6 +96,7 @@ def run_rank(request: dict, environment: dict[str, str], log: int) -> None:
         os.dup2(log, descriptor)
     os.close(log)
     os.environ.update(environment)
+    os.environ.pop(SCRATCH, None)  # the parent's to remove
     watch_parent()
     use_threads(request["threads"])
     sys.argv = [request["module"], request["job"]]
@@ -117,5 +118,7 @@ if __name__ == "__main__":
         private_network()  # now, before there are threads
     preload(sys.argv[3:])
     rank = serve(socket.socket(fileno=int(sys.argv[1])))
-    if rank is not None:
+    if rank is None:
+        remove_own_folder()
+    else:
         rank()

@@ -2,15 +2,19 @@
 
 * the child never inherits our stdout: whoever waits for its end of file would wait for the orphan;
 * the child watches us (`watch_parent`): end of file on the life line means that we died, however we died;
-* when we stop it, its whole tree ends: TERM, grace, KILL, reap.
+* when we stop it, its whole tree ends: TERM, grace, KILL, reap;
+* it stands in a folder of its own, with its temporary files: nothing in the person's current folder
+  configures it, and it leaves nothing behind.
 
 `Supervised` is one such child: a server, or the parent of a stage's ranks (infra.launcher).
 """
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -23,6 +27,7 @@ import psutil
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: the child saved a checkpoint and stopped because it was asked to
 LIFE_LINE = "LCO_LIFE_LINE"  # path of a pipe whose only writer is the supervisor
 SUPERVISION = "LCO_SUPERVISION"  # marks every process of one supervised tree, across sessions
+SCRATCH = "LCO_SCRATCH"  # the child's own folder, which an orphan removes
 ORPHAN_GRACE_SECONDS = 3.0
 LOG_TAIL_LINES = 200
 LOG_TAIL_BYTES = 32 * 1024
@@ -79,22 +84,30 @@ def child_environment(given: Mapping[str, str]) -> dict[str, str]:
 class Supervised:
     """A running child: own session, no stdin, output to a file, a life line that ends it when we die.
 
-    `environment` is all that the child gets. It must call `watch_parent` itself.
+    `environment` is all that the child gets, but for its places: `folder` is its current one and that of its
+    temporary files, and holds its output unless `log_path` says where. It must call `watch_parent` itself.
+    Whoever has stopped it cleans `folder` up.
     """
 
     def __init__(
-        self, argv: Sequence[str], *, environment: Mapping[str, str], log_path: Path,
+        self, argv: Sequence[str], *, environment: Mapping[str, str], log_path: Path | None = None,
         grace_seconds: float = 20.0, pass_fds: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self._grace_seconds = grace_seconds
         self._marker = uuid.uuid4().hex
-        log_path.parent.mkdir(parents=True, exist_ok=True)
+        self.folder = tempfile.TemporaryDirectory(prefix="lco-", ignore_cleanup_errors=True)
+        self.log_path = log_path or Path(self.folder.name, "log")
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        # matplotlib would read settings of the person's, and write a cache into their home.
+        places = dict.fromkeys(("TMPDIR", "MPLCONFIGDIR", SCRATCH), self.folder.name)
         # Only we hold the write end: the child reads its end of file when we die, by whatever means.
         life_line, self._life_line = os.pipe()
-        with log_path.open("ab") as log:
+        marks = {LIFE_LINE: f"/dev/fd/{life_line}", SUPERVISION: self._marker}
+        with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 list(argv),
-                env={**environment, LIFE_LINE: f"/dev/fd/{life_line}", SUPERVISION: self._marker},
+                cwd=self.folder.name,
+                env={**environment, **places, **marks},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -117,12 +130,17 @@ class Supervised:
         return self.exit_code is not None
 
     def stop(self) -> None:
-        """TERM the group, give it its grace, KILL what is left of its tree, reap."""
+        """TERM the group, give its whole tree the grace, KILL what is left of it, reap."""
+        deadline = time.monotonic() + self._grace_seconds
         try:
-            if not self.ended:
+            if not self.ended:  # it tells what it has started
                 signal_group(self._process.pid, signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(self._grace_seconds)
+            else:
+                signal_all(marked(self._marker), signal.SIGTERM)
+            while marked(self._marker) and time.monotonic() < deadline:
+                time.sleep(0.1)
         finally:  # a second cancel during the grace cuts it short
             if not self.ended:
                 signal_group(self._process.pid, signal.SIGKILL)
@@ -138,16 +156,26 @@ def signal_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
+def marked(marker: str) -> list[psutil.Process]:
+    """Every living process that was started with `marker`, also in a session of its own."""
+    return [process for process in psutil.process_iter() if _is_marked(process, marker)]
+
+
+def signal_all(processes: Sequence[psutil.Process], number: int) -> None:
+    """Signal processes; those that have ended need none."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)
+
+
 def kill_marked(marker: str) -> None:
-    """KILL every process that was started with `marker`, also in a session of its own."""
+    """KILL every process that was started with `marker`."""
     for _ in range(3):  # again, in case one was being started meanwhile
-        marked = [process for process in psutil.process_iter() if _is_marked(process, marker)]
-        if not marked:
+        left = marked(marker)
+        if not left:
             return
-        for process in marked:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(marked, timeout=5)
+        signal_all(left, signal.SIGKILL)
+        psutil.wait_procs(left, timeout=5)
 
 
 def _is_marked(process: psutil.Process, marker: str) -> bool:
@@ -175,9 +203,17 @@ def _end_with_parent(path: str) -> None:
     group = os.getpgrp()
     if group != os.getsid(0):
         os.kill(os.getpid(), signal.SIGKILL)
+    remove_own_folder()  # now: the signal may end us at once
     os.killpg(group, signal.SIGTERM)
     time.sleep(ORPHAN_GRACE_SECONDS)
+    remove_own_folder()
     os.killpg(group, signal.SIGKILL)
+
+
+def remove_own_folder() -> None:
+    """Called by a supervised program whose supervisor may be gone: that one can no longer do it."""
+    if SCRATCH in os.environ:
+        shutil.rmtree(os.environ[SCRATCH], ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -23,16 +23,14 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from infra.confinement import die_with_parent, leave_calls, leave_files, leave_rights, private_network
 from infra.launcher import ONE_THREAD, local_environment
-from infra.process import ProcessFailed, Supervised, child_environment, outcome_of
+from infra.process import ProcessFailed, Supervised, child_environment, outcome_of, remove_own_folder
 
 POLL_SECONDS = 0.005
 OVERDUE_SECONDS = 30.0  # after a call's own limit, the host is lost
@@ -108,15 +106,12 @@ class Sandbox:
     processes: int
 
     def __enter__(self) -> "Sandbox":
-        self._folder = tempfile.TemporaryDirectory(prefix="lco-")
-        self._log_path = Path(self._folder.name, "log")
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             host = ["-m", "infra.sandbox", str(theirs.fileno()), str(self.processes), self.module]
             self._host = Supervised(
                 [sys.executable, *host],
                 environment=child_environment(local_environment()) | ONE_THREAD,
-                log_path=self._log_path,
                 pass_fds=(theirs.fileno(),),
             )
         return self
@@ -124,7 +119,7 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self._host.stop()
         self._requests.close()
-        self._folder.cleanup()
+        self._host.folder.cleanup()
 
     def start(self, arguments: dict[str, Any], inputs: Sequence[int]) -> Call:
         """Ask for one call. `inputs`: descriptors of open files, which may be closed when this returns."""
@@ -145,7 +140,7 @@ class Sandbox:
             outcome=outcome_of(code),
             exit_code=code,
             reason=f"{how} (exit code {code}): run again",
-            log_path=self._log_path,
+            log_path=self._host.log_path,
         )
 
 
@@ -243,3 +238,4 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, all that is shared
     serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), main)
+    remove_own_folder()

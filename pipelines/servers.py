@@ -59,6 +59,7 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.process.stop()
+        self.process.folder.cleanup()
 
     def failure(self, what: str) -> ServerFailed:
         """The error that shows why: the last lines of the log."""

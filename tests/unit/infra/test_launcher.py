@@ -225,7 +225,9 @@ with LocalLauncher() as launcher:
 def test_everything_dies_with_the_supervisor_or_the_parent(source, tmp_path, number, stubborn, victim):
     job = {"folder": str(tmp_path), "program": stubborn + "time.sleep(100)"}
     (tmp_path / "job.json").write_text(json.dumps(job))
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{source}"}
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{source}", "TMPDIR": str(temporary)}
     command = [sys.executable, "-c", SUPERVISOR, str(tmp_path)]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as supervisor:
         assert wait_until(lambda: len(pids(tmp_path)) == 2, 30)
@@ -236,6 +238,7 @@ def test_everything_dies_with_the_supervisor_or_the_parent(source, tmp_path, num
         assert wait_until(lambda: not any(map(alive, orphans)), 7), "an orphan is left"
         words = supervisor.communicate(timeout=20)[1].decode()
     assert victim == "supervisor" or "lost the parent of its ranks" in words
+    assert wait_until(lambda: not list(temporary.iterdir())), "temporary files are left"
 
 
 def test_two_launches_at_once_do_not_disturb_each_other(launcher, tmp_path):

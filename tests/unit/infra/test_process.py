@@ -214,3 +214,60 @@ def test_other_threads_run_the_block_without_handling_signals():
     thread.start()
     thread.join()
     assert entered == [True]
+
+
+def test_a_child_stands_in_a_folder_of_its_own_that_nothing_of_the_users_configures(
+    supervise, tmp_path, monkeypatch
+):
+    (tmp_path / "users").mkdir()
+    monkeypatch.chdir(tmp_path / "users")
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "users"))
+    child = supervise(
+        "import os, tempfile; print(*{os.getcwd(), tempfile.mkdtemp()[:-12], os.environ['MPLCONFIGDIR']})"
+    )
+    assert wait_until(lambda: child.ended)
+    [place] = {Path(name).parts[:3] for name in supervise.log.read_text().split()}
+    assert Path(*place) == Path(child.folder.name)
+    child.stop()
+    child.folder.cleanup()
+    assert not Path(child.folder.name).exists() and not list((tmp_path / "users").iterdir())
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("leader_ends_first", [True, False])
+def test_what_a_child_has_started_in_another_session_gets_the_grace_too(
+    supervise, tmp_path, leader_ends_first
+):
+    """It has states to set and a checkpoint to save, also when the one that started it is gone."""
+    saves = (
+        "import pathlib, signal, sys, time\n"
+        "def save(*_):\n    time.sleep(1); pathlib.Path(os.environ['FOLDER'], 'saved').touch(); sys.exit()\n"
+        "import os; signal.signal(signal.SIGTERM, save)\n"
+    )
+    started = repr(saves + WRITE_PID + SLEEP)
+    program = (
+        "import signal, subprocess, sys, time\n"
+        f"inner = subprocess.Popen([sys.executable, '-c', {started}], start_new_session=True)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (inner.terminate(), sys.exit()))\n"
+    )
+    child = supervise(program + ("" if leader_ends_first else SLEEP), grace_seconds=20.0)
+    pid = pid_in(tmp_path / "pid")
+    if leader_ends_first:
+        assert wait_until(lambda: child.ended)
+    child.stop()
+    assert (tmp_path / "saved").exists() and not alive(pid)
+
+
+@pytest.mark.chaos
+def test_an_orphan_removes_its_folder(tmp_path):
+    program = SUPERVISOR.replace("time.sleep(100)", "print(child.folder.name, flush=True); time.sleep(100)")
+    program = program.replace("Supervised([", "child = Supervised([")
+    argv = [sys.executable, "-c", program, str(tmp_path), WATCHED + WRITE_PID + SLEEP]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    supervisor = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
+    folder = Path(supervisor.stdout.readline().strip())
+    pid_in(tmp_path / "pid")
+    assert folder.is_dir()
+    supervisor.kill()
+    supervisor.wait()
+    assert wait_until(lambda: not folder.exists())
