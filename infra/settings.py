@@ -14,8 +14,9 @@ from infra.launcher import usable_cores
 MOST_PROCESSES = 8
 # Where every server of ours listens: from another machine, use an SSH tunnel with the same port numbers.
 LOOPBACK = "127.0.0.1"
+SQLITE = "sqlite:///"
 # Names in the output folder beside those that have a property.
-_OURS = ("store", "logs", "bootstrap", "mlflow.db", "report.html", ".lock")
+_OURS = ("store", "logs", "bootstrap", "mlflow.db", "report.html", ".lock", ".servers.lock")
 Port = Annotated[int, Field(gt=0, lt=65536, title="a port: give a number from 1 to 65535")]
 Count = Annotated[int, Field(gt=0, title="a number of processes: give 1 or more")]
 
@@ -29,6 +30,31 @@ class SettingsError(Exception):
     """A setting cannot be used."""
 
 
+def _absolute(path: Path) -> Path:
+    """Wherever a process stands later. Raises ValueError."""
+    try:
+        absolute = path.expanduser().absolute()
+        os.fsencode(absolute).decode()
+    except RuntimeError as error:
+        raise ValueError(f"{error}: write the path without ~") from error
+    except FileNotFoundError as error:
+        raise ValueError(
+            "the current folder has been removed: go to another, or give a whole path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError("the path is not UTF-8, and databases cannot name it: choose another") from error
+    return absolute
+
+
+def _absolute_database(uri: str) -> str:
+    path = uri.removeprefix(SQLITE)
+    return f"{SQLITE}{_absolute(Path(path))}" if uri.startswith(SQLITE) and path else uri
+
+
+def _absolute_folder(place: str) -> str:
+    return place if "://" in place else str(_absolute(Path(place)))
+
+
 class Settings(BaseSettings):
     """Paths below one output root, and the addresses of the servers that `lco up` starts.
 
@@ -40,15 +66,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LCO_", env_ignore_empty=True, extra="forbid", frozen=True)
 
-    output: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
-        Path("lco-output"), validate_default=True
+    output: Annotated[Path, AfterValidator(_absolute)] = Field(Path("lco-output"), validate_default=True)
+    tracking_uri: Annotated[str, AfterValidator(_absolute_database)] = Field(
+        default_factory=lambda given: f"{SQLITE}{given['output'] / 'mlflow.db'}"
     )
-    tracking_uri: str = Field(default_factory=lambda given: f"sqlite:///{given['output'] / 'mlflow.db'}")
     experiment: str = "lco"
-    store: str = Field(default_factory=lambda given: str(given["output"] / "store"))
+    store: Annotated[str, AfterValidator(_absolute_folder)] = Field(
+        default_factory=lambda given: str(given["output"] / "store")
+    )
     processes: Count = Field(default_factory=lambda: min(usable_cores(), MOST_PROCESSES))
     prefect_port: Port = 4200
     mlflow_port: Port = 5000
+
+    @property
+    def tracks_here(self) -> bool:
+        """Whether MLflow is a database file, and no server."""
+        return self.tracking_uri.startswith("sqlite:")
 
     @property
     def runs(self) -> Path:
@@ -84,9 +117,16 @@ class Settings(BaseSettings):
         """Let nobody else read what this process and its children write, nor what is in the output folder.
 
         A folder that was there before keeps its own mode: it may be shared. What we made in it does not.
+        Raises SettingsError where there can be no such folder.
         """
         os.umask(0o077)
-        self.output.mkdir(parents=True, exist_ok=True)
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"output folder {self.output} cannot be made ({error.strerror.lower()}): "
+                "name another with --output"
+            ) from error
         ours = (self.runs, self.artifact_root, self.prefect_home, *(self.output / name for name in _OURS))
         for path in ours:
             if path.exists() and path.stat().st_uid == os.geteuid():
@@ -100,5 +140,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             wrong = error.errors()[0]
             name = wrong["loc"][0]
+            if "error" in wrong.get("ctx", {}):  # ours, in words
+                raise SettingsError(f"{name} {str(wrong['input'])!r}: {wrong['ctx']['error']}") from error
             meant = cls.model_fields[name].title or wrong["msg"]
             raise SettingsError(f"LCO_{name.upper()}={wrong['input']!r} is not {meant}") from error

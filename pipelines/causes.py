@@ -22,6 +22,9 @@ ADVICE = {
     errno.EIO: "check that disk, then run again",
     errno.EROFS: "name a folder that can be written with --output",
     errno.EACCES: "correct its permissions, or name another folder with --output",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "correct these links",
+    errno.ENOTDIR: "correct that path",
 }
 _NO_SPACE = re.compile(
     rf"\[Errno (?:{errno.ENOSPC}|{errno.EDQUOT})\]|No space left on device|Disk quota exceeded|disk is full"
@@ -62,8 +65,8 @@ def in_words(cause: BaseException, error: BaseException) -> str:
     if has_advice(cause):
         where = cause.filename or _fullest_place()
         return f"{os.strerror(cause.errno).lower()}: {where}: {ADVICE[cause.errno]}"
-    led_to = "" if cause is error else f", which led to {_in_short(error)}"
-    return f"{_in_short(cause)}{led_to}. This is a bug in lco"
+    led_to = "" if cause is error else f", which led to {in_short(error)}"
+    return f"{in_short(cause)}{led_to}. This is a bug in lco"
 
 
 def _fullest_place() -> str:
@@ -73,7 +76,8 @@ def _fullest_place() -> str:
     return min(places, key=lambda place: shutil.disk_usage(place).free)
 
 
-def _in_short(error: BaseException) -> str:
+def in_short(error: BaseException) -> str:
+    """An error in one line, without passwords."""
     lines = without_password(f"{type(error).__name__}: {error}").splitlines()
     return lines[0][:300]
 

@@ -12,7 +12,7 @@ from infra.settings import Settings
 from pipelines.parameters import BadParameter, Run, Sweep, documents_folder
 from pipelines.plan import Plan, plan
 from pipelines.run import exit_code, run
-from pipelines.screen import lasting_screen
+from pipelines.screen import lasting_screen, open_closed_streams
 from stages.recipes import BOOTSTRAPS, get_recipe
 
 
@@ -110,6 +110,7 @@ def _bootstrap(command: Bootstrap) -> int:
 
 def program() -> NoReturn:
     """`main`, as a process of its own that ends with it."""
+    open_closed_streams()
     code = main()
     # All of ours has ended. The interpreter's own end would wait for Prefect's client, and that, for minutes,
     # for a server that is gone.

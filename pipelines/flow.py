@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
+from prefect import flow, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import get_run_context
@@ -41,7 +41,8 @@ from infra.store import open_store
 from pipelines import sweep_cells as cells
 from pipelines.console import Reporter, current_reporter
 from pipelines.documents import Documents, prepare_documents
-from pipelines.parameters import RecipeName, Run, Sweep, only_run
+from pipelines.owner import only_run
+from pipelines.parameters import RecipeName, Run, Sweep
 from pipelines.reconcile import FLOW_RUN_TAG, end_flow_runs
 from pipelines.record import RunRecord
 from pipelines.results import dose_table, run_card, values
@@ -68,7 +69,7 @@ def lco(
         documents: Folder of PDFs and page images on the machine that runs this. Empty: the sample documents.
         doses: Numbers of pretraining examples to compare, 0 among them. Empty: the recipe's.
         seeds: Seeds of contrastive refinement, one model each per dose. Empty: the recipe's.
-        output: Folder for outputs, reports and logs. Empty: LCO_OUTPUT, else ./lco-output.
+        output: Folder for outputs, reports and logs. Empty: that of `lco up`, or LCO_OUTPUT.
     """
     return run_pipeline(Run, recipe=recipe, documents=documents, doses=doses, seeds=seeds, output=output)
 
@@ -90,7 +91,7 @@ def sweep(
         other_documents: Folders that are only searched, to see how far what was learned carries.
         doses: Numbers of pretraining examples to compare, 0 among them. Empty: the recipe's sweep.
         seeds: Seeds of contrastive refinement. Empty: the recipe's sweep.
-        output: Folder for outputs, reports and logs. Empty: LCO_OUTPUT, else ./lco-output.
+        output: Folder for outputs, reports and logs. Empty: that of `lco up`, or LCO_OUTPUT.
     """
     given = {"recipe": recipe, "documents": documents, "doses": doses, "seeds": seeds, "output": output}
     return run_pipeline(Sweep, **given, other_documents=other_documents or ())
@@ -219,7 +220,9 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
     """What the stages share; at the end every MLflow run has its true status, whatever happened."""
     recipe, settings = parameters.chosen_recipe(), Settings.from_environment(output=parameters.output)
     settings.make_private()
-    with only_run(settings.output), ExitStack() as ending:
+    # At a terminal a person can decide; what a schedule or a form has started waits for its turn.
+    wait = get_run_logger().warning if runtime.deployment.id else None
+    with only_run(settings.output, wait=wait), ExitStack() as ending:
         # A hangup is told like a SIGTERM, also in the process of a deployment's run.
         ending.enter_context(handled((signal.SIGHUP,), lambda *_: os.kill(os.getpid(), signal.SIGTERM)))
         flow_run = get_run_context().flow_run

@@ -1,10 +1,8 @@
 """The parameters of a run, checked before anything slow is imported."""
 
-import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -99,23 +97,6 @@ class Sweep(Run):
             refine=replace(recipe.refine, seeds=seeds, arms=arms),
             sweep=replace(plan, doses=doses, seeds=seeds, compared_doses=compared, control_doses=controls),
         )
-
-
-@contextmanager
-def only_run(output: Path) -> Iterator[None]:
-    """Hold the output folder for one run. Raises BadParameter while another run, of any process, holds it.
-
-    Two runs of the same cells would remove each other's checkpoints. The system frees the lock when this
-    process ends, however it ends; processes that it starts do not inherit it.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = f"another run uses {output}: wait for it, or give another output folder"
-            raise BadParameter(message) from None
-        yield
 
 
 def base_model_digest(recipe: Recipe) -> str:

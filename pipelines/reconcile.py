@@ -1,7 +1,7 @@
 """Earlier runs of an output folder get their true end where their own process could not tell it.
 
 A run that was killed says nothing, and one whose Prefect server is gone is not heard: both would be RUNNING
-for ever. Whoever holds the folder (pipelines.parameters.only_run) knows that every earlier run in it has
+for ever. Whoever holds the folder (pipelines.owner.only_run) knows that every earlier run in it has
 ended, and its journal says how. Only flow runs that a journal names are touched: a server may have others.
 A server that cannot be reached costs a warning; the next start tries again.
 """
@@ -28,7 +28,8 @@ from infra.journal import JOURNAL, JournalTail
 from infra.mlflow_client import MLflow
 from infra.mlflow_shipper import ship_pending, something_waits
 from infra.settings import Settings
-from pipelines.parameters import BadParameter, only_run
+from pipelines.owner import only_run
+from pipelines.parameters import BadParameter
 from pipelines.record import PARENT
 
 logger = logging.getLogger(__name__)

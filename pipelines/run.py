@@ -28,6 +28,7 @@ from infra.store import StoreError
 from pipelines.causes import (
     RunLog,
     has_advice,
+    in_short,
     in_words,
     keep_traceback,
     log_file,
@@ -35,19 +36,12 @@ from pipelines.causes import (
     short_failure,
 )
 from pipelines.console import Reporter, clock_time, current_reporter, printable, terminal_reporter
-from pipelines.parameters import BadParameter, Run, only_run
+from pipelines.owner import only_run
+from pipelines.parameters import BadParameter, Run
+from pipelines.prefect_settings import our_prefect, prefect_client_environment, users_prefect, users_server
 from pipelines.results import format_table
 from pipelines.runner import OutputMissing
-from pipelines.servers import (
-    Server,
-    ServerFailed,
-    answers,
-    free_port,
-    prefect_client_environment,
-    prefect_environment,
-    prefect_server,
-    wait_healthy,
-)
+from pipelines.servers import Server, ServerFailed, free_port, prefect_server, wait_healthy
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +84,7 @@ def run(given: Run) -> int:
         try:
             result = _call(getattr(flows, parameters.flow), parameters, reporter, server)
         finally:
-            _send_what_waits()
+            _send_what_waits(server)
     _show(result, console, seconds=time.monotonic() - began)
     return 0
 
@@ -136,32 +130,23 @@ def prefect_of_the_run(settings: Settings) -> Iterator[Server | None]:
 
     Not Prefect's ephemeral mode: that starts the same server, but prints its errors over the progress bars,
     gives up after 20 s (the first start takes longer here) and leaves it running when this process is
-    killed. Must be entered before Prefect is imported: Prefect reads its settings then.
+    killed. Must be entered before Prefect is imported: Prefect reads its settings then. Raises BadParameter.
     """
-    os.environ.update(prefect_environment(settings))
-    given = os.environ.get("PREFECT_API_URL")
-    if given:
-        if not _prefect_answers():
-            raise BadParameter(
-                f"PREFECT_API_URL={without_password(given)} does not answer: "
-                "start that server, or unset the variable"
-            )
-        yield None
+    address = users_server()
+    if address:
+        with users_prefect(settings):
+            _require_users_server(address)
+            yield None
         return
     port, credential = free_port(), Credential.new()
-    ours = prefect_client_environment(credential, port)
-    with prefect_server(settings, credential, port=port, ui=False) as server:
-        os.environ.update(ours)
-        try:
-            yield server
-        finally:
-            for name in ours:
-                del os.environ[name]
+    client = prefect_client_environment(credential, port)
+    with prefect_server(settings, credential, port=port, ui=False) as server, our_prefect(settings, client):
+        yield server
 
 
-def _send_what_waits() -> None:
+def _send_what_waits(server: Server | None) -> None:
     """Let Prefect send its queued logs and states while a server is there: nobody waits for them later."""
-    if not _prefect_answers():
+    if not _prefect_answers(server):
         return
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
@@ -195,21 +180,31 @@ def _call(
     return reporter.result
 
 
-def _require_entry() -> None:
-    """Raises BadParameter where the user's Prefect server does not let us in."""
+def _require_users_server(address: str) -> None:
+    """Raises BadParameter where the user's Prefect server cannot be used, reached as `prefect` reaches it."""
     from httpx import HTTPStatusError
     from prefect.client.orchestration import get_client
+    from prefect.context import refresh_global_settings_context
 
+    shown = f"PREFECT_API_URL={without_password(address)}"
     try:
+        refresh_global_settings_context()  # a notebook may have imported it before
         with get_client(sync_client=True) as client:
             client.read_flow_runs(limit=1)
     except HTTPStatusError as error:
-        if error.response.status_code not in (401, 403):
-            raise
+        code = error.response.status_code
+        if code not in (401, 403):
+            raise BadParameter(
+                f"{shown} answers {code}: give the address of a Prefect API, which ends with /api, "
+                "or unset the variable"
+            ) from error
         raise BadParameter(
-            f"PREFECT_API_URL={without_password(os.environ['PREFECT_API_URL'])} does not let us in "
-            f"({error.response.status_code}): set PREFECT_API_AUTH_STRING or PREFECT_API_KEY to what it asks "
-            "for, or unset the variable"
+            f"{shown} does not let us in ({code}): set PREFECT_API_AUTH_STRING or PREFECT_API_KEY to what it "
+            "asks for, or unset the variable"
+        ) from error
+    except Exception as error:
+        raise BadParameter(
+            f"{shown} does not answer ({in_short(error)}): start that server, or unset the variable"
         ) from error
 
 
@@ -217,13 +212,19 @@ def _require_answer(server: Server | None) -> None:
     """Raises ServerFailed where the Prefect server, ours or the user's (None), is gone."""
     if server is not None:
         server.check_running()
-    elif not _prefect_answers():
+    elif not _prefect_answers(server):
         address = without_password(os.environ["PREFECT_API_URL"])
         raise ServerFailed(f"PREFECT_API_URL={address} no longer answers: start that server and run again")
 
 
-def _prefect_answers() -> bool:
-    return answers(f"{os.environ['PREFECT_API_URL'].rstrip('/')}/health")
+def _prefect_answers(server: Server | None) -> bool:
+    """Whether the Prefect server, ours or the user's (None), is there."""
+    if server is not None:
+        return server.ready()
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return client.api_healthcheck() is None
 
 
 def _quiet_libraries(folder: Path) -> Path:
@@ -245,13 +246,12 @@ def _quiet_libraries(folder: Path) -> Path:
 
 def _wait_for(server: Server | None, settings: Settings, console: Console) -> None:
     if server is None:
-        _require_entry()
         return
     told = "starting a Prefect server for this run (the first time it takes half a minute)"
     if not console.is_terminal:
         console.print(told)
     with console.status(told) if console.is_terminal else contextlib.nullcontext():
-        if settings.tracking_uri.startswith("sqlite:"):
+        if settings.tracks_here:
             with contextlib.suppress(Exception):  # if it cannot be opened, the run's own attempt says why
                 MLflow(settings)  # loads it, seconds, while the server starts
         wait_healthy([server])

@@ -15,8 +15,24 @@ from typing import TextIO
 
 logger = logging.getLogger(__name__)
 
+STANDARD_STREAMS = (0, 1, 2)
 _MOVES_THE_CURSOR = re.compile(rb"\x1b\[[0-9;?]*[A-Za-ln-z]")
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
+
+
+def open_closed_streams() -> None:
+    """Give what is closed of standard input, output and error (`lco run <&-`) to the null device.
+
+    Else the next pipe or socket gets its number, and a child takes it for its own input or output.
+    """
+    for number in STANDARD_STREAMS:
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - for the life of the process
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 @contextlib.contextmanager

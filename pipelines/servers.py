@@ -24,6 +24,7 @@ from infra.launcher import local_environment
 from infra.process import Supervised, child_environment, last_lines, watch_parent
 from infra.settings import LOOPBACK, Settings
 from pipelines.parameters import BadParameter
+from pipelines.prefect_settings import prefect_client_environment, prefect_environment
 
 
 class ServerFailed(Exception):
@@ -149,34 +150,11 @@ def require_free_port(port: int, *, server: str, option: str) -> None:
             ) from None
 
 
-def prefect_environment(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What Prefect reads when it is imported; a value that the user has set wins.
-
-    Without PREFECT_API_URL everything, profiles and database included, lies in the output folder and
-    ~/.prefect is not touched. With it, the user's server and their own Prefect folder are used.
-    """
-    wanted = {
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_CLI_PROMPT": "false",
-        # Five would wait for a server that is gone for a minute at each request; two wait some seconds.
-        "PREFECT_CLIENT_MAX_RETRIES": "2",
-    }
-    if "PREFECT_API_URL" not in environment:
-        wanted["PREFECT_HOME"] = str(settings.prefect_home)
-    return {name: environment.get(name, value) for name, value in wanted.items()}
-
-
-def prefect_client_environment(credential: Credential, port: int) -> dict[str, str]:
-    """What leads a Prefect client to our server on `port`, and lets it in."""
-    return {
-        "PREFECT_API_URL": f"http://{LOOPBACK}:{port}/api",
-        "PREFECT_API_AUTH_STRING": credential.pair,
-    }
-
-
 def prefect_server(settings: Settings, credential: Credential, *, port: int, ui: bool) -> Server:
-    """A Prefect server on loopback with its SQLite database in the output folder."""
+    """A Prefect server on loopback with its SQLite database in the output folder.
+
+    `ui`: with its page and its schedules; without, it serves one run, also beside another on this database.
+    """
     page = f"http://{LOOPBACK}:{port}"
     return Server(
         name="Prefect server",
@@ -189,6 +167,8 @@ def prefect_server(settings: Settings, credential: Credential, *, port: int, ui:
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": page,
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_UI_ENABLED": str(ui).lower(),
+            "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": str(ui).lower(),
+            "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": str(ui).lower(),
             # The newer page asks a tracking service on the internet at every load, whatever is switched off.
             "PREFECT_SERVER_UI_V2_ENABLED": "false",
             # The page does not follow the port: it would ask port 4200.
@@ -241,7 +221,7 @@ def deployments_server(settings: Settings, credential: Credential) -> Server:
     return Server(
         name="deployments",
         module="pipelines.serve",
-        arguments=(str(settings.output), str(ready)),
+        arguments=(str(ready),),
         environment={
             # What a person has set for runs: LCO_STORE, LCO_PROCESSES, ...
             **{name: value for name, value in os.environ.items() if name.startswith("LCO_")},
@@ -250,12 +230,15 @@ def deployments_server(settings: Settings, credential: Credential) -> Server:
             **mlflow_client_environment(settings, credential),
             # The default of 10 s is for fleets of runners; here a person waits.
             "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+            # As they are here: a relative path would lie elsewhere there.
             "LCO_OUTPUT": str(settings.output),
+            "LCO_STORE": settings.store,
         },
         log_path=settings.output / "logs" / "deployments.log",
         ready=ready.exists,
-        # A running flow stops its training (20 s of grace there) and sets the final states in MLflow.
-        grace_seconds=30.0,
+        # A running flow stops its training (20 s of grace there) and tells MLflow how it ended (20 s);
+        # Prefect's runner waits 30 s for it.
+        grace_seconds=60.0,
     )
 
 

@@ -15,6 +15,7 @@ from infra.credential import Credential
 from infra.mlflow_client import runs_page
 from infra.process import handled
 from infra.settings import Settings, without_password
+from pipelines.owner import only_servers
 from pipelines.parameters import BadParameter
 from pipelines.servers import (
     command,
@@ -31,14 +32,16 @@ POLL_SECONDS = 0.5
 def up(settings: Settings) -> int:
     """Start everything, print the addresses, wait for Ctrl-C or SIGTERM; return the exit status 0.
 
-    Raises BadParameter for a taken port, NotPrivate, and ServerFailed when a server does not start or ends by
-    itself.
+    Raises BadParameter for a taken port or folder, NotPrivate, and ServerFailed when a server does not start
+    or ends by itself.
     """
     _check(settings)
     settings.make_private()
-    credential = Credential.new()
-    credential.write(settings.credential_path)
-    with stop_signals() as stop, ExitStack() as stack:
+    addresses = f"{settings.prefect_url}, {settings.mlflow_url}"
+    with stop_signals() as stop, only_servers(settings.output, addresses), ExitStack() as stack:
+        _require_free_ports(settings)
+        credential = Credential.new()
+        credential.write(settings.credential_path)
         print(f"Starting Prefect and MLflow, all data in {settings.output} ...", flush=True)
         prefect = prefect_server(settings, credential, port=settings.prefect_port, ui=True)
         servers = [stack.enter_context(server) for server in (prefect, mlflow_server(settings, credential))]
@@ -58,18 +61,21 @@ def up(settings: Settings) -> int:
 
 
 def _check(settings: Settings) -> None:
-    """Raises BadParameter for ports that are taken and for a tracking server that runs already."""
-    if not settings.tracking_uri.startswith("sqlite:"):
+    """Raises BadParameter for a tracking server that runs already, and for one port for two servers."""
+    if not settings.tracks_here:
         raise BadParameter(
             f"LCO_TRACKING_URI={without_password(settings.tracking_uri)}: "
             "`lco up` starts an MLflow server of its own; unset the variable"
         )
-    require_free_port(settings.prefect_port, server="the Prefect server", option="--prefect-port")
-    require_free_port(settings.mlflow_port, server="the MLflow server", option="--mlflow-port")
     if settings.prefect_port == settings.mlflow_port:
         raise BadParameter(
             f"--prefect-port and --mlflow-port are both {settings.prefect_port}: give two numbers"
         )
+
+
+def _require_free_ports(settings: Settings) -> None:
+    require_free_port(settings.prefect_port, server="the Prefect server", option="--prefect-port")
+    require_free_port(settings.mlflow_port, server="the MLflow server", option="--mlflow-port")
 
 
 @contextmanager

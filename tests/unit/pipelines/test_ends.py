@@ -62,10 +62,10 @@ def test_a_signal_that_prefect_cannot_tell_is_an_interrupt_all_the_same() -> Non
 
 def test_without_a_result_the_error_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://anna:secret@127.0.0.1:9/api")
-    monkeypatch.setattr(running, "answers", lambda url: url == "http://anna:secret@127.0.0.1:9/api/health")
+    monkeypatch.setattr(running, "_prefect_answers", lambda server: True)
     with pytest.raises(Refused):
         call(Reporter())
-    monkeypatch.setattr(running, "answers", lambda url: False)
+    monkeypatch.setattr(running, "_prefect_answers", lambda server: False)
     gone = r"PREFECT_API_URL=http://127\.0\.0\.1:9/api no longer answers"
     with pytest.raises(ServerFailed, match=gone):  # the user's server
         call(Reporter())
@@ -78,9 +78,8 @@ def test_what_prefect_has_queued_is_sent_while_somebody_answers_and_else_not_wai
     drained: list[str] = []
     for worker in (EventsWorker, APILogWorker):
         monkeypatch.setattr(worker, "drain_all", lambda timeout, name=worker.__name__: drained.append(name))
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api/")
-    monkeypatch.setattr(running, "answers", lambda url: alive and url == "http://127.0.0.1:9/api/health")
-    running._send_what_waits()
+    monkeypatch.setattr(running, "_prefect_answers", lambda server: alive)
+    running._send_what_waits(None)
     assert drained == (["EventsWorker", "APILogWorker"] if alive else [])
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from pipelines.flow import pipeline_run
-from pipelines.parameters import BadParameter, Run, Sweep, only_run
+from pipelines.owner import only_run
+from pipelines.parameters import BadParameter, Run, Sweep
 from pipelines.run import exit_code, run
 
 ROOT = Path(__file__).parents[3]
 HOLD = (
-    "import sys, time; from pathlib import Path; from pipelines.parameters import only_run\n"
+    "import sys, time; from pathlib import Path; from pipelines.owner import only_run\n"
     "with only_run(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 )
 

@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import StateType
 from infra.journal import JOURNAL, Journal
 from infra.settings import Settings
 from pipelines import reconcile as reconciling
-from pipelines.parameters import only_run
+from pipelines.owner import only_run
 from pipelines.reconcile import FLOW_RUN_TAG, end_flow_runs, reconcile
 from pipelines.record import PARENT
 
