@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import lco, lco_environment
+from tests.e2e.conftest import lco, start_lco
 from tests.unit.infra.conftest import wait_until
 from tests.unit.pipelines.fake_stages import LONG
 
@@ -34,13 +34,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(place: Path, dose: int) -> subprocess.Popen:
     options = ["--documents", place / "documents", "--output", place / "output", "--doses", "0", str(dose)]
     command = [sys.executable, "-m", "tests.e2e.small_run", "run", *options, "--seeds", "0"]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     (place / "go-on").unlink(missing_ok=True)
-    environment = lco_environment() | {
-        "PREFECT_CLIENT_MAX_RETRIES": "1",  # not long for a dead server
-        "LCO_TEST_GO_ON": str(place / "go-on"),
-    }
-    return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+    environment = {"LCO_TEST_GO_ON": str(place / "go-on")}
+    return start_lco(command, environment=environment, start_new_session=True, **streams)
 
 
 def in_the_middle_of_a_stage(run: subprocess.Popen, place: Path) -> psutil.Process:
@@ -126,7 +123,7 @@ def test_a_server_of_the_user_that_does_not_let_us_in_is_one_line(place: Path) -
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/api"
         options = ["--documents", place / "documents", "--output", place / "other"]
-        result = lco("run", *options, PREFECT_API_URL=address, timeout=120)
+        result = lco("run", *options, PREFECT_API_URL=address, ALL_PROXY="", timeout=120)
         server.shutdown()
     assert result.returncode == 2
     [told] = result.stderr.splitlines()

@@ -3,11 +3,14 @@
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -16,7 +19,8 @@ import pytest
 from infra.credential import Credential
 from pipelines.servers import free_port
 from stages.recipes import get_recipe
-from tests.e2e.conftest import LCO, ChildrenWatch, check_private, lco, lco_environment
+from tests.e2e.conftest import LCO, ChildrenWatch, check_private, friendly_environment, lco, person, start_lco
+from tests.unit.infra.conftest import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -29,29 +33,54 @@ def tags_of(run: dict) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class System:
-    """A running `lco up`."""
+    """`lco up` on one output folder, started and stopped."""
 
-    process: psutil.Process
     output: Path
-    prefect: str
-    mlflow: str
+    ports: tuple[int, int]
+
+    def start(self) -> None:
+        prefect, mlflow = map(str, self.ports)
+        options = ["--output", self.output, "--prefect-port", prefect, "--mlflow-port", mlflow]
+        self.command_line = start_lco([*LCO, "up", *options], stdout=subprocess.PIPE)
+        assert self.command_line.stdout is not None
+        told = ""
+        while "Ctrl-C stops everything" not in told:
+            line = self.command_line.stdout.readline()
+            assert line, f"lco up ended with {self.command_line.wait()}"
+            told += line
+        self.process = psutil.Process(self.command_line.pid)
+        assert self.credential.password not in told, "it may be a log"
+
+    def stop(self) -> None:
+        family = self.process.children(recursive=True)
+        self.command_line.send_signal(signal.SIGINT)
+        assert self.command_line.wait(timeout=90) == 0
+        assert [member for member in family if member.is_running()] == [], "lco up left processes behind"
+
+    @property
+    def prefect(self) -> str:
+        return f"http://127.0.0.1:{self.ports[0]}"
+
+    @property
+    def mlflow(self) -> str:
+        return f"http://127.0.0.1:{self.ports[1]}"
 
     @property
     def credential(self) -> Credential:
         return Credential(*(self.output / "credential").read_text().strip().split(":"))
 
-    def request(self, url: str, body: dict | None = None) -> dict:
+    def request(self, url: str, body: dict | list | None = None, method: str | None = None) -> dict:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} | self.credential.header
-        asked = urllib.request.Request(url, data=data, headers=headers)
+        asked = urllib.request.Request(url, data=data, headers=headers, method=method)
         with urllib.request.urlopen(asked, timeout=30) as response:
-            return json.load(response)
+            return json.loads(response.read() or b"null")
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess:
         """A command of Prefect's, with the one variable that `lco up` says to export."""
-        environment = lco_environment() | {"PREFECT_HOME": str(self.output / "prefect")}
+        environment = friendly_environment() | {"PREFECT_HOME": str(self.output / "prefect")}
         command = [sys.executable, "-m", "prefect", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=840)
 
@@ -67,35 +96,47 @@ class System:
         url = f"{self.mlflow}/api/2.0/mlflow/metrics/get-history?run_id={run}&metric_key={metric}"
         return [(int(point["step"]), float(point["value"])) for point in self.request(url)["metrics"]]
 
+    def read(self, database: str, question: str) -> list:
+        """The first column; the servers may be gone."""
+        with closing(sqlite3.connect(self.output / database)) as connection:
+            return [row[0] for row in connection.execute(question)]
+
+    def states(self, which: str = "1", *, table: str = "flow_run") -> list[str]:
+        """What Prefect's database says of runs that have begun, oldest first."""
+        begun = f"select state_type from {table} where state_type != 'SCHEDULED' and {which} order by created"
+        return self.read("prefect/prefect.db", begun)
+
+    def missed(self) -> int:
+        """How many runs a schedule has planned for an earlier time."""
+        planned = "from flow_run where state_type = 'SCHEDULED' and auto_scheduled"
+        earlier = f"select count(*) {planned} and expected_start_time < datetime('now', '-30 minutes')"
+        return self.read("prefect/prefect.db", earlier)[0]
+
+    def mlflow_states(self) -> set[str]:
+        return set(self.read("mlflow.db", "select status from runs"))
+
+    def deployment(self) -> dict:
+        return self.request(f"{self.prefect}/api/deployments/name/lco/full-pipeline")
+
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    output = tmp_path_factory.mktemp("up") / "output"
-    ports = [str(free_port()), str(free_port())]
-    options = ["--output", str(output), "--prefect-port", ports[0], "--mlflow-port", ports[1]]
-    process = subprocess.Popen(
-        [*LCO, "up", *options], env=lco_environment(), stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    told = ""
-    while "Ctrl-C stops everything" not in told:
-        line = process.stdout.readline()
-        assert line, f"lco up ended with {process.wait()}"
-        told += line
-    top = psutil.Process(process.pid)
-    family = top.children(recursive=True)
-    prefect, mlflow = (f"http://127.0.0.1:{port}" for port in ports)
-    system = System(process=top, output=output, prefect=prefect, mlflow=mlflow)
-    assert system.credential.password not in told, "it may be a log"
+    before = person().files()
+    system = System(output=tmp_path_factory.mktemp("up") / "output", ports=(free_port(), free_port()))
+    system.start()
     yield system
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
-    assert [member for member in family if member.is_running()] == [], "lco up left processes behind"
+    system.stop()
+    assert person().files() == before, "something was written where the person's own files are"
+    assert list(person().temporary.iterdir()) == [], "temporary files are left"
+
+
+def parameters(documents: Path, doses: list[int] = DOSES) -> dict:
+    return {"recipe": RECIPE, "documents": str(documents), "doses": doses, "seeds": [0]}
 
 
 def start_run(system: System, documents: Path) -> subprocess.CompletedProcess:
-    parameters = {"recipe": RECIPE, "documents": str(documents), "doses": json.dumps(DOSES), "seeds": "[0]"}
-    arguments = [text for name, value in parameters.items() for text in ("--param", f"{name}={value}")]
+    given = parameters(documents) | {"doses": json.dumps(DOSES), "seeds": "[0]"}
+    arguments = [text for name, value in given.items() for text in ("--param", f"{name}={value}")]
     return system.command("deployment", "run", "lco/full-pipeline", "--watch", *arguments)
 
 
@@ -154,7 +195,7 @@ def test_the_dose_response_curve_stands_on_the_parent(system: System) -> None:
 
 
 def test_the_form_of_the_deployment_is_typed(system: System) -> None:
-    deployment = system.request(f"{system.prefect}/api/deployments/name/lco/full-pipeline")
+    deployment = system.deployment()
     form = deployment["parameter_openapi_schema"]["properties"]
     assert set(form) == {"recipe", "documents", "doses", "seeds", "output"}
     assert all(field["description"] for field in form.values())
@@ -190,3 +231,63 @@ def test_a_second_lco_up_on_taken_ports_says_so(system: System, tmp_path: Path) 
     result = lco("up", "--output", tmp_path, "--prefect-port", taken, timeout=60)
     assert result.returncode == 2
     assert "for the Prefect server is taken" in result.stderr
+
+
+def test_a_second_lco_up_on_the_same_folder_is_refused_and_locks_nobody_out(system: System) -> None:
+    before = system.credential
+    ports = ["--prefect-port", str(free_port()), "--mlflow-port", str(free_port())]
+    result = lco("up", "--output", system.output, *ports, timeout=60)
+    assert result.returncode == 2
+    [told] = result.stderr.splitlines()
+    assert told.startswith(
+        f"lco: another `lco up` serves {system.output} ({system.prefect}, {system.mlflow})"
+    )
+    assert system.credential == before
+
+
+def test_a_schedule_leads_to_runs_beside_a_run_of_the_command_line(
+    system: System, few_documents: Path
+) -> None:
+    """Prefect 3.8 made none. One folder has one run at a time: they wait for each other."""
+    told = len(system.states())
+    every_minute = {"schedule": {"cron": "* * * * *"}, "parameters": parameters(few_documents)}
+    schedules = f"{system.prefect}/api/deployments/{system.deployment()['id']}/schedules"
+    system.request(schedules, [every_minute])
+    options = ["--recipe", RECIPE, "--documents", few_documents, "--output", system.output]
+    options += ["--doses", *map(str, DOSES), "--seeds", "0"]
+    # The schedule's run may be there already: at a terminal one is told so.
+    assert wait_until(lambda: lco("run", *options).returncode == 0, 300)
+    assert wait_until(lambda: "COMPLETED" in system.states("auto_scheduled"), 200), system.states()
+    assert set(system.states()[told:]) <= {"COMPLETED", "RUNNING", "PENDING"}
+
+
+def test_what_a_person_set_stays_and_no_state_lies_when_lco_up_is_stopped_in_the_middle_of_a_run(
+    system: System, few_documents: Path
+) -> None:
+    deployment = system.deployment()
+    address = f"{system.prefect}/api/deployments/{deployment['id']}"
+    mine = {"tags": ["mine"], "parameters": {"recipe": RECIPE}, "description": "mine"}
+    system.request(address, mine | {"concurrency_limit": 1}, method="PATCH")
+    sweep = system.request(f"{system.prefect}/api/deployments/name/sweep/grsl")
+    system.request(f"{system.prefect}/api/deployments/{sweep['id']}", {"paused": True}, method="PATCH")
+    asked = parameters(few_documents, [0, 3200])
+    system.request(f"{address}/create_flow_run", {"parameters": asked, "state": {"type": "SCHEDULED"}})
+    assert wait_until(lambda: "RUNNING" in system.mlflow_states(), 120)
+    an_hour = [str(datetime.now(UTC) - timedelta(hours=hours)) for hours in (2, 1)]
+    system.request(f"{address}/schedule", dict(zip(("start_time", "end_time"), an_hour, strict=True)))
+    system.stop()
+    begun = system.states()
+    assert set(begun) == {"COMPLETED", "FAILED", "CANCELLED"}
+    assert set(system.states("1", table="task_run")) <= {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+    assert system.mlflow_states() == {"FINISHED", "KILLED"}
+    assert system.missed() > 50
+
+    system.start()
+    kept = system.deployment()
+    assert {name: kept[name] for name in mine} == mine
+    assert kept["global_concurrency_limit"]["limit"] == 1 and not kept["paused"]
+    assert system.request(f"{system.prefect}/api/deployments/name/sweep/grsl")["paused"]
+    [schedule] = kept["schedules"]
+    assert schedule["schedule"]["cron"] == "* * * * *" and schedule["active"]
+    assert system.missed() == 0
+    assert system.states()[: len(begun)] == begun and len(system.states()) - len(begun) < 2

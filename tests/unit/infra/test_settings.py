@@ -1,5 +1,6 @@
 """Settings come from the environment once; nothing is served beyond this machine."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,45 @@ def test_a_number_that_cannot_be_used_is_refused_in_one_line(given, name, text, 
 )
 def test_an_address_is_shown_without_its_password(text, shown):
     assert without_password(text) == shown
+
+
+def test_relative_places_are_those_of_the_folder_where_the_person_stands(given, monkeypatch, tmp_path):
+    """Servers and runs have other current folders."""
+    monkeypatch.chdir(tmp_path)
+    given(OUTPUT="out", STORE="kept", TRACKING_URI="sqlite:///runs.db")
+    settings = Settings.from_environment()
+    monkeypatch.chdir("/")
+    assert (settings.output, settings.store) == (tmp_path / "out", str(tmp_path / "kept"))
+    assert settings.tracking_uri == f"sqlite:///{tmp_path / 'runs.db'}"
+    given(STORE="s3://bucket/place", TRACKING_URI="sqlite:////kept/runs.db")
+    settings = Settings.from_environment()
+    assert (settings.store, settings.tracking_uri) == ("s3://bucket/place", "sqlite:////kept/runs.db")
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (b"/tmp/caf\xe9", "the path is not UTF-8"),
+        (b"~nobody-of-this-name/out", "write the path without ~"),
+    ],
+)
+def test_an_output_folder_that_cannot_be_used_is_one_line(given, output, reason):
+    with pytest.raises(SettingsError, match=f"^output .*{reason}[^\n]*$"):
+        Settings.from_environment(output=os.fsdecode(output))
+
+
+def test_a_current_folder_that_is_gone_is_one_line(given, monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SettingsError, match="the current folder has been removed: go to another"):
+        Settings.from_environment()
+    assert Settings.from_environment(output=tmp_path).output == tmp_path
+
+
+@pytest.mark.parametrize("name", ["file/inside", "x" * 300, "round/and/round"])
+def test_an_output_folder_that_cannot_be_made_is_one_line(given, tmp_path, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(SettingsError, match=r"^output folder .* cannot be made \([a-z ]+\): name another"):
+        Settings.from_environment(output=tmp_path / name).make_private()

@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from pipelines.flow import pipeline_run
-from pipelines.owner import only_run
+from pipelines.owner import only_run, only_servers
 from pipelines.parameters import BadParameter, Run, Sweep
 from pipelines.run import exit_code, run
 
@@ -68,3 +69,24 @@ def test_a_program_that_the_run_started_does_not_hold_the_folder(tmp_path: Path)
         with only_run(tmp_path):
             assert child.poll() is None
         child.kill()
+
+
+@pytest.mark.chaos
+def test_a_run_that_may_wait_says_so_once_and_begins_when_the_other_has_ended(tmp_path: Path) -> None:
+    """What a schedule has started, while a person's run holds the folder, or the schedule's last one."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        told: list[str] = []
+        threading.Timer(2.5, other.kill).start()
+        with only_run(tmp_path, wait=told.append):
+            assert other.wait(10) == -signal.SIGKILL
+    assert told == [f"another run uses {tmp_path}: this one begins when that one has ended"]
+
+
+def test_one_lco_up_serves_a_folder_and_says_where(tmp_path: Path) -> None:
+    served = pytest.raises(BadParameter, match=rf"another `lco up` serves {tmp_path} \(first\): use that one")
+    with only_servers(tmp_path, "first"), served, only_servers(tmp_path, "second"):
+        pass
+    with only_servers(tmp_path, "2nd"), only_run(tmp_path), only_servers(tmp_path / "other", "third"):
+        assert (tmp_path / ".servers.lock").read_text() == "2nd"

@@ -1,9 +1,11 @@
 """A screen that goes away, or lacks a letter, ends no run."""
 
 import io
+import json
 import logging
 import os
 import pty
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ from rich.console import Console
 
 from pipelines.console import terminal_reporter
 from pipelines.screen import lasting_screen
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +109,21 @@ def test_afterwards_the_streams_are_the_old_ones_and_everything_is_written(
             print("half a line", end="")
         assert sys.stdout is file
         assert (tmp_path / "out").read_text() == "before half a line"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_is_closed_is_the_null_device_and_no_child_gets_its_number(tmp_path: Path, closed: str) -> None:
+    program = (
+        "import json, os, sys; from pipelines.screen import open_closed_streams; open_closed_streams()\n"
+        "print('out'); print('error', file=sys.stderr); sys.stdin.read()\n"
+        "open(sys.argv[1], 'w').write(json.dumps(min(os.pipe())))"
+    )
+    command = f'"$@" {closed} </dev/null' if "<" not in closed else f'"$@" {closed}'
+    result = subprocess.run(
+        ["sh", "-c", command, "sh", sys.executable, "-c", program, str(tmp_path / "said")],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout, result.stderr) == (
+        0, "" if ">&-" in closed.split() else "out\n", "" if "2>&-" in closed else "error\n"
+    )  # fmt: skip
+    assert json.loads((tmp_path / "said").read_text()) > 2
