@@ -15,6 +15,7 @@ import importlib.metadata
 import importlib.util
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -181,10 +182,11 @@ def code_version() -> str:
     if not (ROOT / ".git").exists():
         return version
     command = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
+    # In a hook of git's, for one, variables name the repository of somebody else's commit.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "check": False}
     try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL, check=False
-        )
+        answer = subprocess.run(command, env=environment, timeout=10, **options)
     except (OSError, subprocess.TimeoutExpired):
         return version  # no git on this machine: the version alone is still true
     return f"{version}+{answer.stdout.strip()}" if answer.returncode == 0 else version

@@ -78,7 +78,8 @@ def child_environment(given: Mapping[str, str]) -> dict[str, str]:
         for name, value in os.environ.items()
         if name in ALLOWED_ENVIRONMENT or name.startswith(ALLOWED_PREFIXES)
     }
-    return allowed | {"PYTHONUNBUFFERED": "1"} | dict(given)
+    # Text is UTF-8 in our files, whatever it is in the person's terminal.
+    return allowed | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"} | dict(given)
 
 
 class Supervised:

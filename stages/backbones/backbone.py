@@ -73,7 +73,7 @@ class EmbeddingContract:
         path = Path(folder) / CONTRACT_FILE
         if not path.is_file():
             raise ContractMismatch(f"{path} is missing: save the model with `Backbone.save`")
-        fields = json.loads(path.read_text())
+        fields = json.loads(path.read_text(encoding="utf-8"))
         expected = set(cls.__dataclass_fields__)
         if set(fields) != expected:
             raise ContractMismatch(f"{path}: fields differ by {sorted(set(fields) ^ expected)}")

@@ -14,6 +14,7 @@ from infra.fingerprint import (
     NOT_IN_RESULT,
     FingerprintError,
     canonical_json,
+    code_version,
     fingerprint,
     import_closure,
     library_versions,
@@ -203,3 +204,11 @@ def test_files_that_come_and_go_count_and_others_do_not(tmp_path, change):
 def test_an_unknown_program_is_an_error(name):
     with pytest.raises(FingerprintError, match=name):
         fingerprint(**BASE | {"program": name})
+
+
+def test_the_commit_is_that_of_this_source_whatever_repository_git_is_told_of(monkeypatch):
+    code_version.cache_clear()
+    before = code_version()
+    code_version.cache_clear()
+    monkeypatch.setenv("GIT_DIR", "/somewhere/else")
+    assert code_version() == before
