@@ -30,8 +30,8 @@ class SettingsError(Exception):
     """A setting cannot be used."""
 
 
-def _absolute(path: Path) -> Path:
-    """Wherever a process stands later. Raises ValueError."""
+def absolute_path(path: Path) -> Path:
+    """The same place wherever a process stands later. Raises ValueError, in words for people."""
     try:
         absolute = path.expanduser().absolute()
         os.fsencode(absolute).decode()
@@ -48,11 +48,11 @@ def _absolute(path: Path) -> Path:
 
 def _absolute_database(uri: str) -> str:
     path = uri.removeprefix(SQLITE)
-    return f"{SQLITE}{_absolute(Path(path))}" if uri.startswith(SQLITE) and path else uri
+    return f"{SQLITE}{absolute_path(Path(path))}" if uri.startswith(SQLITE) and path else uri
 
 
 def _absolute_folder(place: str) -> str:
-    return place if "://" in place else str(_absolute(Path(place)))
+    return place if "://" in place else str(absolute_path(Path(place)))
 
 
 class Settings(BaseSettings):
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LCO_", env_ignore_empty=True, extra="forbid", frozen=True)
 
-    output: Annotated[Path, AfterValidator(_absolute)] = Field(Path("lco-output"), validate_default=True)
+    output: Annotated[Path, AfterValidator(absolute_path)] = Field(Path("lco-output"), validate_default=True)
     tracking_uri: Annotated[str, AfterValidator(_absolute_database)] = Field(
         default_factory=lambda given: f"{SQLITE}{given['output'] / 'mlflow.db'}"
     )

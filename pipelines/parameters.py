@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from infra.settings import Settings
+from infra.settings import Settings, absolute_path
 from stages.recipes import RECIPES, Recipe, get_recipe
 
 # From the table itself, so that the command line and Prefect's form offer what exists.
@@ -129,7 +129,10 @@ def folder_digest(folder: Path) -> str:
 
 def documents_folder(documents: Path, *, output: Path) -> Path:
     """The absolute path of a folder that can be read and does not hold `output`. Raises BadParameter."""
-    documents = documents.expanduser().absolute()
+    try:
+        documents = absolute_path(documents)
+    except ValueError as error:
+        raise BadParameter(f"documents {str(documents)!r}: {error}") from error
     if not documents.exists():
         raise BadParameter(f"documents folder {documents} does not exist: check the path")
     if not documents.is_dir():

@@ -1,5 +1,6 @@
 """What a run is made of, from what a person chose; and what they cannot choose."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from stages.recipes import get_recipe
     [
         ({"documents": Path("/no/such/folder")}, "/no/such/folder does not exist"),
         ({"documents": Path(__file__)}, "is not a folder"),
+        ({"documents": Path(os.fsdecode(b"/caf\xe9"))}, "documents '/caf.*the path is not UTF-8"),
+        ({"documents": Path("~nobody-of-this-name/a")}, "write the path without ~"),
         ({"output": Path(__file__)}, "is a file"),
         ({"doses": (32, 64)}, "give 0 and at least one more"),
         ({"doses": (0,)}, "give 0 and at least one more"),
