@@ -76,7 +76,7 @@ def child_environment(given: Mapping[str, str]) -> dict[str, str]:
     allowed = {
         name: value
         for name, value in os.environ.items()
-        if name in ALLOWED_ENVIRONMENT or name.startswith(ALLOWED_PREFIXES)
+        if value and (name in ALLOWED_ENVIRONMENT or name.startswith(ALLOWED_PREFIXES))
     }
     # Text is UTF-8 in our files, whatever it is in the person's terminal.
     return allowed | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"} | dict(given)

@@ -1,6 +1,7 @@
 """The `lco` command: run, sweep, plan, up and bootstrap. Imports nothing slow before it must."""
 
 import os
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -94,17 +95,19 @@ def _bootstrap(command: Bootstrap) -> int:
     settings, config = Settings.from_environment(), BOOTSTRAPS[command.recipe]
     documents = documents_folder(command.documents, output=settings.output)
     settings.make_private()
-    os.environ.update(local_environment())  # torch reads it when it is loaded
-    from stages.bootstrap import bootstrap
+    with tempfile.TemporaryDirectory(prefix="lco-") as caches:
+        # torch reads them when it is loaded.
+        os.environ.update(local_environment() | {"TORCHINDUCTOR_CACHE_DIR": caches})
+        from stages.bootstrap import bootstrap
 
-    bootstrap(
-        get_recipe(command.recipe),
-        replace(config, steps=command.steps or config.steps),
-        documents,
-        command.output,
-        work=settings.output / "bootstrap",
-        workers=settings.processes,
-    )
+        bootstrap(
+            get_recipe(command.recipe),
+            replace(config, steps=command.steps or config.steps),
+            documents,
+            command.output,
+            work=settings.output / "bootstrap",
+            workers=settings.processes,
+        )
     return 0
 
 
