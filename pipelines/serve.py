@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.runner import Runner
 from prefect.settings import get_current_settings
-from prefect.settings.profiles import Profile, load_profiles, save_profiles
+from prefect.settings.profiles import load_profiles, save_profiles
 from prefect.states import Crashed
 
 from infra.settings import Settings
@@ -100,11 +100,11 @@ def _write_profile() -> None:
     """Let `prefect` with our PREFECT_HOME find the server and be let in, with no secret to type or export."""
     api = get_current_settings().api
     profiles = load_profiles()
-    settings = {"PREFECT_API_URL": api.url, "PREFECT_API_AUTH_STRING": api.auth_string.get_secret_value()}
-    if PROFILE in profiles:
-        profiles.remove_profile(PROFILE)
-    profiles.add_profile(Profile(name=PROFILE, settings=settings))
-    profiles.set_active(PROFILE)
+    ours = {"PREFECT_API_URL": api.url, "PREFECT_API_AUTH_STRING": api.auth_string.get_secret_value()}
+    is_new = PROFILE not in profiles
+    profiles.update_profile(PROFILE, ours)
+    if is_new:  # later a person may have chosen another
+        profiles.set_active(PROFILE)
     save_profiles(profiles)
 
 

@@ -270,6 +270,8 @@ def test_what_a_person_set_stays_and_no_state_lies_when_lco_up_is_stopped_in_the
     system.request(address, mine | {"concurrency_limit": 1}, method="PATCH")
     sweep = system.request(f"{system.prefect}/api/deployments/name/sweep/grsl")
     system.request(f"{system.prefect}/api/deployments/{sweep['id']}", {"paused": True}, method="PATCH")
+    profiles = system.output / "prefect" / "profiles.toml"
+    profiles.write_text(f'{profiles.read_text()}PREFECT_LOGGING_LEVEL = "WARNING"\n')
     asked = parameters(few_documents, [0, 3200])
     system.request(f"{address}/create_flow_run", {"parameters": asked, "state": {"type": "SCHEDULED"}})
     assert wait_until(lambda: "RUNNING" in system.mlflow_states(), 120)
@@ -289,5 +291,6 @@ def test_what_a_person_set_stays_and_no_state_lies_when_lco_up_is_stopped_in_the
     assert system.request(f"{system.prefect}/api/deployments/name/sweep/grsl")["paused"]
     [schedule] = kept["schedules"]
     assert schedule["schedule"]["cron"] == "* * * * *" and schedule["active"]
+    assert 'PREFECT_LOGGING_LEVEL = "WARNING"' in profiles.read_text()
     assert system.missed() == 0
     assert system.states()[: len(begun)] == begun and len(system.states()) - len(begun) < 2
