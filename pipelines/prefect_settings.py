@@ -73,7 +73,7 @@ def users_prefect(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def changed_environment(dropped: set[str], added: Mapping[str, str]) -> Iterator[None]:
-    """The environment without `dropped` and with `added`, inside the block."""
+    """The environment without `dropped` and with `added`, inside the block; behind it, as it was."""
     before = dict(os.environ)
     for name in dropped:
         del os.environ[name]
@@ -81,9 +81,8 @@ def changed_environment(dropped: set[str], added: Mapping[str, str]) -> Iterator
     try:
         yield
     finally:
-        for name in dropped | added.keys():
-            os.environ.pop(name, None)
-        os.environ.update({name: before[name] for name in dropped | added.keys() if name in before})
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def around_proxies(environment: Mapping[str, str]) -> dict[str, str]:
