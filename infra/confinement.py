@@ -19,6 +19,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.launcher import local_environment
+from infra.process import child_environment
+
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
@@ -151,9 +154,9 @@ def leave_calls() -> bool:
 
 def missing() -> list[str]:
     """What this kernel does not give, for people; asked in a process of its own."""
-    asked = subprocess.run(
-        [sys.executable, "-m", __name__], capture_output=True, text=True, timeout=60, check=True
-    )
+    command, environment = [sys.executable, "-m", __name__], child_environment(local_environment())
+    options = {"capture_output": True, "text": True, "timeout": 60, "check": True}
+    asked = subprocess.run(command, env=environment, **options)
     return asked.stdout.splitlines()
 
 
