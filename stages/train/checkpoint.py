@@ -17,6 +17,7 @@ from torch import distributed
 from torch.nn.functional import pad
 
 from infra.store import CorruptOutput, Store
+from stages.train.config import STEP_DIGITS
 from stages.train.divergence import skipped, streak_begins
 from stages.train.engine import rank, world_size
 from stages.train.lean_deepspeed import deepspeed
@@ -110,7 +111,7 @@ class Checkpoints:
         return [name for name in self._store.names(STAGE) if self._name(0) <= name < limit]
 
     def _name(self, steps: int) -> str:
-        return f"{self._training}-{steps:09d}"
+        return f"{self._training}-{steps:0{STEP_DIGITS}d}"
 
     def save(self, engine: deepspeed.DeepSpeedEngine, steps: Sequence[Step]) -> None:
         """Copy the state now and commit it in the background, after the one before it."""
