@@ -38,6 +38,7 @@ from infra.process import (
 
 POLL_SECONDS = 0.25
 RENDEZVOUS = "LCO_RENDEZVOUS"  # a private folder in which ranks find each other
+MOST_THREADS = 1_024  # of a process
 # While the parent imports: a library that starts threads then would make the fork unsafe.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
@@ -251,9 +252,17 @@ def local_environment() -> dict[str, str]:
 def threads_of_each(processes: int) -> int:
     """A fair share of the cores for each of so many processes, or what the user's OMP_NUM_THREADS says.
 
-    It decides the last digits of a sum, and so must not depend on how much work is left to do.
+    It decides the last digits of a sum, and so must not depend on how much work is left to do. Raises
+    ValueError for a variable that is no number of threads.
     """
-    return int(os.environ.get("OMP_NUM_THREADS") or max(1, usable_cores() // processes))
+    given = os.environ.get("OMP_NUM_THREADS")
+    if not given:
+        return max(1, usable_cores() // processes)
+    if not (given.strip().isdecimal() and 1 <= int(given) <= MOST_THREADS):
+        raise ValueError(
+            f"OMP_NUM_THREADS={given!r} is no number of threads: give 1 to {MOST_THREADS:,}, or unset it"
+        )
+    return int(given)
 
 
 def usable_cores() -> int:

@@ -29,7 +29,8 @@ ADVICE = {
 _NO_SPACE = re.compile(
     rf"\[Errno (?:{errno.ENOSPC}|{errno.EDQUOT})\]|No space left on device|Disk quota exceeded|disk is full"
 )
-_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Failed|Missing)\b.*")
+# Torch writes which rank it was before every line of a traceback.
+_EXCEPTION = re.compile(r"(?:\[rank\d+\]: )?([A-Za-z_][\w.]*(?:Error|Exception|Failed|Missing)\b.*)")
 
 
 class RunLog(logging.FileHandler):
@@ -95,7 +96,7 @@ def short_failure(error: ProcessFailed) -> str:
 
 def _cause_in_log(text: str) -> str | None:
     """A full disk, wherever it stands: what is raised on top of it says less. Else the last exception."""
-    found = [line for line in text.splitlines() if _EXCEPTION.fullmatch(line)]
+    found = [line[1] for line in map(_EXCEPTION.fullmatch, text.splitlines()) if line]
     full = [line for line in found if _NO_SPACE.search(line)]
     if full:
         return f"{full[0]}: {FREE_SPACE}"

@@ -1,8 +1,11 @@
 """The `lco` command: run, sweep, plan, up and bootstrap. Imports nothing slow before it must."""
 
 import os
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -72,12 +75,26 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse `arguments` (default: the command line), run the command, return the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
     with lasting_screen():
-        command = tyro.cli(
-            Command, prog="lco", description=EXAMPLES, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
-        )
-        commands = {Run: run, Sweep: run, Plan: plan, Up: _up, Bootstrap: _bootstrap}
-        return exit_code(lambda: commands[type(command)](command))
+        return exit_code(lambda: _run(given))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    _require_no_empty(arguments)
+    command = tyro.cli(
+        Command, prog="lco", description=EXAMPLES, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
+    )
+    commands = {Run: run, Sweep: run, Plan: plan, Up: _up, Bootstrap: _bootstrap}
+    return commands[type(command)](command)
+
+
+def _require_no_empty(arguments: Sequence[str]) -> None:
+    """Raises BadParameter: the path of a shell's variable that is not set would mean the current folder."""
+    for option, value in pairwise(["lco", *arguments]):
+        if not value or (value.startswith("--") and value.endswith("=")):
+            name = option if not value else value.removesuffix("=")
+            raise BadParameter(f"{name} is given an empty value: give one, or leave the option out")
 
 
 def _up(command: Up) -> int:

@@ -41,8 +41,9 @@ from infra.store import open_store
 from pipelines import sweep_cells as cells
 from pipelines.console import Reporter, current_reporter
 from pipelines.documents import Documents, prepare_documents
+from pipelines.needs import require_enough_to_run, require_enough_to_sweep
 from pipelines.owner import only_run
-from pipelines.parameters import RecipeName, Run, Sweep
+from pipelines.parameters import RecipeName, Run, Sweep, from_form
 from pipelines.reconcile import FLOW_RUN_TAG, end_flow_runs
 from pipelines.record import RunRecord
 from pipelines.results import dose_table, run_card, values
@@ -94,12 +95,12 @@ def sweep(
         output: Folder for outputs, reports and logs. Empty: that of `lco up`, or LCO_OUTPUT.
     """
     given = {"recipe": recipe, "documents": documents, "doses": doses, "seeds": seeds, "output": output}
-    return run_pipeline(Sweep, **given, other_documents=other_documents or ())
+    return run_pipeline(Sweep, **given, other_documents=other_documents)
 
 
 def run_pipeline(kind: type[Run], **given: Any) -> dict[str, Any]:
     """One of the flows, inside a flow run. Returns what a person wants to see of the result."""
-    parameters = TypeAdapter(kind).validate_python(given).checked()
+    parameters = TypeAdapter(kind).validate_python(from_form(given)).checked()
     with pipeline_run(parameters) as run:
         sweeps = isinstance(parameters, Sweep)
         law = sweep_stages(run, parameters.other_documents) if sweeps else lco_stages(run)
@@ -111,6 +112,7 @@ def run_pipeline(kind: type[Run], **given: Any) -> dict[str, Any]:
 def lco_stages(run: PipelineRun) -> Output:
     """All stages of a run in their order; the law's output."""
     recipe, documents = run.recipe, _documents(run)
+    require_enough_to_run(recipe, documents)
     base = cells.base_model(recipe)
     pretrained = run.stage("pretrain", cells.pretrain_work(base, recipe.pretrain.doses), documents)
     generation = run.stage("generation", cells.measured_work(pretrained), documents)
@@ -131,6 +133,7 @@ def sweep_stages(run: PipelineRun, other_folders: Sequence[Path]) -> Output:
         run.reporter.note(f"Fixed before the results: {line}")
     documents = _documents(run, validate=True)
     others = {folder.name: prepare_documents(run, folder.name, str(folder)) for folder in other_folders}
+    require_enough_to_sweep(recipe, documents, others)
     base = cells.base_model(recipe)
     pretrained = run.stage("pretrain", cells.pretrain_work(base, plan.doses), documents)
     models = [*pretrained]

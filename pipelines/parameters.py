@@ -2,16 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
+from infra.launcher import threads_of_each, usable_cores
 from infra.settings import Settings, absolute_path
 from stages.recipes import RECIPES, Recipe, get_recipe
+from stages.refine.config import LARGEST_SEED
+from stages.train.config import MOST_STEPS
 
 # From the table itself, so that the command line and Prefect's form offer what exists.
 RecipeName = Literal[tuple(RECIPES)]  # type: ignore[valid-type]
+FOLDERS = ("documents", "other_documents", "output")
+# Of the settings' `processes`, for each usable core: each loads torch and a model of its own.
+MOST_PROCESSES_A_CORE = 8
 
 
 class BadParameter(ValueError):
@@ -36,8 +42,13 @@ class Run:
     flow: ClassVar[str] = "lco"
 
     def checked(self) -> Self:
-        """With absolute paths, sorted doses and seeds. Raises BadParameter."""
-        output = Settings.from_environment(output=self.output).output
+        """With absolute paths, sorted doses and seeds. Raises BadParameter, and SettingsError.
+
+        All that can be known without the documents: a run that fails for it later has computed for nothing.
+        """
+        settings = Settings.from_environment(output=self.output)
+        _require_usable_environment(settings)
+        output = settings.output
         if output.exists() and not output.is_dir():
             raise BadParameter(f"output {output} is a file: name a folder")
         recipe = get_recipe(self.recipe)
@@ -99,6 +110,40 @@ class Sweep(Run):
         )
 
 
+def from_form(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a flow is given as parameters of a `Run`: an empty field of Prefect's form is not given.
+
+    Raises BadParameter for a relative folder: the process of a deployment's run does not stand where the
+    person does who names it.
+    """
+    told = {name: value for name, value in given.items() if value not in (None, "", [], ())}
+    for name in FOLDERS:
+        folders = told.get(name, ())
+        for folder in [folders] if isinstance(folders, str) else folders:
+            if not folder:
+                raise BadParameter(f"{name} has an empty entry: name a folder there, or remove it")
+            if not folder.startswith(("/", "~")):
+                raise BadParameter(
+                    f"{name} {folder!r} is relative, and this process stands in another folder than you: "
+                    "give the whole path, from / or ~ on"
+                )
+    return told
+
+
+def _require_usable_environment(settings: Settings) -> None:
+    """Raises BadParameter for a variable that a stage would fail on."""
+    try:
+        threads_of_each(1)
+    except ValueError as error:
+        raise BadParameter(str(error)) from error
+    most = MOST_PROCESSES_A_CORE * usable_cores()
+    if settings.processes > most:
+        raise BadParameter(
+            f"LCO_PROCESSES={settings.processes} is too much for {usable_cores()} usable core(s): "
+            f"give {most} or fewer, or unset it"
+        )
+
+
 def base_model_digest(recipe: Recipe) -> str:
     """What names the model that pretraining starts from: the content of its folder, or its hub id."""
     location = Path(recipe.backbone.location)
@@ -157,6 +202,12 @@ def _other_folders(others: Sequence[Path], output: Path) -> tuple[Path, ...]:
         raise BadParameter(
             f"other documents: the folder name {taken[0]!r} is taken: rename or link the folder"
         )
+    for name in names:
+        if not name.isprintable():
+            raise BadParameter(
+                f"other documents: the folder name {name!r} cannot be shown in tables and figures: rename or "
+                "link the folder"
+            )
     return folders
 
 
@@ -174,6 +225,11 @@ def _doses(doses: Sequence[int], multiple_of: int) -> tuple[int, ...]:
             f"doses {list(doses)}: {odd[0]} is no multiple of the batch size {multiple_of}: "
             f"give {nearest} instead"
         )
+    if max(doses) > multiple_of * MOST_STEPS:
+        raise BadParameter(
+            f"doses {list(doses)}: {max(doses)} is more than a training can see: give at most "
+            f"{multiple_of * MOST_STEPS:,}"
+        )
     return tuple(sorted(doses))
 
 
@@ -181,6 +237,8 @@ def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     _distinct_and_not_negative("seeds", seeds)
     if not seeds:
         raise BadParameter("seeds is empty: give at least one, or leave it out for the recipe's")
+    if max(seeds) > LARGEST_SEED:
+        raise BadParameter(f"seeds {list(seeds)}: {max(seeds)} is no seed: give at most {LARGEST_SEED:,}")
     return tuple(sorted(seeds))  # the first one trains what only one seed trains
 
 

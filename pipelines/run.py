@@ -42,13 +42,14 @@ from pipelines.prefect_settings import our_prefect, prefect_client_environment, 
 from pipelines.results import format_table
 from pipelines.runner import OutputMissing
 from pipelines.servers import Server, ServerFailed, free_port, prefect_server, wait_healthy
+from stages.train.divergence import DivergenceError
 
 logger = logging.getLogger(__name__)
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 BAD_INPUT = (BadParameter, SettingsError, NotPrivate, NoUsableDocuments)
-KNOWN = (*BAD_INPUT, ProcessFailed, ServerFailed, StoreError, OutputMissing)
+KNOWN = (*BAD_INPUT, ProcessFailed, ServerFailed, StoreError, OutputMissing, DivergenceError)
 """Errors whose message is for people."""
 
 

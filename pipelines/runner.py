@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -76,7 +76,7 @@ def run_stage(
     again = {digest: one for digest, one in zip(names, outputs, strict=True) if digest not in missing}
     if again:
         run.record.reused(stage, again, found)
-    run.reporter.stage_finished(execution.summary())
+    run.reporter.stage_finished(execution.summary() + _skipped_steps(stage, found.values()))
     return outputs
 
 
@@ -191,6 +191,13 @@ class _Execution:
         again = f", {reused} reused" if reused else ""
         took = clock_time(time.monotonic() - self.began)
         return f"{self.stage.title}: done, {computed} computed{again} ({took})"
+
+
+def _skipped_steps(stage: Stage, found: Iterable[Committed]) -> str:
+    """Of the training that skipped most; nothing where none did."""
+    counts = [one.json("training.json").get("skipped_steps", 0) for one in found if stage.milestone]
+    most = max(counts, default=0)
+    return f"; up to {most} steps of a training were skipped: loss or gradient not finite" if most else ""
 
 
 def new_run_folder(runs: Path, name: str) -> Path:

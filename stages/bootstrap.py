@@ -64,7 +64,7 @@ def bootstrap(
 ) -> None:
     """Train on the train split of `documents`; write weights, tokenizer, processor and training.json.
 
-    `workers` processes read documents. Raises NoUsableDocuments.
+    `workers` processes read documents. Raises NoUsableDocuments and stages.train.divergence.DivergenceError.
     """
     start_process_group()
     engine = replace(recipe.pretrain.engine, processes=1)
@@ -78,18 +78,21 @@ def bootstrap(
             workers=workers,
         )
         backbone = build_tiny_backbone(config.shape, recipe.backbone, seed=0)
-        started = time.monotonic()
+        started, left_out = time.monotonic(), 0
         progress.reset(bar, total=config.steps, description="training", loss="")
 
         for phase, longest in zip(phases(config, engine), (READING_CHARACTERS, None), strict=True):
             source = ShardSource(prepared.train.path, trainable_only=True, max_characters=longest)
             milestones = [dose // phase.batch_size for dose in phase.doses]
             for step in pretrain_steps(backbone, [source], [1.0], phase, milestones=milestones):
-                progress.update(bar, advance=1, loss=f"{step.objective} {step.loss:.2f}")
+                left_out += bool(step.skipped)
+                told = "skipped" if step.skipped else f"{step.loss:.2f}"
+                progress.update(bar, advance=1, loss=f"{step.objective} {told}")
             backbone.save(work / "unfinished")
     backbone.save(output)
     facts = {
         "steps": config.steps,
+        "skipped_steps": left_out,
         "shape": asdict(config.shape),
         "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
         "documents_digest": prepared.train.manifest.content_digest,

@@ -19,7 +19,7 @@ from stages.evaluate.candidate_matrix import first_candidates, image_losses, inf
 from stages.evaluate.config import CriticSettings
 from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
 from stages.evaluate.score import score_retrieval
-from stages.evaluate.search_task import build_task, candidates_of
+from stages.evaluate.search_task import FEWEST_CANDIDATES, build_task, candidates_of
 from stages.program import read_job
 from stages.train.sequences import SequenceBuilder
 
@@ -30,7 +30,7 @@ def main(job_path: Path) -> None:
     config, folder = job.settings.evaluate, job.inputs["target_test"].path
     search = build_task(folder, config)
     rows = candidates_of(search, config.critic_candidates)
-    if len(rows) < 2:
+    if len(rows) < FEWEST_CANDIDATES:
         raise ValueError(f"{folder}: the bound needs two pages with text and a query, or more; add documents")
     pages = [search.corpus[row] for _, row in rows]
     queries = [search.queries[number].text for number, _ in rows]

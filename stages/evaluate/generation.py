@@ -91,6 +91,7 @@ def teacher_forced(
     """Return how well each sample's text is predicted from its image, token by token.
 
     By sample: its negative log-likelihood in `nats`, the number of its `tokens`, how many are `correct`.
+    Raises ValueError for a likelihood that is not finite.
     """
     builder = SequenceBuilder(backbone)
     read: dict[str, dict[str, float]] = {}
@@ -103,6 +104,8 @@ def teacher_forced(
         row_of_label = (batch.labels != IGNORED_LABEL).nonzero()[:, 0]
         values = torch.stack([losses, torch.ones_like(losses), right], dim=1)
         per_row = torch.zeros(len(rows), 3, dtype=torch.float64).index_add_(0, row_of_label, values)
+        if not bool(per_row.isfinite().all()):
+            raise ValueError("log-likelihoods hold NaN or infinity: the model is broken; look at its loss")
         for sample, (nats, tokens, correct) in zip(rows, per_row.tolist(), strict=True):
             read[sample.key] = {"nats": nats, "tokens": int(tokens), "correct": int(correct)}
         on_batch()

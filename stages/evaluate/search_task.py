@@ -14,6 +14,9 @@ from data_prep.samples import lot_of
 from data_prep.shards import Sample, ShardSource, read_queries
 from stages.evaluate.config import EvaluateConfig
 
+FEWEST_CANDIDATES = 2
+"""Of the bound, which tells one page from others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchTask:

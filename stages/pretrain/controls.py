@@ -10,14 +10,20 @@ from data_prep.shards import ShardSource
 from stages.cells import Pages
 from stages.pretrain.config import PretrainConfig
 
+FEWEST_SHUFFLED = 2
+"""Pages: one alone would keep its own text."""
+
 
 class ShuffledTexts:
     """A source in which every page image has the text of another page, always the same one.
 
-    Language can be learned from it, but not which marks on a page stand for which text.
+    Language can be learned from it, but not which marks on a page stand for which text. Raises ValueError for
+    less than `FEWEST_SHUFFLED` pages.
     """
 
     def __init__(self, source: ShardSource, *, seed: int) -> None:
+        if len(source) < FEWEST_SHUFFLED:
+            raise ValueError(f"{len(source)} page(s) cannot swap their texts: add documents with text")
         self._source = source
         self.shard_sizes = source.shard_sizes
         order = np.random.default_rng((seed, 3)).permutation(len(source))

@@ -66,6 +66,7 @@ def pretrain_steps(
 
     Raises:
         ValueError: a global batch has fewer samples than there are ranks, or none within the budget.
+        stages.train.divergence.DivergenceError: too many steps could not be made.
     """
     if config.batch_size < world_size():
         raise ValueError(f"batch size {config.batch_size} is below the number of ranks, {world_size()}")
@@ -105,8 +106,10 @@ def pretrain_steps(
         if not counts["label_tokens"]:
             raise ValueError("no sample of a batch fits the token budget: raise pretrain.engine.text_tokens")
         losses = (training.engine(passes, draw.words) for passes in micro_batches)
-        loss = step_engine(training.engine, losses, counts["label_tokens"])
-        yield training.record(objective=draw.objective, loss=loss, examples=config.batch_size, counts=counts)
+        loss, made = step_engine(training.engine, losses, counts["label_tokens"])
+        yield training.record(
+            objective=draw.objective, loss=loss, made=made, examples=config.batch_size, counts=counts
+        )
     backbone.model.eval()
 
 

@@ -14,6 +14,7 @@ from stages.pretrain.controls import mixture_of
 from stages.pretrain.loop import pretrain_steps
 from stages.program import Job, Task, read_job
 from stages.train.checkpoint import Checkpoints
+from stages.train.divergence import skipped
 from stages.train.engine import gathered, rank, start_process_group
 from stages.train.history import History
 from stages.train.ledger import Step, losses, padding_share, steps_jsonl
@@ -58,6 +59,7 @@ def _commit(job: Job[PretrainSettings], task: Task, backbone: Backbone, steps: S
         "flops": sum(step.flops for step in steps),
         "label_tokens": sum(step.label_tokens for step in steps),
         "oversized": sum(step.oversized for step in steps),
+        "skipped_steps": len(skipped(steps)),
     }
     if steps:
         facts |= losses(steps) | {"padding_share": padding_share(steps)}

@@ -11,6 +11,8 @@ from stages.backbones.config import BackboneConfig
 from stages.losses import Loss
 from stages.train.config import EngineConfig
 
+LARGEST_SEED = 2**32 - 1
+"""What every library takes: NumPy's generators any number, PyTorch's 2^64 - 1, others 32 bits."""
 NEGATIVES = "negatives.jsonl"
 """What mining commits: a query's identity and the keys of its hard negatives on each line."""
 

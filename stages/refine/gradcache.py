@@ -18,7 +18,7 @@ from torch.distributed.nn.functional import all_gather
 from stages.backbones.backbone import Backbone, family_of
 from stages.losses import Gathered, Loss
 from stages.train.batches import Pass
-from stages.train.engine import global_sum, rank, step_engine
+from stages.train.engine import global_sum, rank, spoiled_if_not_finite, step_engine
 from stages.train.forward import embed_with
 from stages.train.lean_deepspeed import deepspeed
 
@@ -86,8 +86,9 @@ class Embedder(torch.nn.Module):
 
 def contrastive_step(
     engine: deepspeed.DeepSpeedEngine, micro_batches: Sequence[Sequence[Pass]], rows: Rows
-) -> float:
-    """Make one optimiser step; return the mean loss over the global batch, in nats per anchor."""
+) -> tuple[float, bool]:
+    """Make one optimiser step; return the mean loss over the global batch, in nats per anchor, and whether it
+    was made: see `step_engine`."""
     root = engine.module
     images = [frozen_image_features(root.backbone.model, passes) for passes in micro_batches]
     numbers = [
@@ -105,7 +106,7 @@ def contrastive_step(
     vectors.requires_grad_()
     values = values.clone().requires_grad_()
     loss = root.loss(rows.gathered(vectors), values)
-    loss.backward()
+    spoiled_if_not_finite(loss).backward()
     value_gradient = torch.zeros_like(values) if values.grad is None else values.grad
 
     def surrogates() -> Iterator[torch.Tensor]:
@@ -116,8 +117,8 @@ def contrastive_step(
             # The values' gradient is of the whole loss: it is added once, the others keep the graph equal.
             yield surrogate + (again * value_gradient).sum() * (place == 0)
 
-    step_engine(engine, surrogates(), anchors)
-    return global_sum(float(loss.detach())) / anchors
+    _, made = step_engine(engine, surrogates(), anchors)
+    return global_sum(float(loss.detach())) / anchors, made
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ def refine_steps(
     """Train `root` up to the last milestone; yield every step, on every rank: see `stages.train.loop`.
 
     Raises RefinementError: there are too few queries, an anchor has no negative, or a sample is over the
-    token budget.
+    token budget. Raises stages.train.divergence.DivergenceError: too many steps could not be made.
     """
     builder = SequenceBuilder(root.backbone)
     optimization = Optimization(
@@ -59,7 +59,7 @@ def refine_steps(
     batches = draw_batches(builder, split, config, seed=seed, steps=training.remaining)
     for sequences, rows in training.steps(batches):
         micro_batches = plan_passes(sequences, builder, config.engine, always_an_image=train_vision)
-        loss = contrastive_step(training.engine, micro_batches, rows)
+        loss, made = contrastive_step(training.engine, micro_batches, rows)
         counts = counts_of(
             sequences,
             micro_batches,
@@ -68,7 +68,9 @@ def refine_steps(
             label_tokens=rows.anchors[rank()],
             logits=0,
         )
-        yield training.record(objective="contrastive", loss=loss, examples=sum(rows.anchors), counts=counts)
+        yield training.record(
+            objective="contrastive", loss=loss, made=made, examples=sum(rows.anchors), counts=counts
+        )
 
 
 def trained(root: Embedder) -> tuple[Refinement, dict[str, float]]:

@@ -14,6 +14,7 @@ from data_prep.queries import Query
 from data_prep.samples import Sample
 from data_prep.shards import ShardSource
 from stages.backbones.adapters import RefinementError
+from stages.refine.anchors import facts_of_equals, too_few_anchors, usable_queries
 from stages.refine.config import NEGATIVES, RefineConfig
 from stages.refine.gradcache import Rows
 from stages.train.batches import oversized
@@ -57,10 +58,10 @@ def draw_batches(
     source = split.source
     mined = {key for keys in split.negatives.values() for key in keys}
     positions = source.positions_of({key for query in split.queries for key in query.relevant} | mined)
-    usable = [query for query in split.queries if any(key in positions for key in query.relevant)]
+    usable = usable_queries(split.queries, positions)
     count = min(config.batch_size, len(usable))
-    if count < max(2, world_size()):
-        raise RefinementError(f"{len(usable)} training queries are too few for a contrastive batch")
+    if reason := too_few_anchors(len(usable), batch_size=config.batch_size, ranks=world_size()):
+        raise RefinementError(reason)
     if count < config.batch_size and rank() == 0:
         print(
             f"batches have {count} anchors instead of {config.batch_size}: there are no more training "
@@ -171,7 +172,7 @@ def answers(
     candidates = [key for pairs in dealt for key in candidate_keys(pairs)]
     relevant = [set(pair.query.relevant) for pair in anchors]
     result = torch.tensor([[key in keys for key in candidates] for keys in relevant])
-    facts = ["text_digest", "image_digest"] + ([] if same_document_negatives else ["document_digest"])
+    facts = facts_of_equals(same_document_negatives=same_document_negatives)
     entries = {key: source.entry(positions[key]) for key in {*candidates, *(pair.key for pair in anchors)}}
     for fact in facts:
         positive = np.array([entries[pair.key][fact] for pair in anchors])

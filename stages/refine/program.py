@@ -14,6 +14,7 @@ from stages.refine.config import RefineSettings, with_changes
 from stages.refine.loop import begin, refine_steps, trained
 from stages.refine.pairs import TrainSplit, read_negatives
 from stages.train.checkpoint import Checkpoints
+from stages.train.divergence import skipped
 from stages.train.engine import rank, start_process_group
 from stages.train.forward import probe_of
 from stages.train.history import History
@@ -101,7 +102,9 @@ def _commit(
         "flops": sum(step.flops for step in steps),
     }
     if steps:
-        facts |= {"batch_size": steps[-1].examples, "last_loss": steps[-1].loss}
+        last_made = next(step for step in reversed(steps) if not step.skipped)
+        facts |= {"batch_size": steps[-1].examples, "last_loss": last_made.loss}
+        facts["skipped_steps"] = len(skipped(steps))
         facts["padding_share"] = padding_share(steps)
     files = {".": learned.save, "training.json": facts, "steps.jsonl": steps_jsonl(steps)}
     job.commit(task, files, counts={"steps": task.cell.steps})

@@ -17,6 +17,8 @@ from torch import distributed
 from torch.nn.functional import pad
 
 from infra.store import CorruptOutput, Store
+from stages.train.config import STEP_DIGITS
+from stages.train.divergence import skipped, streak_begins
 from stages.train.engine import rank, world_size
 from stages.train.lean_deepspeed import deepspeed
 from stages.train.ledger import Step
@@ -53,7 +55,7 @@ class TrainingState:
 
         Raises CheckpointError for a tensor that reads back differently.
         """
-        _make_optimizer_state(engine, step=len(self.steps))
+        _make_optimizer_state(engine, made=_made(self.steps))
         for name, parameter in _trained(engine.module):
             _set_state(engine, parameter, {key: self.tensors[_key(name, key)] for key in ("", *MOMENTS)})
         for name, tensor in _whole_state(engine):
@@ -109,10 +111,12 @@ class Checkpoints:
         return [name for name in self._store.names(STAGE) if self._name(0) <= name < limit]
 
     def _name(self, steps: int) -> str:
-        return f"{self._training}-{steps:09d}"
+        return f"{self._training}-{steps:0{STEP_DIGITS}d}"
 
     def save(self, engine: deepspeed.DeepSpeedEngine, steps: Sequence[Step]) -> None:
         """Copy the state now and commit it in the background, after the one before it."""
+        if not _made(steps):
+            _make_optimizer_state(engine, made=0)
         tensors = {}
         for name, tensor in _whole_state(engine):
             if rank() == 0:
@@ -127,6 +131,16 @@ class Checkpoints:
             self._pending.result()
             self._pending = None
 
+    def forget_streak(self, steps: Sequence[Step]) -> None:
+        """Remove what was saved since the first of the recent steps that were skipped."""
+        self.wait()
+        if rank() != 0:
+            return
+        first, last = (self._name(number) for number in (streak_begins(steps), len(steps)))
+        for name in self._store.names(STAGE):
+            if first <= name <= last:
+                self._store.remove(STAGE, name)
+
     def _write(self, tensors: dict[str, torch.Tensor], steps: list[Step]) -> None:
         name = self._name(len(steps))
         if name in self._store.names(STAGE):
@@ -135,8 +149,13 @@ class Checkpoints:
             save_file(tensors, attempt.path / TENSORS)
             (attempt.path / STEPS).write_text(json.dumps([asdict(step) for step in steps]))
             attempt.commit(inputs={}, configuration={}, counts={"steps": len(steps)})
-        for older in self._names(len(steps) + 1)[:-KEPT]:
+        # In a streak of skipped steps those from before it stay, however many come.
+        for older in self._names(streak_begins(steps))[:-KEPT]:
             self._store.remove(STAGE, older)
+
+
+def _made(steps: Sequence[Step]) -> int:
+    return len(steps) - len(skipped(steps))
 
 
 def _trained(root: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
@@ -186,8 +205,11 @@ def _set_state(
         deepspeed.utils.safe_set_full_optimizer_state(parameter, values[key], key)
 
 
-def _make_optimizer_state(engine: deepspeed.DeepSpeedEngine, *, step: int) -> None:
-    """Give AdamW the state that its first step would make; DeepSpeed can only overwrite what exists."""
+def _make_optimizer_state(engine: deepspeed.DeepSpeedEngine, *, made: int) -> None:
+    """Give AdamW the state that its first step would make, and the number of steps that were made.
+
+    DeepSpeed can only overwrite what exists.
+    """
     stage = engine.zero_optimization_stage()
     if stage == 0:
         inner, partitions = engine.optimizer, [parameter for _, parameter in _trained(engine.module)]
@@ -199,7 +221,7 @@ def _make_optimizer_state(engine: deepspeed.DeepSpeedEngine, *, step: int) -> No
             else engine.optimizer.single_partition_of_fp32_groups
         )
     for partition in partitions:
-        inner.state[partition] = {"step": torch.tensor(float(step))} | {
+        inner.state[partition] = {"step": torch.tensor(float(made))} | {
             key: torch.zeros_like(partition) for key in MOMENTS
         }
     if stage in (1, 2):

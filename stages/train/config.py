@@ -7,6 +7,9 @@ from infra.fingerprint import NOT_IN_RESULT
 
 BUCKET_ELEMENTS = 500_000_000
 """Gradients that are reduced at once, as DeepSpeed does by default."""
+STEP_DIGITS = 9
+MOST_STEPS = 10**STEP_DIGITS - 1
+"""Of one training: checkpoints are ordered by name, which holds the number of steps in so many digits."""
 LABELS_AT_ONCE = 4_096
 """Logits of a large vocabulary are the largest tensor there is: no more rows of them at a time."""
 

@@ -175,23 +175,65 @@ def plan_passes(
 
 def step_engine(
     engine: deepspeed.DeepSpeedEngine, losses: Iterable[torch.Tensor], global_count: float
-) -> float:
+) -> tuple[float, bool]:
     """Descend along the gradient of the sum of `losses` over ranks, divided by `global_count`.
+
+    Where that gradient or a loss is not finite the step is skipped on all ranks: weights and moments stay as
+    they are, the learning-rate schedule goes on.
 
     Args:
         losses: one scalar a micro-batch, each computed when it is asked for, so that only one graph lives
             at a time. Equally many on every rank.
 
     Returns:
-        That quotient, the same on every rank. DeepSpeed averages gradients over ranks, hence the factor.
+        That quotient, and whether the step was made: both the same on every rank. DeepSpeed averages
+        gradients over ranks, hence the factor.
     """
     total = 0.0
     with one_reduction(engine):
         for loss in losses:
-            engine.backward(loss * (world_size() / global_count))
+            engine.backward(spoiled_if_not_finite(loss) * (world_size() / global_count))
             total += float(loss.detach())
-    engine.step()
-    return global_sum(total) / global_count
+    made = _step_if_finite(engine)
+    return global_sum(total) / global_count, made
+
+
+def spoiled_if_not_finite(loss: torch.Tensor) -> torch.Tensor:
+    """The loss itself. One that is not finite becomes NaN and has a gradient of NaN, whatever it was.
+
+    Summed over ranks it spoils everyone's: all skip the step, with no message of their own.
+    """
+    return loss * (1 + 0 * loss.detach())  # 0 times infinity is NaN; of a finite loss no digit changes
+
+
+def _step_if_finite(engine: deepspeed.DeepSpeedEngine) -> bool:
+    """Make the step if the reduced gradient is finite; say whether it was."""
+    # Every optimiser of DeepSpeed's own looks at the gradient; ZeRO 0 in float32 has torch's, which does not.
+    looks_itself = hasattr(engine.optimizer, "overflow")
+    if looks_itself or bool(_gradient_norm(engine.module).isfinite()):
+        engine.step()
+        if engine.was_step_applied():
+            return True
+    else:
+        engine.zero_grad()
+    engine.lr_scheduler.step()  # DeepSpeed holds it back where it skips a step
+    return False
+
+
+def _gradient_norm(root: torch.nn.Module) -> torch.Tensor:
+    return torch.nn.utils.get_total_norm(
+        parameter.grad for parameter in root.parameters() if parameter.grad is not None
+    )
+
+
+def weights_are_finite(engine: deepspeed.DeepSpeedEngine) -> bool:
+    """Whether all trained weights are; a collective. Under ZeRO 3 each rank looks at its part."""
+    broken = sum(
+        not bool(getattr(parameter, "ds_tensor", parameter).isfinite().all())
+        for parameter in engine.module.parameters()
+        if parameter.requires_grad
+    )
+    return global_sum(broken) == 0
 
 
 @contextmanager

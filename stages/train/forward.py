@@ -42,7 +42,10 @@ def embed(backbone: Backbone, batch: Batch) -> torch.Tensor:
 
 @torch.no_grad()
 def encode(backbone: Backbone, sequences: Sequence[TokenSequence], config: EngineConfig) -> torch.Tensor:
-    """Return the embeddings of many sequences [sequences, hidden], in their order, under a token budget."""
+    """Return the embeddings of many sequences [sequences, hidden], in their order, under a token budget.
+
+    Raises ValueError for one that is not finite: compared with others it would only look unlike all.
+    """
     vectors: list[torch.Tensor | None] = [None] * len(sequences)
     for buckets in plan_micro_batches(sequences, config):
         for bucket in buckets:
@@ -53,7 +56,10 @@ def encode(backbone: Backbone, sequences: Sequence[TokenSequence], config: Engin
             )
             for number, vector in zip(bucket, embed(backbone, batch), strict=True):
                 vectors[number] = vector
-    return torch.stack(vectors)
+    stacked = torch.stack(vectors)
+    if not bool(stacked.isfinite().all()):
+        raise ValueError("the model's embeddings hold NaN or infinity: its weights are broken; make it again")
+    return stacked
 
 
 def probe_of(samples: Sequence[Sample]) -> Callable[[Backbone], torch.Tensor]:

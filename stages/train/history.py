@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from stages.program import SECONDS_BETWEEN_REPORTS, Job, Task
 from stages.train.config import EngineConfig
+from stages.train.divergence import skipped
 from stages.train.engine import rank
 from stages.train.ledger import Step, measured
 
@@ -46,5 +47,6 @@ class History:
             step=step.number,
             done=self.done + step.number,
             total=self.total,
-            metrics=measured(self.steps[-STEPS_BETWEEN_REPORTS:], self.engine),
+            metrics=measured(self.steps[-STEPS_BETWEEN_REPORTS:], self.engine)
+            | {"skipped_steps": len(skipped(self.steps))},
         )

@@ -8,6 +8,7 @@ import json
 import resource
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 
@@ -31,8 +32,10 @@ class Step:
     number: int
     """1-based."""
     objective: str
-    loss: float
-    """Nats per label token, per summary, or per anchor."""
+    loss: float | None
+    """Nats per label token, per summary, or per anchor; None where it was not finite."""
+    skipped: Literal["loss", "gradient"] | None = None
+    """What was not finite, so that the step was not made: see `stages.train.divergence`."""
     examples: int
     label_tokens: int
     """What the loss is divided by."""
@@ -125,8 +128,9 @@ def measured(steps: Sequence[Step], engine: EngineConfig) -> dict[str, float]:
 
 
 def losses(steps: Sequence[Step]) -> dict[str, float]:
-    """Mean loss by objective over the last hundred of `steps`, as an output's facts name it."""
-    recent = steps[-AVERAGED_STEPS:]
+    """Mean loss by objective over the last hundred of `steps`, as an output's facts name it; skipped ones
+    left out."""
+    recent = [step for step in steps[-AVERAGED_STEPS:] if not step.skipped]
     by_objective = {
         objective: [step.loss for step in recent if step.objective == objective]
         for objective in sorted({step.objective for step in recent})

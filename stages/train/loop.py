@@ -3,16 +3,20 @@
     training = Training.begin(root, config.engine, optimization, milestones, checkpoints)
     for step in training.ledger: report(step)
     for batch in training.steps(draw(step) for step in training.remaining):
-        loss, counts = ...                              # one optimiser step
-        step = training.record(objective="contrastive", loss=loss, examples=len(batch), counts=counts)
+        loss, made, counts = ...                        # one optimiser step
+        step = training.record(
+            objective="contrastive", loss=loss, made=made, examples=len(batch), counts=counts
+        )
         report(step)
         if step.number in milestones: commit(...)
 
 A stage's loop is a generator of such steps. Those of an interrupted run come first, so that who listens sees
 no gap. A checkpoint behind the first milestone is not used: its weights are needed then. Without
-`checkpoints` it trains from the beginning, in one go. A SIGTERM ends it with a checkpoint and Preempted.
+`checkpoints` it trains from the beginning, in one go. A SIGTERM ends it with a checkpoint and Preempted; too
+many skipped steps, or weights that are not finite, with DivergenceError before anything is committed.
 """
 
+import math
 import signal
 import sys
 import time
@@ -26,7 +30,8 @@ import torch
 from infra.process import EXIT_PREEMPTED
 from stages.train.checkpoint import Checkpoints
 from stages.train.config import EngineConfig
-from stages.train.engine import Optimization, build_engine, global_sum
+from stages.train.divergence import DivergenceError, broken_weights, divergence
+from stages.train.engine import Optimization, build_engine, global_sum, weights_are_finite
 from stages.train.lean_deepspeed import deepspeed
 from stages.train.ledger import Step, peak_memory_gib
 
@@ -50,7 +55,7 @@ class Training:
     """Its steps so far, also those of runs that were interrupted."""
     checkpoints: Checkpoints | None
     checkpoint_steps: int
-    last_step: int
+    milestones: Collection[int]
     _began: float = 0.0
     _data_seconds: float = 0.0
 
@@ -79,8 +84,12 @@ class Training:
             ledger=steps,
             checkpoints=checkpoints,
             checkpoint_steps=config.checkpoint_steps,
-            last_step=max(milestones),
+            milestones=milestones,
         )
+
+    @property
+    def last_step(self) -> int:
+        return max(self.milestones)
 
     @property
     def remaining(self) -> range:
@@ -109,18 +118,26 @@ class Training:
     def _save_if_due(self, *, stop: bool) -> None:
         done = len(self.ledger)
         if stop or done % self.checkpoint_steps == 0 or done == self.last_step:
+            self._require_finite_weights()
             self.checkpoints.save(self.engine, self.ledger)
         if stop:
             self.checkpoints.wait()
             raise Preempted(f"stopped after step {done} of {self.last_step}, checkpoint saved")
 
-    def record(self, *, objective: str, loss: float, examples: int, counts: Mapping[str, int]) -> Step:
-        """Enter the step that was just made, with its times; `counts` are over all ranks."""
+    def record(
+        self, *, objective: str, loss: float, made: bool, examples: int, counts: Mapping[str, int]
+    ) -> Step:
+        """Enter the step that was just made or skipped, with its times; `counts` are over all ranks.
+
+        Raises stages.train.divergence.DivergenceError where the training must end.
+        """
+        finite = math.isfinite(loss)
         self.ledger.append(
             Step(
                 number=len(self.ledger) + 1,
                 objective=objective,
-                loss=loss,
+                loss=loss if finite else None,
+                skipped=None if made else "gradient" if finite else "loss",
                 examples=examples,
                 **counts,
                 seconds=time.perf_counter() - self._began,
@@ -128,7 +145,21 @@ class Training:
                 memory_gib=peak_memory_gib(),
             )
         )
+        self._require_learning()
         return self.ledger[-1]
+
+    def _require_learning(self) -> None:
+        at_milestone = len(self.ledger) in self.milestones
+        if reason := divergence(self.ledger, at_milestone=at_milestone):
+            if self.checkpoints:
+                self.checkpoints.forget_streak(self.ledger)
+            raise DivergenceError(reason)
+        if at_milestone:
+            self._require_finite_weights()
+
+    def _require_finite_weights(self) -> None:
+        if not weights_are_finite(self.engine):
+            raise DivergenceError(broken_weights(len(self.ledger)))
 
 
 @contextmanager

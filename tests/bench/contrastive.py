@@ -144,7 +144,8 @@ def our_step(engine_config: EngineConfig):
             candidates=[candidates],
             answers=torch.eye(anchors, candidates, dtype=torch.bool),
         )
-        return contrastive_step(engine, plan_passes(sequences, builder, engine_config), rows)
+        loss, _ = contrastive_step(engine, plan_passes(sequences, builder, engine_config), rows)
+        return loss
 
     return step, backbone.family.decoder(backbone.model), functools.partial(our_gradient, engine, step)
 

@@ -13,5 +13,7 @@ if __name__ == "__main__":
         mock.patch("pipelines.stage_table.STAGES", FAKE_STAGES),  # read when pipelines.flow is imported
         mock.patch("pipelines.sweep_cells.base_model_digest", lambda recipe: "made up"),
         mock.patch("data_prep.prepare.prepare_documents", prepare_documents),
+        mock.patch("pipelines.needs.require_enough_to_run"),  # read when pipelines.flow is imported
+        mock.patch("pipelines.needs.require_enough_to_sweep"),
     ):
         cli.program()

@@ -21,6 +21,7 @@ def launch() -> Iterator[Run]:
     """
 
     def run(module: str, job: dict, folder: Path, *, name: str = "job") -> None:
+        folder.mkdir(exist_ok=True)
         path = folder / f"{name}.json"
         path.write_text(json.dumps(job))
         launch = Launch(
@@ -47,7 +48,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def bench(tmp_path, launch, model, split_folder):  # noqa: F811
-    return lambda stage: Bench(tmp_path, launch, model, split_folder, stage)
+    return lambda stage, name="": Bench(tmp_path / name, launch, model, split_folder, stage)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from infra.process import ProcessFailed
 from infra.store import Committed, LocalStore
 from stages.cells import Cell
+from stages.pretrain import loop as pretrain_loop
 from stages.pretrain.config import PretrainSettings
 from stages.recipes import ARMS, get_recipe
+from stages.refine import gradcache
 from stages.refine.config import RefineSettings
 from stages.train import checkpoint, loop
 from stages.train.config import EngineConfig
@@ -56,9 +59,24 @@ class Bench:
         )
         return PretrainSettings(backbone=backbone, pretrain=pretrain)
 
-    def run(self, *, processes: int = 1, zero_stage: int = 1, **interruption) -> None:
+    def run(
+        self,
+        *,
+        processes: int = 1,
+        zero_stage: int = 1,
+        precision: str = "float32",
+        text_tokens: int = 16_384,
+        checkpoint_steps: int = 4,
+        **interruption,
+    ) -> None:
         self.runs += 1
-        engine = EngineConfig(processes=processes, zero_stage=zero_stage, checkpoint_steps=4)
+        engine = EngineConfig(
+            processes=processes,
+            zero_stage=zero_stage,
+            precision=precision,
+            text_tokens=text_tokens,
+            checkpoint_steps=checkpoint_steps,
+        )
         job = job_of(
             self.stage,
             self.settings(engine),
@@ -97,10 +115,13 @@ def main(job_path: Path) -> None:
     """Run the job's stage, and send rank 0 a signal in the middle of the n-th step of this process.
 
     The job's "interruption" names it: "kill", "term", or "kill-writing": killed when the step's checkpoint is
-    half written.
+    half written. Its "broken" says in which steps of the training loss or gradient is not finite, on the last
+    rank; its "kept", how many checkpoints are.
     """
     job = json.loads(job_path.read_text())
     kind, at = job["interruption"].get("kind"), job["interruption"].get("at")
+    checkpoint.KEPT = job["interruption"].get("kept", checkpoint.KEPT)
+    break_steps(job["interruption"].get("broken", {}), rank=job["processes"] - 1)
 
     def interrupt() -> float:
         global calls
@@ -122,6 +143,35 @@ def main(job_path: Path) -> None:
     checkpoint.save_file = save_half
     importlib.import_module(f"stages.{job['stage']}.program").main(job_path)
     assert "mlflow" not in sys.modules, "a rank has loaded MLflow: see stages.train.lean_deepspeed"
+
+
+def break_steps(broken: dict[str, str], *, rank: int) -> None:
+    """`broken`: {step: "nan" or "infinity" (the loss), or "gradient"}."""
+    begin, step = loop.Training.begin.__func__, pretrain_loop.step_engine
+    number = 0
+
+    def begin_noted(cls, *arguments, **named):
+        nonlocal number
+        training = begin(cls, *arguments, **named)
+        number = len(training.ledger)
+        return training
+
+    def step_broken(engine, losses, count):
+        nonlocal number
+        number += 1
+        kind = broken.get(str(number))
+        if kind is None or int(os.environ.get("RANK", "0")) != rank:
+            return step(engine, losses, count)
+        return step(engine, (spoil(loss, kind) for loss in losses), count)
+
+    loop.Training.begin = classmethod(begin_noted)
+    pretrain_loop.step_engine = gradcache.step_engine = step_broken
+
+
+def spoil(loss: torch.Tensor, kind: str) -> torch.Tensor:
+    if kind == "gradient":
+        return loss + (0 * loss).sqrt()  # 0, with a slope of 0 / 0
+    return loss + float(kind)
 
 
 def save_noted(self, engine, steps) -> None:

@@ -119,6 +119,8 @@ def new_workplace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     """Two folders of documents, which hold no PDFs; made-up stages start from no model."""
     monkeypatch.setattr(sweep_cells, "base_model_digest", lambda recipe: "made up")
     monkeypatch.setattr("data_prep.prepare.prepare_documents", prepare_documents)
+    for name in ("require_enough_to_run", "require_enough_to_sweep"):
+        monkeypatch.setattr(f"pipelines.flow.{name}", lambda *documents: None)
     place = Workplace(root=root)
     place.write("target", "a.txt", "trang")
     place.write("base", "a.txt", "page")

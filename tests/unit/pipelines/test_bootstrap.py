@@ -6,6 +6,7 @@ import pytest
 
 from pipelines.cli import main
 from stages.recipes import BOOTSTRAPS, get_recipe
+from stages.train.divergence import DivergenceError
 
 
 @pytest.fixture
@@ -47,3 +48,13 @@ def test_bad_input_is_one_line(place: Path, capsys, documents: str, steps: str, 
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"lco: {message.format(place=place)}")
     assert not (place / "model").exists()
+
+
+def test_a_training_that_diverges_is_one_line(monkeypatch: pytest.MonkeyPatch, place: Path, capsys) -> None:
+    def bootstrap(*arguments: object, **named: object) -> None:
+        raise DivergenceError("training ended after step 9")
+
+    monkeypatch.setattr("stages.bootstrap.bootstrap", bootstrap)
+    options = ["--documents", str(place / "documents"), "--output", str(place / "model")]
+    assert main(["bootstrap", *options]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "lco: training ended after step 9"

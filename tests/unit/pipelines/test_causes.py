@@ -163,6 +163,7 @@ def test_a_stage_that_found_the_disk_full_says_so_first_whatever_its_log_ends_wi
             "RuntimeError: unexpected",
         ),
         ("torch.OutOfMemoryError: 3 GiB\n[rank0] bye", "torch.OutOfMemoryError: 3 GiB"),
+        ("[rank1]: Traceback:\n[rank1]: a.b.DivergenceError: no\n", "a.b.DivergenceError: no"),
     ],
 )
 def test_the_last_exception_of_a_stage_is_in_the_first_line(tmp_path, capsys, text, cause) -> None:

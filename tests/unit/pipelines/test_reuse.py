@@ -9,10 +9,13 @@ import pytest
 
 from infra.launcher import Launch
 from pipelines import sweep_cells
+from pipelines.console import Reporter
 from pipelines.runner import run_stage
 from pipelines.stage_table import Output, Work
 from stages.cells import Arm, Cell
+from stages.program import Task
 from stages.recipes import ARMS, Recipe
+from tests.unit.pipelines import fake_stages
 from tests.unit.pipelines.conftest import InProcessLauncher, Workplace, changed
 from tests.unit.pipelines.fake_documents import prepare_documents
 from tests.unit.pipelines.fake_stages import FAKE_STAGES
@@ -157,3 +160,24 @@ def test_the_job_names_settings_inputs_and_cells(workplace: Workplace) -> None:
         law.inputs["retrieval: dose 32, seed 0, text-only, 30 steps (kind: refinement)"].cell.arm
         == ARMS["text-only"]
     )
+
+
+def test_skipped_steps_are_told_when_a_stage_ends_also_of_a_training_that_is_reused(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told() -> str:
+        lines: list[str] = []
+        workplace.run(workplace.recipe(doses=(0, 32, 64)), reporter=Reporter(write=lines.append))
+        return [one for one in lines if one.startswith("generative pretraining (CGP): ")][-1]
+
+    def pretrain(task: Task) -> dict:
+        files = made(task)
+        return files | {"training.json": files["training.json"] | {"skipped_steps": task.cell.dose // 32}}
+
+    made = fake_stages.OUTPUTS["pretrain"]
+    monkeypatch.setitem(fake_stages.OUTPUTS, "pretrain", pretrain)
+    skipped = "; up to 2 steps of a training were skipped: loss or gradient not finite"
+    assert told().endswith(skipped)
+    assert told() == f"generative pretraining (CGP): reused (3 of 3){skipped}"
+    [*_, last] = [one for one in workplace.events("metrics") if "summary/skipped_steps" in one["metrics"]]
+    assert last["metrics"]["summary/skipped_steps"] == 2

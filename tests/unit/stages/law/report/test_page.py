@@ -163,3 +163,12 @@ def test_hostile_documents_and_names_stay_text():
     assert outline.open == [] and outline.handlers == [] and "script" not in outline.tags
     assert len(outline.links) == len(re.findall("src=.data:", page)) and page.count("</title>") == 1
     assert "<script" not in page and "{{ 7*7 }}" in page
+
+
+def test_skipped_steps_of_a_training_stand_beside_its_losses():
+    sweep = Sweep(controls=False)
+    cell = next(cell for stage, cell in sweep.contents if stage == "refine")
+    sweep.contents["refine", cell]["skipped_steps"] = 2
+    rows = Outline(page_of(sweep.find())).rows
+    told = [cells[0] for cells in rows if cells and cells[-1] == "last loss 1.5; 2 steps skipped"]
+    assert told == [f"refine, {cell.words}"]
