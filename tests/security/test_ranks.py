@@ -33,7 +33,7 @@ class Canary:
         return os.system, (f"touch {self.path}",)
 
 
-def attack(folder: Path, known: set[str], canary: bytes) -> dict:
+def attack(folder: Path, private: list[Path], canary: bytes) -> dict:
     """As another user, while two ranks meet and meet again: connect, send, read what is there."""
     connected, read, deadline = 0, [], time.monotonic() + 60
     while not (folder / "totals0").exists() and time.monotonic() < deadline:
@@ -44,15 +44,10 @@ def attack(folder: Path, known: set[str], canary: bytes) -> dict:
                     line.connect(("127.0.0.1", port))
                     connected += 1
                     line.sendall(number.to_bytes(8, "little") + canary)  # gloo's first word: which pair
-        new = set(of_launchers()) - known
-        for top in (folder / "output", *(Path(tempfile.gettempdir(), name) for name in new)):
+        for top in private:
             read += [names for _, *names in os.walk(top)]  # it passes over what it may not read
         time.sleep(0.01)
     return {"connected": connected, "read": read}
-
-
-def of_launchers() -> list[str]:
-    return [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("lco-")]
 
 
 class Child:
@@ -81,7 +76,7 @@ class Child:
 @pytest.mark.chaos
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 @pytest.mark.skipif("no private network" in str(missing()), reason="the kernel gives no private network")
-def test_another_user_reads_nothing_and_sets_nothing_while_two_ranks_train(launch, tmp_path):  # noqa: F811
+def test_another_user_reads_and_sets_nothing_while_two_ranks_train(launch, launcher, tmp_path):  # noqa: F811
     for folder in (
         tmp_path,
         *tmp_path.parents,
@@ -93,7 +88,8 @@ def test_another_user_reads_nothing_and_sets_nothing_while_two_ranks_train(launc
     settings.runs.mkdir()
     (settings.runs / "journal.jsonl").write_text("private")
     touched = tmp_path / "touched"
-    attacker = Child(attack, tmp_path, set(of_launchers()), pickle.dumps(Canary(touched)))
+    private = [settings.output, Path(launcher._parent.folder.name)]  # ranks meet in the second
+    attacker = Child(attack, tmp_path, private, pickle.dumps(Canary(touched)))
     launch(
         """
         import psutil, torch
