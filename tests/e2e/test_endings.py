@@ -118,12 +118,16 @@ class LocksUsOut(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_server_of_the_user_that_does_not_let_us_in_is_one_line(place: Path) -> None:
+@pytest.mark.parametrize("behind_a_proxy", [False, True])
+def test_a_server_of_the_user_that_does_not_let_us_in_is_one_line(place: Path, behind_a_proxy: bool) -> None:
+    """It is reached as `prefect` reaches it: one behind a proxy, through that."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), LocksUsOut) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}/api"
+        here = f"http://127.0.0.1:{server.server_address[1]}"
+        address = "http://prefect.invalid/api" if behind_a_proxy else f"{here}/api"
+        variables = {"PREFECT_API_URL": address, "HTTP_PROXY": here, "ALL_PROXY": ""}
         options = ["--documents", place / "documents", "--output", place / "other"]
-        result = lco("run", *options, PREFECT_API_URL=address, ALL_PROXY="", timeout=120)
+        result = lco("run", *options, **variables, timeout=120)
         server.shutdown()
     assert result.returncode == 2
     [told] = result.stderr.splitlines()
