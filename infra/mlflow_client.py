@@ -5,15 +5,19 @@ import json
 import logging
 import os
 import re
+import shlex
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from infra.artifact_locations import repair_artifact_locations
 from infra.credential import Credential
-from infra.settings import Settings, without_password
+from infra.databases import check_mlflow_database
+from infra.settings import SQLITE, Settings, SettingsError, command, database_path, without_password
 
 # MLflow's limits (mlflow.utils.validation).
 METRICS_PER_BATCH = 800  # a request holds 1000 entries of all kinds
@@ -26,12 +30,19 @@ _TRAINING_PAGES = "workflowType=machine_learning"
 
 
 class MLflow:
-    """One experiment of an MLflow: `sqlite:///...` or an http address. Methods raise what MLflow raises."""
+    """One experiment of an MLflow: `sqlite:///...` or an http address. Methods raise what MLflow raises.
+
+    To make one raises SettingsError, too: a database or an experiment that cannot be used.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._uri = settings.tracking_uri
+        check_mlflow_database(settings)
+        repair_artifact_locations(settings)
+        _make_database(settings)
         self._client = _quiet_client(self._uri)
         self._experiment = self._find_or_create(settings.experiment, settings.artifact_root)
+        _remove_misread_folder(settings)
 
     def _find_or_create(self, name: str, artifact_root: Path) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -39,7 +50,14 @@ class MLflow:
             location = None if self._uri.startswith("http") else artifact_root.as_uri()
             return self._client.create_experiment(name, artifact_location=location)
         if found.lifecycle_stage != "active":
-            raise RuntimeError(f"MLflow experiment {name!r} is deleted: restore it, or set LCO_EXPERIMENT")
+            restore = (
+                f"MLFLOW_TRACKING_URI={shlex.quote(without_password(self._uri))} {command('mlflow')} "
+                f"experiments restore --experiment-id {found.experiment_id}"
+            )
+            raise SettingsError(
+                f"MLflow experiment {name!r} is deleted: restore it ({restore}), or set LCO_EXPERIMENT to "
+                "another name"
+            )
         return found.experiment_id
 
     def start(self, name: str, *, parent: str | None, tags: Mapping[str, str], when: int) -> str:
@@ -135,8 +153,40 @@ def _texts(values: Mapping[str, str], limit: int) -> Iterator[tuple[str, str]]:
         yield mlflow_name(key), value
 
 
+def why(error: Exception, settings: Settings) -> str:
+    """Why MLflow took nothing, and what to do where that is known: one line, without passwords."""
+    import requests  # MLflow's
+
+    if isinstance(error, SettingsError):
+        return str(error)
+    if not settings.tracking_uri.startswith("http"):
+        return in_short(error)
+    address = f"LCO_TRACKING_URI={without_password(settings.tracking_uri)}"
+    code = getattr(error, "error_code", None)
+    if isinstance(error.__cause__ or error.__context__, requests.RequestException):
+        return f"{address} does not answer: start that server, or unset the variable"
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return f"{address} does not let us in: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if code == "ENDPOINT_NOT_FOUND":
+        return f"what answers at {address} is no MLflow: give the address of one, or unset the variable"
+    return in_short(error)
+
+
+def in_short(error: Exception) -> str:
+    """An error in one line, without passwords."""
+    return without_password(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+
+
 def _quiet_client(uri: str):
-    """MLflow's client, loaded late (2 s), without links, migration logs, telemetry, minutes of retries."""
+    """MLflow's client, loaded late (2 s)."""
+    _quiet()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _quiet() -> None:
+    """No links, migration logs, telemetry, minutes of retries; before MLflow is imported."""
     for name, value in {
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -145,11 +195,30 @@ def _quiet_client(uri: str):
         "GIT_PYTHON_REFRESH": "quiet",
     }.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+    import mlflow  # noqa: F401 - it sets levels itself
 
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # we tell it once, in full
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=uri)
+
+
+def _make_database(settings: Settings) -> None:
+    """Make a new database as the server does: the client would keep the default experiment's files in the
+    current folder."""
+    path = database_path(settings.tracking_uri)
+    if path is None or path.exists():
+        return
+    _quiet()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SqlAlchemyStore(settings.tracking_uri, settings.artifact_root.as_uri())
+
+
+def _remove_misread_folder(settings: Settings) -> None:
+    """MLflow makes the database's folder, and beside it, of an address with `%25`, one that is named so."""
+    path = database_path(settings.tracking_uri)
+    as_written = Path(settings.tracking_uri.removeprefix(SQLITE)).parent
+    if path is not None and as_written != path.parent:
+        with suppress(OSError):  # it holds something, or is not there
+            os.removedirs(as_written)

@@ -7,7 +7,8 @@
 How far a journal is sent, and which MLflow run each of its runs is, stands beside it
 (`journal.jsonl.shipped`): an interrupted shipping goes on where it stopped. Metrics whose receipt was lost
 are sent again, which changes nothing: for MLflow, a point of the same step, time and value is the same point.
-MLflow is never waited for: it is loaded and asked in a thread, and one that is down costs a warning.
+MLflow is never waited for: it is loaded and asked in a thread. What it does not take is told once, when it is
+found out, and `missing` says at the end what MLflow lacks.
 """
 
 import contextlib
@@ -17,36 +18,46 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from infra.journal import JOURNAL, JournalTail
-from infra.mlflow_client import MLflow
-from infra.settings import Settings, without_password
+from infra.mlflow_client import MLflow, in_short, why
+from infra.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0  # what the journal gained meanwhile goes out together
 RETRY_SECONDS = 30.0
 FLUSH_SECONDS = 20.0  # how long the end of a run waits for MLflow
-NO_EVENTS = "MLFLOW TAKES NO EVENTS (%s). The run goes on; they are kept in %s and sent later."
-EVENTS_WAIT = "Tracking events wait in %s; the next run sends them to MLflow."
+NO_EVENTS = "MLFLOW TAKES NO EVENTS: %s. The run goes on; its events wait in %s."
+TAKES_AGAIN = "MLflow takes events again; what waited is sent."
+NO_ANSWER = "it has not answered in time"
+NOT_RECORDED = "%s: %s. What is missing waits in %s; the next run on this output folder sends it."
 NOT_STARTED = "%s: skipped %s of %r, which was not started"
 CANNOT_BE_SENT = (
     "Tracking events in %s cannot be sent (%s). They stay, the next run tries again; "
     "delete the file to give them up."
 )
+AND_OTHERS = "%s So it is with %d more: see the log."
 
 
 class Shipper:
-    """Ships one journal from a thread of this process while it is written; `failure` says why it cannot."""
+    """Ships one journal from a thread of this process while it is written; `failure` says why it cannot.
 
-    def __init__(self, settings: Settings, journal_path: Path) -> None:
+    `tell` gets a line, from the thread, when MLflow takes no events, and when it does again.
+    """
+
+    def __init__(
+        self, settings: Settings, journal_path: Path, *, tell: Callable[[str], object] = lambda line: None
+    ) -> None:
         self.failure: str | None = None
-        self._settings = settings
+        self._settings, self._tell = settings, tell
         self._journal = ShippedJournal(journal_path)
         self._mlflow: MLflow | None = None
+        self._earlier: list[str] | None = None
+        """What could not be sent of earlier runs; None while it was not tried."""
         self._wake, self._end = threading.Event(), threading.Event()
         self._held = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._work, name="mlflow-shipper", daemon=True)
@@ -59,14 +70,27 @@ class Shipper:
 
     def __exit__(self, *_: object) -> None:
         self.flush()
+        hangs = not self.sent and self.failure is None
         self._end.set()
         self._wake.set()
-        sent = self._journal.offset >= self._journal.size
-        # Where MLflow answers, earlier runs get their end, too. Else the thread may wait for an answer: it is
-        # a daemon, and ends with the process.
-        self._thread.join(timeout=FLUSH_SECONDS if sent else 1.0)
-        if not sent:
-            logger.warning(EVENTS_WAIT, self._journal.path)
+        # Where MLflow answers, earlier runs get their end, too; where it did not, it is asked once more. Else
+        # the thread may wait for an answer: it is a daemon, and ends with the process.
+        self._thread.join(timeout=1.0 if hangs else FLUSH_SECONDS)
+        if not self.sent and self.failure is None:
+            self._failed(NO_ANSWER)
+
+    @property
+    def sent(self) -> bool:
+        """Whether MLflow has what the journal holds now."""
+        return self._journal.offset >= self._journal.size
+
+    @property
+    def missing(self) -> list[str]:
+        """Lines for people: what MLflow lacks of this run, why, and where it waits; else of earlier runs."""
+        if self.sent:
+            return _in_one(self._earlier or [])
+        what = "has only a part of this run" if self._journal.runs else "does not have this run"
+        return [NOT_RECORDED % (what, self.failure, self._journal.path)]
 
     def flush(self) -> None:
         """Wait until MLflow has what the journal holds now, unless it cannot be reached."""
@@ -87,30 +111,59 @@ class Shipper:
         return self._mlflow.page(found) if found and self._mlflow else None
 
     def _work(self) -> None:
-        pending_sent = False
         with self._held:
-            while not self._end.is_set():
+            while True:
                 self._wake.clear()
+                last = self._end.is_set()
                 try:
-                    self._mlflow = self._mlflow or MLflow(self._settings)
-                    self._journal.ship(self._mlflow)
-                    self.failure = None
-                    if not pending_sent:
-                        ship_pending(self._settings.runs, self._mlflow)
-                    pending_sent = True
+                    self._send()
                 except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the run goes on
-                    known, self.failure = self.failure, _in_short(error)
-                    if known is None:  # once for each time that MLflow goes away
-                        logger.warning(NO_EVENTS, self.failure, self._journal.path)
+                    self._failed(why(self._cause(error), self._settings))
+                if last:
+                    return
                 self._end.wait(RETRY_SECONDS) if self.failure else self._wake.wait(POLL_SECONDS)
 
+    def _send(self) -> None:
+        self._mlflow = self._mlflow or MLflow(self._settings)
+        self._journal.ship(self._mlflow)
+        if self.failure is not None:
+            self.failure = None
+            logger.info(TAKES_AGAIN)
+            self._tell(TAKES_AGAIN)
+        if self._earlier is None:
+            self._earlier = ship_pending(self._settings.runs, self._mlflow) or []
+            for line in _in_one(self._earlier):
+                self._tell(line)
 
-def ship_pending(runs: Path, mlflow: MLflow) -> None:
-    """Send what earlier runs could not, oldest first.
+    def _cause(self, error: Exception) -> Exception:
+        """Why one that was used before takes no more: made anew, it says whether the experiment is there."""
+        if self._mlflow is not None:
+            self._mlflow = None
+            try:
+                self._mlflow = MLflow(self._settings)
+            except Exception as cause:  # noqa: BLE001 - whatever MLflow raises
+                return cause
+        return error
+
+    def _failed(self, reason: str) -> None:
+        known, self.failure = self.failure, reason
+        if known is None:  # once for each time that MLflow goes away
+            logger.warning(NO_EVENTS, reason, self._journal.path)
+            self._tell(NO_EVENTS % (reason, self._journal.path))
+
+
+def _in_one(lines: list[str]) -> list[str]:
+    """One line for any number of journals that cannot be sent."""
+    return [AND_OTHERS % (lines[0], len(lines) - 1)] if len(lines) > 1 else lines
+
+
+def ship_pending(runs: Path, mlflow: MLflow) -> list[str]:
+    """Send what earlier runs could not, oldest first; return, and log, a line for each that cannot be sent.
 
     Those that a living run writes, or another process ships, are left alone. One that cannot be sent stays
-    for the next time, with a warning; it stops no other.
+    for the next time; it stops no other.
     """
+    refused = []
     for path in sorted(runs.glob(f"*/{JOURNAL}")):
         try:
             with _locked(path):
@@ -120,7 +173,9 @@ def ship_pending(runs: Path, mlflow: MLflow) -> None:
         except BlockingIOError:
             continue
         except Exception as error:  # noqa: BLE001 - MLflow refuses it; a file is gone; another version wrote it
-            logger.warning(CANNOT_BE_SENT, path, _in_short(error))
+            refused.append(CANNOT_BE_SENT % (path, in_short(error)))
+            logger.warning(refused[-1])
+    return refused
 
 
 def something_waits(runs: Path) -> bool:
@@ -229,8 +284,3 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _milliseconds(event: Mapping[str, Any]) -> int:
     return int(event["time"] * 1000)
-
-
-def _in_short(error: Exception) -> str:
-    """An error in one line, without passwords."""
-    return without_password(f"{type(error).__name__}: {error}")[:300]

@@ -2,8 +2,11 @@
 
 import os
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +27,23 @@ Count = Annotated[int, Field(gt=0, title="a number of processes: give 1 or more"
 def without_password(text: str) -> str:
     """An address, or a message with addresses in it, without `user:password@`: as it may be shown."""
     return re.sub(r"(?<=://)[^/?#\s]*@", "", text)
+
+
+def database_address(path: Path) -> str:
+    """`sqlite:///...` of a database at `path`: SQLAlchemy reads `%20` as a space, and ends a path at `?`."""
+    return SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def database_path(address: str) -> Path | None:
+    """Where the database of an address `sqlite:///...` is; None for a server's or one in memory."""
+    path = unquote(address.removeprefix(SQLITE).partition("?")[0])
+    return Path(path) if address.startswith(SQLITE) and path not in ("", ":memory:") else None
+
+
+def command(name: str) -> str:
+    """A program of our environment, as a line for any shell: the user's PATH need not have it."""
+    path = Path(sys.executable).with_name(name)
+    return shlex.quote(str(path)) if path.is_file() else name
 
 
 class SettingsError(Exception):
@@ -47,8 +67,8 @@ def absolute_path(path: Path) -> Path:
 
 
 def _absolute_database(uri: str) -> str:
-    path = uri.removeprefix(SQLITE)
-    return f"{SQLITE}{absolute_path(Path(path))}" if uri.startswith(SQLITE) and path else uri
+    path, (_, mark, options) = database_path(uri), uri.partition("?")
+    return uri if path is None else f"{database_address(absolute_path(path))}{mark}{options}"
 
 
 def _absolute_folder(place: str) -> str:
@@ -68,7 +88,7 @@ class Settings(BaseSettings):
 
     output: Annotated[Path, AfterValidator(absolute_path)] = Field(Path("lco-output"), validate_default=True)
     tracking_uri: Annotated[str, AfterValidator(_absolute_database)] = Field(
-        default_factory=lambda given: f"{SQLITE}{given['output'] / 'mlflow.db'}"
+        default_factory=lambda given: database_address(given["output"] / "mlflow.db")
     )
     experiment: str = "lco"
     store: Annotated[str, AfterValidator(_absolute_folder)] = Field(
@@ -97,6 +117,11 @@ class Settings(BaseSettings):
     def prefect_home(self) -> Path:
         """Prefect's database and results."""
         return self.output / "prefect"
+
+    @property
+    def prefect_database(self) -> Path:
+        """The file of the Prefect server that we start."""
+        return self.prefect_home / "prefect.db"
 
     @property
     def credential_path(self) -> Path:

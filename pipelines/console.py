@@ -4,6 +4,7 @@ A stage reports through the reporter of the current context, so that the same fl
 (`lco run`), prints a plain line every ten seconds into a file or pipe, or logs to Prefect (a deployment).
 """
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +24,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column, Table
 from rich.text import Text
 
 
@@ -30,6 +33,18 @@ class _Elapsed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(f"({_elapsed(task)})")
+
+
+class _Label(ProgressColumn):
+    """What a stage does now: on a narrow screen it gives way to the numbers."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.description, style="bold", no_wrap=True, overflow="ellipsis")
+
+
+def _whole() -> Column:
+    """A column that nothing shortens while another one can be."""
+    return Column(no_wrap=True)
 
 
 class StageView(Progress):
@@ -45,13 +60,13 @@ class StageView(Progress):
     ) -> None:
         super().__init__(
             SpinnerColumn(),
-            TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
+            _Label(),
+            BarColumn(bar_width=20 if console is None or console.width >= 100 else 6),
+            MofNCompleteColumn(table_column=_whole()),
             TextColumn("{task.fields[rate]}"),
             TextColumn("left"),
-            TimeRemainingColumn(),
-            _Elapsed(),
+            TimeRemainingColumn(table_column=_whole()),
+            _Elapsed(table_column=_whole()),
             console=console,
             disable=console is None,
             transient=True,
@@ -111,6 +126,39 @@ def printable(line: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
+def print_table(console: Console, table: Table) -> None:
+    """Print a table of texts without cutting any, whatever the width of the screen.
+
+    Into a file or pipe it is as wide as it needs. On a screen that is too narrow for it, titles take several
+    lines; where that is not enough, each row is a record: its first cell as a heading, then a line per value.
+    """
+    everything = console.options.update(max_width=10_000)
+    needed = Measurement.get(console, everything, table).maximum
+    if console.is_terminal and needed > console.width:
+        for column in table.columns:  # cells whole, titles between words
+            words = [*str(column.header).split(), *column.cells]
+            column.width = max(len(word) for word in words)
+        needed = Measurement.get(console, everything, table).maximum
+        if needed > console.width:
+            _print_records(console, table)
+            return
+    table.width = needed
+    console.print(table, crop=False)
+
+
+def _print_records(console: Console, table: Table) -> None:
+    say = functools.partial(console.print, markup=False, highlight=False)
+    if table.title:
+        say(table.title, style="italic")
+    first, *others = table.columns
+    for heading, *row in zip(first.cells, *(column.cells for column in others), strict=True):
+        say(f"{first.header} {heading}".strip(), style="bold")
+        for column, cell in zip(others, row, strict=True):
+            say(f"  {column.header}: {cell}")
+    if table.caption:
+        say(table.caption)
+
+
 @dataclass(kw_only=True)
 class Reporter:
     """Shows one running stage at a time: as a bar on `console`, else one line to `write` every `interval`
@@ -152,7 +200,7 @@ class Reporter:
 
     def note(self, text: str) -> None:
         if self.console:
-            self.console.print(text, markup=False, highlight=False)
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)  # it may hold a path
         else:
             self.write(text)
         if self.log:

@@ -36,10 +36,10 @@ from infra.journal import JOURNAL, Journal
 from infra.launcher import Launch, LocalLauncher
 from infra.mlflow_shipper import Shipper
 from infra.process import handled
-from infra.settings import Settings, without_password
+from infra.settings import Settings
 from infra.store import open_store
 from pipelines import sweep_cells as cells
-from pipelines.console import Reporter, current_reporter
+from pipelines.console import Reporter, current_reporter, printable
 from pipelines.documents import Documents, prepare_documents
 from pipelines.needs import require_enough_to_run, require_enough_to_sweep
 from pipelines.owner import only_run
@@ -105,6 +105,8 @@ def run_pipeline(kind: type[Run], **given: Any) -> dict[str, Any]:
         sweeps = isinstance(parameters, Sweep)
         law = sweep_stages(run, parameters.other_documents) if sweeps else lco_stages(run)
         result = publish(run, law)
+    result |= run.record.tracking(run.settings)  # it is known only now what MLflow took
+    _show_in_prefect(result, run.recipe.name)
     run.reporter.result = result
     return result
 
@@ -240,14 +242,14 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
             "logs": logs,
         }
         journal = Journal(logs / JOURNAL)
-        shipper = Shipper(settings, journal.path)
+        reporter = _reporter()
+        shipper = Shipper(settings, journal.path, tell=lambda line: reporter.note(printable(line)))
         name = f"{parameters.flow} {recipe.name} {flow_run.name}"
         record = RunRecord(journal, recipe=recipe, name=name, tags=tags, shipper=shipper)
         ending.enter_context(shipper)
         launcher = ending.enter_context(LauncherWhenNeeded(recipe))
         if not open_store(settings.store).names("law"):  # else nothing may be left to compute
             _ = launcher.started  # its imports run while documents are read
-        reporter = _reporter()
         for lack in confinement.missing():
             reporter.note(f"This kernel gives {lack} (SECURITY.md)")
         run = PipelineRun(
@@ -279,7 +281,7 @@ def _reporter() -> Reporter:
 
 
 def publish(run: PipelineRun, law: Output) -> dict[str, Any]:
-    """Show the result in MLflow, in Prefect and as the newest report of the output folder."""
+    """Show the result in MLflow, in Prefect's log and as the newest report of the output folder."""
     finding = law.json("verdict.json")
     rows = dose_table(finding)
     run.record.dose_response(rows)
@@ -290,15 +292,11 @@ def publish(run: PipelineRun, law: Output) -> dict[str, Any]:
         "training": run.record.training(),
         "report": str(_newest_report(run.settings, law.path / "report.html")),
         "kept_report": str(law.path / "report.html"),
-        "mlflow": run.record.how_to_open(run.settings),
-        "mlflow_store": without_password(run.settings.tracking_uri),
-        "mlflow_run": run.record.run_id(),
         "logs": str(run.logs),
     }
     get_run_logger().info(
         "\n".join((f"Verdict: {result['verdict']}", *result["reasons"], result["decision"]))
     )
-    _show_in_prefect(result, run.recipe.name)
     return result
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from infra.devices import DEVICES, GIB, Device
-from pipelines.console import clock_time
+from pipelines.console import clock_time, print_table
 from pipelines.parameters import BadParameter, RecipeName
 from pipelines.run import EXIT_FAILED
 from stages.recipes import get_recipe
@@ -85,7 +85,7 @@ def plan(command: Plan, *, console: Console | None = None) -> int:
     ]
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     say(f"Recipe {recipe.name} on {command.gpus} x {device.name}")
-    console.print(_table(plans, device, gpus=command.gpus))
+    print_table(console, _table(plans, device, gpus=command.gpus))
     seconds = sum(one.seconds for one in plans)
     gpu_hours = seconds * command.gpus / 3600
     together = f"Together: {clock_time(seconds)} on {command.gpus} x {command.device}"

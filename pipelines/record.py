@@ -12,10 +12,9 @@ from typing import Any
 
 from infra.journal import Journal, Status
 from infra.mlflow_shipper import Shipper
-from infra.settings import Settings
+from infra.settings import Settings, command, without_password
 from infra.store import Committed
 from pipelines.results import DoseRow, values
-from pipelines.servers import command
 from pipelines.stage_table import Output, Stage, Work
 from stages.cells import Cell
 from stages.recipes import Recipe
@@ -126,14 +125,16 @@ class RunRecord:
             self._finish(run, status)
         self.journal.finish(PARENT, status)
 
-    def run_id(self) -> str:
-        """MLflow's id of the parent; the journal's while MLflow does not have it."""
-        return (self._shipper and self._shipper.run_id(PARENT)) or PARENT
-
-    def how_to_open(self, settings: Settings) -> str:
-        """The address of the parent's MLflow page, or the command that serves it (and Prefect's)."""
-        page = self._shipper and self._shipper.page(PARENT)
-        return page or f"{command('lco')} up --output {shlex.quote(str(settings.output))}"
+    def tracking(self, settings: Settings) -> dict[str, Any]:
+        """What MLflow has of a run with a shipper that has ended: the parent's page, or the command that
+        serves it (and Prefect's), and its id there, None where a part is missing; `not_recorded`: lines that
+        say what is."""
+        found = {"mlflow": None, "mlflow_run": None, "not_recorded": self._shipper.missing}
+        if self._shipper.sent:
+            serve = f"{command('lco')} up --output {shlex.quote(str(settings.output))}"
+            page, run = self._shipper.page(PARENT), self._shipper.run_id(PARENT)
+            found |= {"mlflow": page or serve, "mlflow_run": run}
+        return found | {"mlflow_store": without_password(settings.tracking_uri)}
 
     def _inputs(self, run: str, outputs: Mapping[str, Output], *, context: str) -> None:
         places = {

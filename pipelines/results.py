@@ -57,7 +57,8 @@ def run_card(result: Mapping[str, Any], recipe: str) -> str:
         lines.append(f"\nTraining: {', '.join(cost)}.")
     lines.append(f"\nRecipe `{recipe}`. Report: `{result['kept_report']}`. Logs: `{result['logs']}`.")
     page, run = result["mlflow"], result["mlflow_run"]
-    lines.append(
-        f"\nMLflow: [run {run}]({page})." if page.startswith("http") else f"\nMLflow run `{run}`: `{page}`."
-    )
+    if page:
+        link = f": [run {run}]({page})" if page.startswith("http") else f" run `{run}`: `{page}`"
+        lines.append(f"\nMLflow{link}.")
+    lines += [f"\nMLflow {line}" for line in result["not_recorded"]]
     return "\n".join(lines)

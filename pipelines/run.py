@@ -35,7 +35,14 @@ from pipelines.causes import (
     root_cause,
     short_failure,
 )
-from pipelines.console import Reporter, clock_time, current_reporter, printable, terminal_reporter
+from pipelines.console import (
+    Reporter,
+    clock_time,
+    current_reporter,
+    print_table,
+    printable,
+    terminal_reporter,
+)
 from pipelines.owner import only_run
 from pipelines.parameters import BadParameter, Run
 from pipelines.prefect_settings import our_prefect, prefect_client_environment, users_prefect, users_server
@@ -278,8 +285,11 @@ def _show(result: dict[str, Any], console: Console, *, seconds: float) -> None:
     )
     for row in cells:
         table.add_row(*row)
-    console.print(table)
+    print_table(console, table)
     say(f"Report:  {result['report']}")
-    say(f"MLflow:  {result['mlflow']}  ({result['mlflow_store']})")
+    if result["mlflow"]:
+        say(f"MLflow:  {result['mlflow']}  ({result['mlflow_store']})")
+    for line in result["not_recorded"]:
+        say(f"MLflow:  {printable(line)}")
     say(f"Logs:    {result['logs']}")
     say(f"Took {clock_time(seconds)}.")

@@ -7,7 +7,6 @@ ends when this process dies (infra.process.Supervised). All ask for a credential
 import contextlib
 import os
 import runpy
-import shlex
 import socket
 import sys
 import time
@@ -22,7 +21,7 @@ from infra import mlflow_app
 from infra.credential import Credential
 from infra.launcher import local_environment
 from infra.process import Supervised, child_environment, last_lines, watch_parent
-from infra.settings import LOOPBACK, Settings
+from infra.settings import LOOPBACK, Settings, database_address
 from pipelines.parameters import BadParameter
 from pipelines.prefect_settings import prefect_client_environment, prefect_environment
 
@@ -122,12 +121,6 @@ def answers(url: str) -> bool:
         return False
 
 
-def command(name: str) -> str:
-    """A program of our environment, as a line for any shell: the user's PATH need not have it."""
-    path = Path(sys.executable).with_name(name)
-    return shlex.quote(str(path)) if path.is_file() else name
-
-
 def free_port() -> int:
     """A port of the loopback interface that nobody listens on now."""
     with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
@@ -150,6 +143,11 @@ def require_free_port(port: int, *, server: str, option: str) -> None:
             ) from None
 
 
+def prefect_database_address(settings: Settings) -> str:
+    """Prefect's own default does not quote the path."""
+    return database_address(settings.prefect_database).replace("sqlite:", "sqlite+aiosqlite:", 1)
+
+
 def prefect_server(settings: Settings, credential: Credential, *, port: int, ui: bool) -> Server:
     """A Prefect server on loopback with its SQLite database in the output folder.
 
@@ -164,6 +162,7 @@ def prefect_server(settings: Settings, credential: Credential, *, port: int, ui:
             **prefect_environment(settings, {}),
             **prefect_client_environment(credential, port),
             "PREFECT_SERVER_API_AUTH_STRING": credential.pair,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": prefect_database_address(settings),
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": page,
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_UI_ENABLED": str(ui).lower(),

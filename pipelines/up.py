@@ -14,11 +14,10 @@ from contextlib import ExitStack, contextmanager
 from infra.credential import Credential
 from infra.mlflow_client import runs_page
 from infra.process import handled
-from infra.settings import Settings, without_password
+from infra.settings import Settings, command, without_password
 from pipelines.owner import only_servers
 from pipelines.parameters import BadParameter
 from pipelines.servers import (
-    command,
     deployments_server,
     mlflow_server,
     prefect_server,

@@ -31,12 +31,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def start(place: Path, dose: int) -> subprocess.Popen:
+def start(place: Path, dose: int, **environment: str) -> subprocess.Popen:
     options = ["--documents", place / "documents", "--output", place / "output", "--doses", "0", str(dose)]
     command = [sys.executable, "-m", "tests.e2e.small_run", "run", *options, "--seeds", "0"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     (place / "go-on").unlink(missing_ok=True)
-    environment = {"LCO_TEST_GO_ON": str(place / "go-on")}
+    environment["LCO_TEST_GO_ON"] = str(place / "go-on")
     return start_lco(command, environment=environment, start_new_session=True, **streams)
 
 
@@ -103,6 +103,30 @@ def test_a_closed_terminal_stops_a_run_that_says_so_everywhere(place: Path) -> N
         "mlflow": ["KILLED", "FINISHED", "KILLED"],
         "cells": ["FINISHED", "KILLED"],
     }
+
+
+def test_a_verdict_that_mlflow_does_not_take_stands_and_the_next_run_sends_it(place: Path) -> None:
+    shown = short_run(place, LCO_TRACKING_URI="http://127.0.0.1:1")
+    assert "Verdict: inconclusive" in shown and shown.count("MLFLOW TAKES NO EVENTS: ") == 1
+    reason = "LCO_TRACKING_URI=http://127.0.0.1:1 does not answer: start that server, or unset the variable"
+    [told] = [line for line in shown.splitlines() if line.startswith("MLflow:  ")]
+    assert told.startswith(f"MLflow:  does not have this run: {reason}. What is missing waits in {place}")
+    with closing(sqlite3.connect(place / "output" / "prefect" / "prefect.db")) as database:
+        newest = "select data from artifact where key = 'run-card' order by created desc limit 1"
+        [(card,)] = database.execute(newest)
+    assert f"MLflow does not have this run: {reason}" in card and "lco up" not in card
+    before = states(place)["mlflow"]
+    shown = short_run(place)
+    assert "NO EVENTS" not in shown and "MLflow:  " in shown and "lco up --output" in shown
+    assert states(place)["mlflow"] == [*before, "FINISHED", "FINISHED"]
+
+
+def short_run(place: Path, **environment: str) -> str:
+    """What a run shows that computes next to nothing and ends well."""
+    run = start(place, 32, **environment)
+    shown, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, shown
+    return shown
 
 
 class LocksUsOut(http.server.BaseHTTPRequestHandler):

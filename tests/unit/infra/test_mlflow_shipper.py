@@ -319,7 +319,8 @@ def test_a_run_that_ends_at_once_still_tells_how_an_earlier_one_ended(journal, t
     with Shipper(Settings(output=tmp_path), own):
         Journal(own).start("run", "own")
         Journal(own).finish("run")
-    assert [call[1][1] for call in recorder.calls if call[0] == "finish"] == ["FINISHED", "KILLED"]
+    ends = [call[1][1] for call in recorder.calls if call[0] == "finish"]
+    assert sorted(ends) == ["FINISHED", "KILLED"]  # which is sent first, the machine's load decides
 
 
 @pytest.mark.chaos

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import Settings, SettingsError, without_password
+from infra.settings import Settings, SettingsError, database_path, without_password
 
 
 @pytest.fixture
@@ -104,3 +104,15 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(given, tmp_path, name)
     (tmp_path / "round").symlink_to("round")
     with pytest.raises(SettingsError, match=r"^output folder .* cannot be made \([a-z ]+\): name another"):
         Settings.from_environment(output=tmp_path / name).make_private()
+
+
+def test_the_database_lies_where_its_address_leads_whatever_the_folder_is_called(
+    given, monkeypatch, tmp_path
+):
+    (folder := tmp_path / "a%20b?c").mkdir()
+    monkeypatch.chdir(folder)
+    for uri, path in (("sqlite:///x.db", "x.db"), ("sqlite:///my%20x.db?timeout=5", "my x.db")):
+        given(TRACKING_URI=uri)
+        settings = Settings.from_environment()
+        assert database_path(settings.tracking_uri) == folder / path
+        assert settings.tracking_uri.endswith(uri.partition("x.db")[2])

@@ -78,6 +78,25 @@ def test_a_bar_shows_a_running_clock_then_label_count_and_rate_and_leaves_a_line
     assert shown.rstrip().endswith("refine: done")
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_bar_shows_its_numbers_on_a_narrow_screen(width: int) -> None:
+    screen, now = io.StringIO(), [0.0]
+    console = Console(file=screen, force_terminal=True, width=width, color_system=None)
+    view = StageView("refine", cells=4, console=console, clock=lambda: now[0])
+    for now[0], step in ((1.0, 1), (11.0, 21), (21.0, 41)):
+        view.tell(label="dose 4800, seed 0, text-only", step=step, total=100, cells_done=1)
+    console.print(view.make_tasks_table(view.tasks))
+    for text in ("41/100", "2.0/s", "0:00:30", "(0:21)"):
+        assert text in screen.getvalue()
+
+
+def test_a_note_is_one_line_on_a_narrow_screen_so_that_what_it_names_can_be_copied() -> None:
+    screen = io.StringIO()
+    reporter = terminal_reporter(Console(file=screen, force_terminal=True, width=20))
+    reporter.note("events wait in /home/anna/lco output/runs/1/journal.jsonl")
+    assert screen.getvalue() == "events wait in /home/anna/lco output/runs/1/journal.jsonl\n"
+
+
 def test_a_pipe_gets_lines_with_the_time_of_day_and_the_log_the_summaries(capsys) -> None:
     logged = []
     reporter = dataclasses.replace(terminal_reporter(Console(file=io.StringIO())), log=logged.append)
