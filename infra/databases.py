@@ -33,11 +33,9 @@ class UnusableDatabase(SettingsError):
     """A database of another version, or a file that is none; the message says what to do."""
 
 
-def check_databases(settings: Settings, *, our_prefect: bool = True) -> None:
-    """Raises UnusableDatabase. `our_prefect`: whether a Prefect server of ours is to open its database."""
-    check_mlflow_database(settings)
-    if our_prefect:
-        _revisions_of(settings.prefect_database, "Prefect", _another_folder(settings))
+def check_prefect_database(settings: Settings) -> None:
+    """Raises UnusableDatabase where a Prefect server of ours cannot use its file."""
+    _revisions_of(settings.prefect_database, "Prefect", _another_folder(settings))
 
 
 def check_mlflow_database(settings: Settings) -> None:

@@ -21,6 +21,7 @@ from rich.table import Column, Table
 
 from data_prep.errors import NoUsableDocuments
 from infra.credential import Credential, NotPrivate
+from infra.databases import check_prefect_database
 from infra.mlflow_client import MLflow
 from infra.process import ProcessFailed, handled
 from infra.settings import Settings, SettingsError, without_password
@@ -138,7 +139,8 @@ def prefect_of_the_run(settings: Settings) -> Iterator[Server | None]:
 
     Not Prefect's ephemeral mode: that starts the same server, but prints its errors over the progress bars,
     gives up after 20 s (the first start takes longer here) and leaves it running when this process is
-    killed. Must be entered before Prefect is imported: Prefect reads its settings then. Raises BadParameter.
+    killed. Must be entered before Prefect is imported: Prefect reads its settings then. Raises BadParameter,
+    and SettingsError.
     """
     address = users_server()
     if address:
@@ -146,6 +148,7 @@ def prefect_of_the_run(settings: Settings) -> Iterator[Server | None]:
             _require_users_server(address)
             yield None
         return
+    check_prefect_database(settings)
     port, credential = free_port(), Credential.new()
     client = prefect_client_environment(credential, port)
     with prefect_server(settings, credential, port=port, ui=False) as server, our_prefect(settings, client):

@@ -11,7 +11,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from infra.artifact_locations import repair_artifact_locations
 from infra.credential import Credential
+from infra.databases import check_mlflow_database, check_prefect_database
 from infra.mlflow_client import runs_page
 from infra.process import handled
 from infra.settings import Settings, command, without_password
@@ -31,14 +33,17 @@ POLL_SECONDS = 0.5
 def up(settings: Settings) -> int:
     """Start everything, print the addresses, wait for Ctrl-C or SIGTERM; return the exit status 0.
 
-    Raises BadParameter for a taken port or folder, NotPrivate, and ServerFailed when a server does not start
-    or ends by itself.
+    Raises BadParameter for a taken port or folder, SettingsError for a database that cannot be used,
+    NotPrivate, and ServerFailed when a server does not start or ends by itself.
     """
     _check(settings)
     settings.make_private()
     addresses = f"{settings.prefect_url}, {settings.mlflow_url}"
     with stop_signals() as stop, only_servers(settings.output, addresses), ExitStack() as stack:
         _require_free_ports(settings)
+        check_prefect_database(settings)
+        check_mlflow_database(settings)
+        repair_artifact_locations(settings)
         credential = Credential.new()
         credential.write(settings.credential_path)
         print(f"Starting Prefect and MLflow, all data in {settings.output} ...", flush=True)

@@ -13,7 +13,12 @@ import mlflow
 import prefect
 import pytest
 
-from infra.databases import UnusableDatabase, _installed_revisions, check_databases
+from infra.databases import (
+    UnusableDatabase,
+    _installed_revisions,
+    check_mlflow_database,
+    check_prefect_database,
+)
 from infra.mlflow_client import MLflow
 from infra.settings import Settings, SettingsError, database_address
 from tests.unit.infra.databases import execute, older_mlflow_database, scripts
@@ -44,9 +49,14 @@ def settings(made: Settings, tmp_path: Path) -> Settings:
     return Settings(output=tmp_path / "output")
 
 
+def check_both(settings: Settings) -> None:
+    check_prefect_database(settings)
+    check_mlflow_database(settings)
+
+
 def refusal(settings: Settings) -> str:
     with pytest.raises(UnusableDatabase) as raised:
-        check_databases(settings)
+        check_both(settings)
     assert isinstance(raised.value, SettingsError) and "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -60,15 +70,16 @@ def test_the_revisions_are_those_that_alembic_finds(name, library):
 
 
 def test_databases_of_the_installed_versions_and_none_at_all_are_used(settings, tmp_path):
-    check_databases(settings)
-    check_databases(Settings(output=tmp_path / "new"))
+    check_both(settings)
+    check_both(Settings(output=tmp_path / "new"))
     assert not (tmp_path / "new").exists()
 
 
 def test_nothing_slow_is_imported(settings):
     program = (
-        "import sys; from infra.databases import check_databases; from infra.settings import Settings;"
-        f"check_databases(Settings(output={str(settings.output)!r}));"
+        "import sys; from infra.databases import *; from infra.settings import Settings;"
+        f"settings = Settings(output={str(settings.output)!r});"
+        "check_mlflow_database(settings); check_prefect_database(settings);"
         "sys.exit(bool({'mlflow', 'prefect', 'alembic', 'sqlalchemy'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
@@ -88,13 +99,13 @@ def test_a_newer_prefect_wrote_it_which_matters_only_to_a_server_of_ours(setting
     execute(settings.prefect_database, SET_REVISION, "ffffffffffff")
     told = refusal(settings)
     assert told.startswith(f"Prefect's database {settings.prefect_database} was written by a newer version")
-    check_databases(settings, our_prefect=False)
+    check_mlflow_database(settings)
 
 
 def test_an_older_prefect_database_is_prefects_to_migrate(settings):
     known = scripts(Path(prefect.__file__).parent, "Prefect")
     execute(settings.prefect_database, SET_REVISION, list(known.walk_revisions())[5].revision)
-    check_databases(settings)
+    check_both(settings)
 
 
 def test_an_older_mlflow_database_is_usable_after_the_command_that_the_line_names(tmp_path):
@@ -102,13 +113,13 @@ def test_an_older_mlflow_database_is_usable_after_the_command_that_the_line_name
     path = settings.output / "mlflow.db"
     known = scripts(Path(mlflow.__file__).parent, "MLflow")
     older_mlflow_database(path, list(known.walk_revisions())[1].revision)
-    check_databases(settings)  # a first start that was killed: MLflow goes on
+    check_both(settings)  # a first start that was killed: MLflow goes on
     execute(path, "INSERT INTO experiments (name, lifecycle_stage) VALUES ('lco', 'active')")
     told = refusal(settings)
     assert told.startswith(f"MLflow's database {path} was written by an older version of MLflow: make a copy")
     upgrade = told.partition("then run ")[2].partition(" (or")[0]
     subprocess.run(upgrade, shell=True, check=True, timeout=120, capture_output=True)
-    check_databases(settings)
+    check_both(settings)
     assert execute(path, "SELECT name FROM experiments") == [("lco",)]
 
 
@@ -143,7 +154,7 @@ def test_a_database_that_somebody_holds(settings, monkeypatch):
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert f"{path} is locked by another program: end that one, or" in refusal(settings)
-    check_databases(settings)
+    check_both(settings)
 
 
 @pytest.mark.parametrize(("name", "mode"), [("mlflow.db", 0o444), (".", 0o555)])
