@@ -1,7 +1,8 @@
-"""A folder of documents becomes three committed splits of samples and an inventory of every file.
+"""A folder of documents becomes three committed splits of samples, their queries, and an inventory.
 
 Each document is read once: its samples are committed under the file's digest, so that a changed file is
-the only one that is read again. The inventory is named by what decides the splits, and names them: where
+the only one that is read again. Queries are outputs of their own: other ones repeat nothing that reads
+samples only. The inventory tells of every file. It is named by what decides the splits, and names them: where
 nothing has changed, nothing is split again.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from data_prep.choosing import Candidate, Place, assign_pages, choose_samples, list_candidates
 from data_prep.config import DocumentsConfig
 from data_prep.errors import NoUsableDocuments
-from data_prep.queries import USER_QUERIES, Query
+from data_prep.queries import USER_QUERIES, Query, write_queries
 from data_prep.query_making import UserQuery, match_user_queries, read_user_queries
 from data_prep.reading import Progress, Reading, read_documents
 from data_prep.shards import ShardSource
@@ -31,8 +32,11 @@ class Prepared:
     """The committed outputs of one folder of documents."""
 
     train: Committed
+    train_queries: Committed
     validation: Committed
+    validation_queries: Committed
     test: Committed
+    test_queries: Committed
     inventory: Committed
 
 
@@ -63,10 +67,11 @@ def prepare_documents(
         samples, dropped[name] = choose_samples(name, candidates, splits, known)
         queries, warning = _queries_of(name, samples, user_queries, config)
         warnings += warning
-        outputs[name] = _commit_split(name, samples, queries, config, store)
+        outputs[name] = _commit_split(name, samples, config, store)
+        outputs[f"{name}_queries"] = _commit_queries(name, queries, outputs[name], config, store)
         progress(done, len(SPLITS), "splitting")
     for name, purpose, least in (("test", "test with", 1), ("train", "train on", 2)):
-        left = outputs[name].manifest.counts
+        left = _counts(name, outputs)
         if left["queries"] < least or not left["trainable"]:
             raise NoUsableDocuments(
                 f"{folder}: {len(usable)} usable document(s) leave not enough text to {purpose} "
@@ -82,10 +87,8 @@ def prepare_documents(
             "quarantined": len(readings) - len(usable),
             "unsupported": len(unsupported),
         },
-        "splits": {
-            name: {"fingerprint": output.manifest.fingerprint} | output.manifest.counts | dropped[name]
-            for name, output in outputs.items()
-        },
+        "splits": {name: _counts(name, outputs) | dropped[name] for name in dropped},
+        "outputs": {name: output.manifest.fingerprint for name, output in outputs.items()},
     }
     inventory = _commit(
         "documents-inventory",
@@ -118,8 +121,8 @@ def _known(inventory_fingerprint: str, store: Store) -> Prepared | None:
     inventory = store.find("documents-inventory", inventory_fingerprint)
     if inventory is None:
         return None
-    splits = inventory.json("inventory.json")["splits"]
-    outputs = {name: store.find(f"documents-{name}", splits[name]["fingerprint"]) for name in SPLITS}
+    names = inventory.json("inventory.json")["outputs"]
+    outputs = {name: store.find(_stage_of(name), fingerprint) for name, fingerprint in names.items()}
     return Prepared(**outputs, inventory=inventory) if all(outputs.values()) else None
 
 
@@ -206,20 +209,41 @@ def _what_became_of_each(
     ] + [{"path": one.name, "status": "unsupported", "reason": one.reason} | nothing for one in unsupported]
 
 
-def _commit_split(
-    name: str, samples: list[Candidate], queries: list[Query], config: DocumentsConfig, store: Store
-) -> Committed:
-    stage, contents = f"documents-{name}", (sample.source[sample.position] for sample in samples)
+def _stage_of(name: str) -> str:
+    """Where the store has an output: `documents-train`, `documents-train-queries`."""
+    return f"documents-{name.replace('_', '-')}"
+
+
+def _counts(name: str, outputs: dict[str, Committed]) -> dict[str, int]:
+    """Of a split and its queries."""
+    return outputs[name].manifest.counts | outputs[f"{name}_queries"].manifest.counts
+
+
+def _commit_split(name: str, samples: list[Candidate], config: DocumentsConfig, store: Store) -> Committed:
+    stage, contents = _stage_of(name), (sample.source[sample.position] for sample in samples)
     inputs = {sample.document: sample.content_digest for sample in samples}
-    plan = json.dumps([[sample.key for sample in samples], [query.to_json() for query in queries]])
+    plan = json.dumps([sample.key for sample in samples])
     return _commit(
         stage,
         _fingerprint(stage, inputs, plan, config),
         inputs=inputs,
-        write=lambda folder: write_split(folder, contents, queries, config.samples_per_shard),
+        write=lambda folder: write_split(folder, contents, config.samples_per_shard),
         config=config,
         store=store,
     )
+
+
+def _commit_queries(
+    name: str, queries: list[Query], split: Committed, config: DocumentsConfig, store: Store
+) -> Committed:
+    stage, inputs = _stage_of(f"{name}_queries"), {name: split.manifest.content_digest}
+
+    def write(folder: Path) -> dict:
+        write_queries(folder, queries)
+        return {"queries": len(queries)}
+
+    name = _fingerprint(stage, inputs, json.dumps([query.to_json() for query in queries]), config)
+    return _commit(stage, name, inputs=inputs, write=write, config=config, store=store)
 
 
 def _write_inventory(folder: Path, became: dict) -> dict:

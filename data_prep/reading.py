@@ -148,7 +148,7 @@ def _write(folder: Path, samples: Iterator[Sample]) -> int:
             page = sample.page
             yield sample
 
-    write_split(folder, noted(), (), per_shard=1_000_000)
+    write_split(folder, noted(), per_shard=1_000_000)
     return page
 
 

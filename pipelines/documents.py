@@ -9,7 +9,8 @@ from pipelines.stage_table import Output
 from stages.cells import Cell
 
 Documents = dict[str, Output]
-"""{"target_train", "target_validation", "target_test", "target_inventory"}, of the target's folder."""
+"""Of the target's folder: "target_train", "target_train_queries", the same of "validation" and "test", and
+"target_inventory"."""
 QUARANTINED_SHOWN = 10
 
 

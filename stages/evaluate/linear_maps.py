@@ -18,7 +18,7 @@ from sklearn.covariance import ledoit_wolf
 from torch.nn.functional import normalize
 
 from stages.backbones.backbone import Backbone
-from stages.evaluate.config import RetrievalSettings
+from stages.evaluate.config import LinearMapSettings, RetrievalSettings
 from stages.evaluate.encoding import TaskEncoder
 from stages.evaluate.search_task import SearchTask
 from stages.losses import info_nce
@@ -62,8 +62,10 @@ def fit_whitening(vectors: np.ndarray) -> LinearMap:
 def projection(pages: TaskEncoder, backbone: Backbone, settings: RetrievalSettings, seed: int) -> LinearMap:
     """A matrix trained from queries to texts."""
     queries, texts = (pages.encode(backbone, kind).vectors for kind in ("queries", "texts"))
-    own, same = positives_of(pages.task, same_document_negatives=settings.same_document_negatives)
-    return fit_projection(queries, texts, own, same, settings, seed)
+    own, same = positives_of(pages.task, same_document_negatives=settings.linear_map.same_document_negatives)
+    return fit_projection(
+        queries, texts, own, same, settings.linear_map, temperature=settings.temperature, seed=seed
+    )
 
 
 def positives_of(task: SearchTask, *, same_document_negatives: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +92,9 @@ def fit_projection(
     texts: np.ndarray,
     own: np.ndarray,
     same: np.ndarray,
-    settings: RetrievalSettings,
+    settings: LinearMapSettings,
+    *,
+    temperature: float,
     seed: int,
 ) -> LinearMap:
     """Train a square matrix by Adam on batches of frozen vectors, from the identity (the untouched model).
@@ -98,20 +102,21 @@ def fit_projection(
     Args:
         queries, texts: [Q, hidden] and [N, hidden], L2-normalised.
         own, same: as of `positives_of`. The texts of a batch's queries are its candidates.
-        settings: temperature and batch size are refinement's.
+        temperature: refinement's, as the batch size is.
     """
     queries, texts, own, same = map(torch.from_numpy, (queries, texts, own, same))
     matrix = torch.eye(queries.shape[1], requires_grad=True)
-    optimizer = torch.optim.Adam([matrix], lr=settings.evaluate.projection_learning_rate)
+    config = settings.config
+    optimizer = torch.optim.Adam([matrix], lr=config.projection_learning_rate)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(settings.evaluate.projection_steps):
+    for _ in range(config.projection_steps):
         drawn = torch.randperm(len(queries), generator=generator)[: settings.batch_size]
         loss = info_nce(
             normalize(queries[drawn] @ matrix, dim=-1),
             normalize(texts[own[drawn]] @ matrix, dim=-1),
             own=torch.arange(len(drawn)),
             same=same[drawn][:, own[drawn]],
-            temperature=settings.temperature,
+            temperature=temperature,
         )
         optimizer.zero_grad()
         (loss / len(drawn)).backward()

@@ -11,9 +11,8 @@ import pytest
 from data_prep import query_making
 from data_prep.errors import NoUsableDocuments
 from data_prep.prepare import prepare_documents
+from data_prep.queries import read_queries, write_queries
 from data_prep.query_making import match_user_queries, read_user_queries
-from data_prep.shards import read_queries
-from data_prep.write_shards import write_split
 from infra.fingerprint import canonical_json
 from tests.unit.data_prep.making import prepare, prose, write_pdf
 
@@ -64,7 +63,7 @@ def test_any_file_gives_queries_that_can_be_stored_or_one_line_that_says_why(tmp
     matched, _ = match_user_queries(accepted, pages)
     assert len(matched) > 1_000
     (tmp_path / "split").mkdir()
-    write_split(tmp_path / "split", [], matched, per_shard=10)
+    write_queries(tmp_path / "split", matched)
     assert read_queries(tmp_path / "split") == matched
     canonical_json([query.model_dump() for query in accepted])
 
@@ -119,4 +118,4 @@ def test_a_query_finds_its_document_by_the_name_that_the_inventory_shows(tmp_pat
     asked = [{"query": "where is it", "document": "\\xff.pdf", "page": page} for page in (1, 2)]
     (folder / "queries.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
     prepared, _ = prepare(folder, tmp_path / "store")
-    assert [one.text for one in read_queries(prepared.test.path)] == ["where is it"]
+    assert [one.text for one in read_queries(prepared.test_queries.path)] == ["where is it"]

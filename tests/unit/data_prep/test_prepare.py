@@ -8,13 +8,14 @@ from PIL import Image
 
 from data_prep import reading
 from data_prep.errors import NoUsableDocuments
-from data_prep.shards import ShardSource, read_queries
+from data_prep.queries import read_queries
+from data_prep.shards import ShardSource
 from data_prep.splits import SPLITS
 from tests.unit.data_prep.making import prepare, prose, read, write_pdf
 
 
 def digests(prepared) -> dict[str, str]:
-    return {name: getattr(prepared, name).manifest.content_digest for name in (*SPLITS, "inventory")}
+    return {name: output.manifest.content_digest for name, output in vars(prepared).items()}
 
 
 def inventory_of(prepared) -> dict:
@@ -60,7 +61,8 @@ def test_a_changed_document_changes_its_own_split_only(folder, store, prepared):
     write_pdf(folder / name, [prose(500), prose(501)])
     changed, steps = prepare(folder, store, workers=1)
     assert read(steps) == 1
-    assert {split for split in SPLITS if digests(changed)[split] != digests(prepared)[split]} == {own}
+    other = {name for name, digest in digests(changed).items() if digest != digests(prepared)[name]}
+    assert other == {own, f"{own}_queries", "inventory"}
 
 
 def test_another_unit_is_another_output(folder, prepared, tmp_path):
@@ -92,24 +94,37 @@ def test_the_users_queries_alone_are_the_test_where_there_are_any(folder, store,
         {"query": "what is not here", "document": document, "page": 77},
     )
     with_queries, _ = prepare(folder, store)
-    (query,) = read_queries(with_queries.test.path)
+    (query,) = read_queries(with_queries.test_queries.path)
     source = ShardSource(with_queries.test.path)
     answers = [source[position] for position in source.positions_of(query.relevant).values()]
     assert len(answers) == len(query.relevant)
     assert query.text == "where is the river"
     assert {(sample.document, sample.page) for sample in answers} == {(document, 1)}
-    assert read_queries(with_queries.train.path) == read_queries(prepared.train.path)
+    assert read_queries(with_queries.train_queries.path) == read_queries(prepared.train_queries.path)
     assert inventory_of(with_queries)["warnings"] == ["queries.jsonl: 1 of 2 queries name unknown pages."]
+
+
+def test_other_queries_leave_the_samples_as_they_are(folder, store, prepared):
+    queries_beside(folder, {"query": "where", "document": a_document_of(prepared, "test"), "page": 1})
+    asked, _ = prepare(folder, store)
+    half, _ = prepare(folder, store, query_word_share=0.8)
+    for name in SPLITS:
+        assert getattr(asked, name).manifest == getattr(prepared, name).manifest
+        digest = getattr(half, name).manifest.content_digest
+        assert digest == getattr(prepared, name).manifest.content_digest
+        assert not list(getattr(prepared, name).path.glob("quer*"))
+    assert asked.test_queries.manifest.content_digest != prepared.test_queries.manifest.content_digest
+    assert half.train_queries.manifest.content_digest != prepared.train_queries.manifest.content_digest
 
 
 def test_the_users_training_queries_stand_beside_made_ones(folder, store, prepared):
     document = a_document_of(prepared, "train")
     queries_beside(folder, {"query": "where is the river", "document": document, "page": 1})
     with_queries, _ = prepare(folder, store)
-    own, *made = read_queries(with_queries.train.path)
+    own, *made = read_queries(with_queries.train_queries.path)
     assert own.text == "where is the river"
-    assert made == read_queries(prepared.train.path)
-    assert read_queries(with_queries.test.path) == read_queries(prepared.test.path)
+    assert made == read_queries(prepared.train_queries.path)
+    assert read_queries(with_queries.test_queries.path) == read_queries(prepared.test_queries.path)
     assert inventory_of(with_queries)["warnings"] == [
         "queries.jsonl has no query for the test pages; they get made ones."
     ]

@@ -86,9 +86,9 @@ def test_one_good_document_among_bad_ones_is_enough(folder, tmp_path, scan, page
         bad = "unsupported" if entry["path"] == "notes.docx" else "quarantined"
         assert entry["status"] == (bad if entry["reason"] else "used")
     assert "Only 1 document(s) with text" in inventory["warnings"][0]
-    for split in (prepared.train, prepared.test):
+    for split, queries in ((prepared.train, prepared.train_queries), (prepared.test, prepared.test_queries)):
         assert split.manifest.counts["trainable"]
-        assert split.manifest.counts["queries"]
+        assert queries.manifest.counts["queries"]
 
     again, steps = prepare(folder, tmp_path / "store")
     assert again == prepared

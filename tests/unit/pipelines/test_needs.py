@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.errors import NoUsableDocuments
-from data_prep.queries import Query
+from data_prep.queries import Query, write_queries
 from data_prep.samples import Sample, sample_key
 from data_prep.shards import ShardSource
 from data_prep.write_shards import write_split
@@ -17,6 +17,7 @@ from pipelines.needs import require_enough_to_run, require_enough_to_sweep
 from pipelines.parameters import Sweep
 from pipelines.stage_table import Output
 from stages.cells import Cell
+from stages.evaluate.config import SearchConfig
 from stages.pretrain.controls import ShuffledTexts
 from stages.recipes import Recipe, get_recipe
 from stages.refine.anchors import without_negatives
@@ -61,9 +62,13 @@ def prepared(tmp_path: Path):
         made = {}
         for split, (samples, queries) in splits.items():
             with store.attempt(f"documents-{split}", f"{next(number)}") as attempt:
-                counts = write_split(attempt.path, samples, queries, per_shard=2)
+                counts = write_split(attempt.path, samples, per_shard=2)
                 committed = attempt.commit(inputs={}, configuration={}, counts=counts)
             made[f"{which}_{split}"] = Output.of(committed, Cell())
+            with store.attempt(f"documents-{split}-queries", f"{next(number)}") as attempt:
+                write_queries(attempt.path, queries)
+                committed = attempt.commit(inputs={}, configuration={}, counts={})
+            made[f"{which}_{split}_queries"] = Output.of(committed, Cell())
         return made
 
     return documents
@@ -136,7 +141,8 @@ def test_other_documents_need_queries_too(prepared) -> None:
 def test_a_corpus_that_is_cut_may_leave_no_query(prepared) -> None:
     """The user's queries name few pages, and none of them is among those that are searched."""
     samples = [sample("a.pdf", f"chữ {number}", number) for number in range(1, 40)]
-    cut = replace(RECIPE, evaluate=replace(RECIPE.evaluate, max_corpus=2))
+    two = SearchConfig(max_corpus=2, max_queries=600)
+    cut = replace(RECIPE, evaluate=replace(RECIPE.evaluate, search=two))
     tests = [prepared(test=(samples, [query("one", one)])) for one in samples]
     refused = 0
     for documents in tests:
@@ -166,7 +172,7 @@ def test_a_query_without_negatives_is_found_exactly_where_there_is_one(tmp_path_
     queries = [query(str(n), *data.draw(some)) for n in range(data.draw(st.integers(1, 4)))]
     same = data.draw(st.booleans())
     folder = tmp_path_factory.mktemp("split")
-    write_split(folder, samples, queries, per_shard=2)
+    write_split(folder, samples, per_shard=2)
     answering = {key for one in queries for key in one.relevant}
 
     def hopeless(one: Query) -> bool:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.special import logsumexp
 
-from data_prep.queries import Query
-from data_prep.shards import ShardSource, read_queries
+from data_prep.queries import Query, read_queries
+from data_prep.shards import ShardSource
 from stages.backbones.adapters import RefinementError, put_weights
 from stages.losses import info_nce
 from stages.recipes import ARMS, get_recipe
@@ -38,9 +38,13 @@ def test_info_nce_equals_a_hand_computation():
     assert float(got) == pytest.approx(expected, rel=1e-5)
 
 
-def trained_with(backbone, split_folder, config=CONFIG, *, queries=None, milestones=(3,), seed=0) -> list:
+@pytest.fixture
+def split(split_folder, queries_folder) -> TrainSplit:
+    return TrainSplit(source=ShardSource(split_folder), queries=read_queries(queries_folder))
+
+
+def trained_with(backbone, split, config=CONFIG, *, milestones=(3,), seed=0) -> list:
     """What was trained at each milestone, what the loss says of itself, and the losses up to there."""
-    split = TrainSplit(source=ShardSource(split_folder), queries=queries or read_queries(split_folder))
     root = begin(copy.deepcopy(backbone), config, seed=seed)
     found, losses = [], []
     for step in refine_steps(root, split, config, seed=seed, milestones=milestones):
@@ -59,13 +63,11 @@ def trained_with(backbone, split_folder, config=CONFIG, *, queries=None, milesto
         ("CLIP-style", {"language_model", "visual"}),
     ],
 )
-def test_an_arm_trains_what_it_says_and_again_the_same(
-    process_group, backbone, split_folder, name, changed_parts
-):
+def test_an_arm_trains_what_it_says_and_again_the_same(process_group, backbone, split, name, changed_parts):
     config = with_changes(CONFIG, {**ARMS[name].changes, "learning_rate": 1e-2})
-    passed = trained_with(backbone, split_folder, config, milestones=(1, 3))
+    passed = trained_with(backbone, split, config, milestones=(1, 3))
     for steps, (refinement, _, _) in zip((1, 3), passed, strict=True):
-        [(alone, _, _)] = trained_with(backbone, split_folder, config, milestones=(steps,))
+        [(alone, _, _)] = trained_with(backbone, split, config, milestones=(steps,))
         assert refinement.weights.keys() == alone.weights.keys()
         assert all(torch.equal(refinement.weights[name], value) for name, value in alone.weights.items())
     refinement, _, losses = passed[-1]
@@ -85,19 +87,19 @@ def test_an_arm_trains_what_it_says_and_again_the_same(
 
 
 @pytest.mark.parametrize("learned", [False, True])
-def test_a_learned_temperature_moves_and_a_fixed_one_stays(process_group, backbone, split_folder, learned):
+def test_a_learned_temperature_moves_and_a_fixed_one_stays(process_group, backbone, split, learned):
     config = with_changes(CONFIG, {"loss.learn_temperature": learned})
-    [(_, facts, _)] = trained_with(backbone, split_folder, config)
+    [(_, facts, _)] = trained_with(backbone, split, config)
     assert (facts["temperature"] == pytest.approx(CONFIG.loss.temperature, rel=1e-4)) != learned
 
 
-def test_batches_without_negatives_are_refused(process_group, backbone, split_folder, samples):
+def test_batches_without_negatives_are_refused(process_group, backbone, split, samples):
     query = Query(identity="q", text="one query", relevant=(samples[0].key,))
     with pytest.raises(RefinementError, match="too few"):
-        trained_with(backbone, split_folder, queries=[query])
+        trained_with(backbone, dataclasses.replace(split, queries=[query]))
     config = dataclasses.replace(CONFIG, same_document_negatives=False)  # all are of one document
     with pytest.raises(RefinementError, match="same_document_negatives"):
-        trained_with(backbone, split_folder, config)
+        trained_with(backbone, split, config)
 
 
 # Documents, texts and images by one letter each.

@@ -1,19 +1,15 @@
 """Whitening against scikit-learn, projection against a hand-written float64 loss and its differences."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from sklearn.covariance import LedoitWolf
 
 from data_prep.queries import Query
-from stages.evaluate.config import RetrievalSettings
+from stages.evaluate.config import LinearMapConfig, LinearMapSettings
 from stages.evaluate.linear_maps import fit_projection, fit_whitening, positives_of
 from stages.evaluate.search_task import SearchTask
-from stages.recipes import get_recipe
 from tests.unit.stages.conftest import make_sample
 
-TINY = get_recipe("tiny")
 TEMPERATURE = 0.1
 
 
@@ -54,14 +50,9 @@ def loss_by_hand(matrix, queries, texts, masked):
 
 
 def fitted_projection(queries, texts, own, same, steps=100):
-    settings = RetrievalSettings(
-        backbone=TINY.backbone,
-        evaluate=replace(TINY.evaluate, projection_steps=steps, projection_learning_rate=1e-2),
-        temperature=TEMPERATURE,
-        batch_size=32,
-        same_document_negatives=True,
-    )
-    return fit_projection(queries, texts, own, same, settings, seed=0)
+    config = LinearMapConfig(projection_steps=steps, projection_learning_rate=1e-2)
+    settings = LinearMapSettings(config=config, batch_size=32, same_document_negatives=True)
+    return fit_projection(queries, texts, own, same, settings, temperature=TEMPERATURE, seed=0)
 
 
 def test_projection_is_adam_on_the_loss_by_hand():
