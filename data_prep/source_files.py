@@ -5,7 +5,6 @@ import errno
 import hashlib
 import os
 import stat
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -13,12 +12,12 @@ from typing import BinaryIO
 
 from data_prep.config import ReadingConfig
 from data_prep.errors import NoUsableDocuments, ReaderFailure, UnreadableDocument
+from data_prep.plain_text import escaped
 from data_prep.queries import USER_QUERIES
 
 PDF_SUFFIXES = (".pdf",)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 TEXT_BESIDE_BYTES = 2**20  # of one page; a longer text is no page's
-_UNPRINTED = ("Cc", "Zl", "Zp")  # control characters and line separators
 _CHUNK_BYTES = 2**20
 
 
@@ -41,12 +40,11 @@ class Unsupported:
 def shown_name(path: PurePath) -> str:
     r"""Return a path as one line of text; two paths never get the same.
 
-    A byte that is not UTF-8 becomes `\xNN`, a control character what Python writes for it; so a backslash
-    becomes two.
+    A byte that is not UTF-8 becomes `\xNN`, a character that is obeyed what Python writes for it; so a
+    backslash becomes two.
     """
-    escaped = path.as_posix().replace("\\", "\\\\")
-    text = os.fsencode(escaped).decode("utf-8", "backslashreplace")
-    return "".join(ascii(one)[1:-1] if unicodedata.category(one) in _UNPRINTED else one for one in text)
+    name = path.as_posix().replace("\\", "\\\\")
+    return escaped(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 def find_documents(folder: Path) -> tuple[list[SourceFile], list[Unsupported]]:

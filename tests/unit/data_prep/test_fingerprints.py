@@ -54,7 +54,7 @@ def test_stages_load_what_reads_shards_and_nothing_that_makes_them():
     )
     programs = [path.relative_to(ROOT) for path in ROOT.glob("stages/*/program.py")]
     programs += [Path("stages/evaluate") / f"{name}.py" for name in ("generation", "critic", "retrieval")]
-    readers = {"config", "errors", "order", "packing", "queries", "samples", "shards"}
+    readers = {"config", "errors", "order", "packing", "plain_text", "queries", "samples", "shards"}
     for program in [*programs, Path("stages/refine/mining.py")]:
         modules = import_closure(".".join(program.with_suffix("").parts))
         loaded = {module.partition(".")[2] for module in modules if module.startswith("data_prep.")}
