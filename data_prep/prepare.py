@@ -13,15 +13,29 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_prep.choosing import Candidate, Place, assign_pages, choose_samples, list_candidates
+from data_prep.choosing import (
+    Candidate,
+    Place,
+    assign_pages,
+    choose_queries,
+    choose_samples,
+    list_candidates,
+)
 from data_prep.config import DocumentsConfig
 from data_prep.errors import NoUsableDocuments
 from data_prep.queries import USER_QUERIES, Query, write_queries
-from data_prep.query_making import UserQuery, match_user_queries, read_user_queries
 from data_prep.reading import Progress, Reading, read_documents
 from data_prep.shards import ShardSource
 from data_prep.source_files import Unsupported, find_documents
-from data_prep.splits import SPLITS, NearDuplicates
+from data_prep.user_queries import (
+    Assigned,
+    UserQuery,
+    assign_user_queries,
+    in_words,
+    named_in,
+    none_is_used,
+    read_user_queries,
+)
 from data_prep.write_shards import write_split
 from infra.fingerprint import fingerprint
 from infra.store import Committed, Store
@@ -50,7 +64,7 @@ def prepare_documents(
     """
     files, unsupported = find_documents(folder)
     of_user = folder / USER_QUERIES
-    user_queries = read_user_queries(of_user) if os.path.lexists(of_user) else []
+    user_queries = read_user_queries(of_user) if os.path.lexists(of_user) else None
     readings = read_documents(files, config.reading, store, progress, workers=workers)
     usable = _usable(folder, readings, config)
     inventory_fingerprint = _inventory_fingerprint(readings, unsupported, user_queries, config)
@@ -58,36 +72,28 @@ def prepare_documents(
         return known
     candidates = list_candidates(usable)
     splits, warnings = assign_pages(usable, candidates, config)
-    warnings += _warnings(user_queries, candidates, config)
-    known = NearDuplicates(config)
+    chosen, dropped = choose_samples(candidates, splits, config)
+    asked = assign_user_queries(user_queries or (), named_in(readings, unsupported, chosen))
+    if user_queries and not any(asked.queries.values()):
+        raise NoUsableDocuments(f"{of_user}: {none_is_used(asked.unused)}")
     outputs: dict[str, Committed] = {}
-    dropped: dict[str, dict[str, int]] = {}
-    # Test first: a near-duplicate of a test sample is dropped from the other splits, never the reverse.
-    for done, name in enumerate(reversed(SPLITS), start=1):
-        samples, dropped[name] = choose_samples(name, candidates, splits, known)
-        queries, warning = _queries_of(name, samples, user_queries, config)
-        warnings += warning
-        outputs[name] = _commit_split(name, samples, config, store)
-        outputs[f"{name}_queries"] = _commit_queries(name, queries, outputs[name], config, store)
-        progress(done, len(SPLITS), "splitting")
-    for name, purpose, least in (("test", "test with", 1), ("train", "train on", 2)):
-        left = _counts(name, outputs)
-        if left["queries"] < least or not left["trainable"]:
-            raise NoUsableDocuments(
-                f"{folder}: {len(usable)} usable document(s) leave not enough text to {purpose} "
-                f"({left['trainable']} part(s) with text, at least 1 needed; "
-                f"{left['queries']} search queries, at least {least} needed): "
-                f"{_why_too_little_is_left(candidates, dropped, config)}"
-            )
+    queries = choose_queries(chosen, asked.queries, config)
+    for done, name in enumerate(chosen, start=1):
+        outputs[name] = _commit_split(name, chosen[name], config, store)
+        outputs[f"{name}_queries"] = _commit_queries(name, queries[name], outputs[name], config, store)
+        progress(done, len(chosen), "splitting")
+    _check_enough(folder, usable, outputs, _why_too_little_is_left(candidates, dropped, config))
+    warnings += _warnings(user_queries, asked, candidates, config)
     became = {
         "documents": _what_became_of_each(readings, unsupported, splits),
         "warnings": warnings,
+        "unused_queries": in_words(asked.unused),
         "counts": {
             "used": len(usable),
             "quarantined": len(readings) - len(usable),
             "unsupported": len(unsupported),
         },
-        "splits": {name: _counts(name, outputs) | dropped[name] for name in dropped},
+        "splits": {name: _counts(name, outputs) | dropped[name] for name in chosen},
         "outputs": {name: output.manifest.fingerprint for name, output in outputs.items()},
     }
     inventory = _commit(
@@ -101,17 +107,29 @@ def prepare_documents(
     return Prepared(**outputs, inventory=inventory)
 
 
+def _check_enough(folder: Path, usable: list[Reading], outputs: dict[str, Committed], why: str) -> None:
+    """Raise NoUsableDocuments where a split has too little to test with or to train on."""
+    for name, purpose, least in (("test", "test with", 1), ("train", "train on", 2)):
+        left = _counts(name, outputs)
+        if left["queries"] < least or not left["trainable"]:
+            raise NoUsableDocuments(
+                f"{folder}: {len(usable)} usable document(s) leave not enough text to {purpose} "
+                f"({left['trainable']} part(s) with text, at least 1 needed; "
+                f"{left['queries']} search queries, at least {least} needed): {why}"
+            )
+
+
 def _inventory_fingerprint(
     readings: list[Reading],
     unsupported: list[Unsupported],
-    user_queries: list[UserQuery],
+    user_queries: list[UserQuery] | None,
     config: DocumentsConfig,
 ) -> str:
     """Over everything that decides the splits and what is said of each file."""
     content = [
         [[r.source.name, r.reason or r.samples.manifest.content_digest] for r in readings],
         [[one.name, one.reason] for one in unsupported],
-        [query.model_dump() for query in user_queries],
+        user_queries and [asdict(query) for query in user_queries],
     ]
     return _fingerprint("documents-inventory", {}, json.dumps(content), config)
 
@@ -153,13 +171,24 @@ def _why_too_little_is_left(
 
 
 def _warnings(
-    user_queries: list[UserQuery], candidates: list[Candidate], config: DocumentsConfig
+    user_queries: list[UserQuery] | None,
+    asked: Assigned,
+    candidates: list[Candidate],
+    config: DocumentsConfig,
 ) -> list[str]:
-    """Say if user queries name pages that no usable document has, and if images have too much text."""
+    """What the report is to say of the user's queries, and of images with too much text."""
     warnings = []
-    _, unknown = match_user_queries(user_queries, {sample.place: [sample.key] for sample in candidates})
-    if unknown:
-        warnings.append(f"{USER_QUERIES}: {unknown} of {len(user_queries)} queries name unknown pages.")
+    if user_queries == []:
+        warnings.append(f"{USER_QUERIES} holds no line: all queries are made.")
+    if asked.unused:
+        warnings.append(f"{USER_QUERIES}: {len(asked.unused):,} of {len(user_queries):,} lines are not used.")
+    if asked.parted:
+        warnings.append(
+            f"{USER_QUERIES}: {asked.parted:,} text(s) have pages in several splits. Each is of the first of "
+            "test, validation and train, with its pages there only: what is tested may not be trained on."
+        )
+    if user_queries and not asked.queries["test"]:
+        warnings.append(f"{USER_QUERIES} has no query for the test pages; they get made ones.")
     searched = sum(not one.trainable and len(one.text) >= config.min_characters for one in candidates)
     if searched:
         warnings.append(
@@ -167,25 +196,6 @@ def _warnings(
             'trained on. PDFs with a text layer can be cut into blocks; or use a recipe of unit "page".'
         )
     return warnings
-
-
-def _queries_of(
-    name: str, samples: list[Candidate], user_queries: list[UserQuery], config: DocumentsConfig
-) -> tuple[list[Query], list[str]]:
-    """Return the split's queries and warnings for the report.
-
-    The user's queries alone are the test, where any name its pages; other splits have made ones beside them.
-    """
-    pages: dict[Place, list[str]] = {}
-    for sample in samples:
-        pages.setdefault(sample.place, []).append(sample.key)
-    matched, _ = match_user_queries(user_queries, pages)
-    if name == "test" and matched:
-        return matched, []
-    made = [query for sample in samples for query in sample.made_queries(config)]
-    if name == "test" and user_queries and made:
-        return made, [f"{USER_QUERIES} has no query for the test pages; they get made ones."]
-    return matched + made, []
 
 
 def _what_became_of_each(

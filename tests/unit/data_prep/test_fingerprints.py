@@ -21,6 +21,7 @@ DOCUMENT, SPLIT, TRAINING = "data_prep.reading", "data_prep.prepare", "stages.pr
         ("data_prep/text_layer.py", {DOCUMENT, SPLIT}),
         ("data_prep/splits.py", {SPLIT}),
         ("data_prep/query_making.py", {SPLIT}),
+        ("data_prep/user_queries.py", {SPLIT}),
         ("data_prep/order.py", {TRAINING}),
     ],
 )

@@ -1,6 +1,7 @@
 """Prepared once, a folder is not read again; one changed document touches only its own split."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -101,7 +102,8 @@ def test_the_users_queries_alone_are_the_test_where_there_are_any(folder, store,
     assert query.text == "where is the river"
     assert {(sample.document, sample.page) for sample in answers} == {(document, 1)}
     assert read_queries(with_queries.train_queries.path) == read_queries(prepared.train_queries.path)
-    assert inventory_of(with_queries)["warnings"] == ["queries.jsonl: 1 of 2 queries name unknown pages."]
+    assert inventory_of(with_queries)["warnings"] == ["queries.jsonl: 1 of 2 lines are not used."]
+    assert inventory_of(with_queries)["unused_queries"] == [f"line 2: '{document}' has 2 pages, not 77"]
 
 
 def test_other_queries_leave_the_samples_as_they_are(folder, store, prepared):
@@ -128,6 +130,57 @@ def test_the_users_training_queries_stand_beside_made_ones(folder, store, prepar
     assert inventory_of(with_queries)["warnings"] == [
         "queries.jsonl has no query for the test pages; they get made ones."
     ]
+
+
+def test_a_text_with_several_pages_is_one_query_of_one_split(folder, store, prepared):
+    tested, trained = (a_document_of(prepared, split) for split in ("test", "train"))
+    pages = [(tested, 1), (tested, 2), (trained, 1)]
+    queries_beside(folder, *({"query": "where  is it", "document": d, "page": p} for d, p in pages))
+    asked, _ = prepare(folder, store)
+    [query] = read_queries(asked.test_queries.path)
+    answers = [one for one in ShardSource(asked.test.path).records() if one["key"] in query.relevant]
+    assert {(one["document"], one["page"]) for one in answers} == {(tested, 1), (tested, 2)}
+    assert "where is it" not in {one.text for one in read_queries(asked.train_queries.path)}
+    [line] = inventory_of(asked)["unused_queries"]
+    assert line.startswith(f"line 3: page 1 of '{trained}' is in train; the same query asks for one in test")
+    assert "1 text(s) have pages in several splits" in inventory_of(asked)["warnings"][1]
+
+
+def test_a_made_query_that_the_user_asks_in_the_test_is_not_trained_on(folder, store, prepared):
+    made = read_queries(prepared.train_queries.path)
+    line = {"query": made[0].text, "document": a_document_of(prepared, "test"), "page": 1}
+    queries_beside(folder, line)
+    asked, _ = prepare(folder, store)
+    assert [one.text for one in read_queries(asked.test_queries.path)] == [made[0].text]
+    assert read_queries(asked.train_queries.path) == [one for one in made if one.text != made[0].text]
+
+
+@pytest.mark.parametrize("wrong", [{"document": "DEEP/d0.pdf"}, {"page": 3}, {"document": "deep\\d0.pdf"}])
+def test_a_file_of_queries_of_which_none_is_used_is_refused(folder, store, wrong):
+    line = {"query": "where is it", "document": "deep/d0.pdf", "page": 1} | wrong
+    queries_beside(folder, *[line] * 5)
+    with pytest.raises(NoUsableDocuments) as caught:
+        prepare(folder, store)
+    message = str(caught.value).removeprefix(
+        f"{folder / 'queries.jsonl'}: none of its 5 line(s) is used: line 1: "
+    )
+    assert "'deep/d0.pdf'" in message and "; line 3: " in message and "line 4" not in message
+    assert message.endswith("; and 2 more. Correct them; without the file queries are made")
+
+
+def test_a_file_of_queries_without_a_line_is_said(folder, store, prepared):
+    (folder / "queries.jsonl").write_text("\n \n")
+    asked, _ = prepare(folder, store)
+    assert inventory_of(asked)["warnings"] == ["queries.jsonl holds no line: all queries are made."]
+    assert read_queries(asked.test_queries.path) == read_queries(prepared.test_queries.path)
+
+
+def test_a_page_whose_samples_all_repeat_others_cannot_be_asked_for(folder, store):
+    for number in range(2):
+        write_pdf(folder / f"same-{number}.pdf", [prose(700)])
+    queries_beside(folder, *({"query": f"q{n}", "document": f"same-{n}.pdf", "page": 1} for n in range(2)))
+    [line] = inventory_of(prepare(folder, store)[0])["unused_queries"]
+    assert re.fullmatch(r"line \d: nothing is left of page 1 of 'same-\d.pdf': it repeats other pages", line)
 
 
 def test_a_bad_line_of_queries_is_named(folder, store):

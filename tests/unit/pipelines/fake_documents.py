@@ -31,8 +31,8 @@ def prepare_documents(
     for done, name in enumerate(names, start=1):
         progress(done, len(names), "reading documents")
         stage = f"documents-{name.replace('_', '-')}"
-        content = {"documents": documents, "warnings": [], "split": name, "texts": texts}
-        content |= {} if name in splits else {"queries": asked}
+        content = {"documents": documents, "split": name, "texts": texts, "warnings": []}
+        content |= {} if name in splits else {"queries": asked, "unused_queries": []}
         digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         named = fingerprint(stage=stage, program=__name__, configuration={}, inputs={"content": digest})
         outputs[name] = store.find(stage, named)
