@@ -137,7 +137,7 @@ def _pixel_box(
 def _image_parts(
     name: PurePosixPath, content: bytes, beside: bytes | None, config: ReadingConfig
 ) -> Iterator[_Part]:
-    text = _text_beside(name, beside, config)
+    text = _text_beside(beside, config)
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as source:
             _check_pixels(*source.size, config, where="image")
@@ -169,11 +169,11 @@ def _grey(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def _text_beside(image: PurePosixPath, content: bytes | None, config: ReadingConfig) -> str:
+def _text_beside(content: bytes | None, config: ReadingConfig) -> str:
     try:
         text = clean_text((content or b"").decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UnreadableDocument(f"the text beside it, {image.stem}.txt, is not UTF-8") from error
+        raise UnreadableDocument("the text beside it is not UTF-8: save it as UTF-8") from error
     text_layer.check_characters(len(text), config.max_page_characters)
     return text
 

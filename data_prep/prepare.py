@@ -26,7 +26,7 @@ from data_prep.errors import NoUsableDocuments
 from data_prep.queries import USER_QUERIES, Query, write_queries
 from data_prep.reading import Progress, Reading, read_documents
 from data_prep.shards import ShardSource
-from data_prep.source_files import Unsupported, find_documents
+from data_prep.source_files import Unsupported, find_documents, shown_name
 from data_prep.user_queries import (
     Assigned,
     UserQuery,
@@ -66,6 +66,7 @@ def prepare_documents(
     of_user = folder / USER_QUERIES
     user_queries = read_user_queries(of_user) if os.path.lexists(of_user) else None
     readings = read_documents(files, config.reading, store, progress, workers=workers)
+    unsupported += _texts_of_several_pages(folder, readings)
     usable = _usable(folder, readings, config)
     inventory_fingerprint = _inventory_fingerprint(readings, unsupported, user_queries, config)
     if known := _known(inventory_fingerprint, store):
@@ -117,6 +118,20 @@ def _check_enough(folder: Path, usable: list[Reading], outputs: dict[str, Commit
                 f"({left['trainable']} part(s) with text, at least 1 needed; "
                 f"{left['queries']} search queries, at least {least} needed): {why}"
             )
+
+
+def _texts_of_several_pages(folder: Path, readings: list[Reading]) -> list[Unsupported]:
+    """Texts that were not read because of their image; another image of the same name may take its text."""
+    taken = {r.source.beside for r in readings if r.pages == 1}
+    left = {r.source.beside: r.pages for r in readings if r.pages > 1 and r.source.beside}
+    return [
+        Unsupported(
+            name=shown_name(text.relative_to(folder)),
+            reason=f"beside an image of {pages:,} pages: it cannot say which page its words are on",
+        )
+        for text, pages in left.items()
+        if text not in taken
+    ]
 
 
 def _inventory_fingerprint(
@@ -201,7 +216,7 @@ def _warnings(
 def _what_became_of_each(
     readings: list[Reading], unsupported: list[Unsupported], splits: dict[Place, str]
 ) -> list[dict]:
-    """Return an entry for all in the folder, but texts beside images and the user's queries."""
+    """Return an entry for all in the folder, but texts read with their images, and the user's queries."""
     splits_of: dict[str, set[str]] = {}
     for (document, _), split in splits.items():
         splits_of.setdefault(document, set()).add(split)
