@@ -259,8 +259,6 @@ def test_every_line_is_used_or_named_and_a_text_is_asked_once(chosen):
     for split, of_split in found.queries.items():
         for query in of_split:
             pages = {(line.document, line.page) for line in lines if line.text == query.text}
-            keys = {key for page in pages for key in NAMED.samples.get(page, ("", ()))[1]}
-            assert set(query.relevant) <= keys
-            for page in pages:
-                there, own = NAMED.samples.get(page, ("", ()))
-                assert not own or SPLITS.index(there) <= SPLITS.index(split)
+            own = [NAMED.samples.get(page, ("", ())) for page in pages]
+            assert set(query.relevant) == {key for there, keys in own for key in keys if there == split}
+            assert all(SPLITS.index(there) <= SPLITS.index(split) for there, keys in own if keys)
