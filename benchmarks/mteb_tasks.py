@@ -25,7 +25,7 @@ from PIL import Image
 
 from data_prep.documents import fit_to_grid
 from data_prep.queries import USER_QUERIES
-from data_prep.query_making import read_user_queries
+from data_prep.user_queries import read_user_queries
 from stages.backbones.backbone import Backbone, load_backbone
 from stages.evaluate.encoding import PreparedSequences, encode, prepared_texts
 from stages.recipes import get_recipe
@@ -128,7 +128,7 @@ class _SeaHelpTask(AbsTaskRetrieval):
             self.dataset[language] = {
                 SPLIT: _retrieval_data(
                     pages,
-                    queries={identity: q.query for identity, q in asked.items()},
+                    queries={identity: q.text for identity, q in asked.items()},
                     answers={identity: {f"{q.document}#{q.page}": 1} for identity, q in asked.items()},
                 )
             }

@@ -15,7 +15,7 @@ from fpdf import FPDF
 
 from benchmarks.libreoffice_help import Paragraph
 from benchmarks.syllable_font import ZERO_WIDTH_SPACE, syllables, write_syllable_font
-from data_prep.text_layer import clean_text
+from data_prep.plain_text import clean_text
 
 PAGE_POINTS = (298.5, 420.0)  # A6
 MARGIN_POINTS = 27.0

@@ -1,4 +1,4 @@
-"""Decide which samples each split holds: whole documents on one side, repeats and near-duplicates dropped."""
+"""Decide which samples and queries each split holds: whole documents on one side, repeats dropped."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,6 +94,19 @@ def assign_pages(
 
 
 def choose_samples(
+    candidates: list[Candidate], splits: dict[Place, str], config: DocumentsConfig
+) -> tuple[dict[str, list[Candidate]], dict[str, dict[str, int]]]:
+    """Return the samples of each split, and how many were dropped for which reason.
+
+    Test first: a near-duplicate of a test sample is dropped from the other splits, never the reverse.
+    """
+    known, chosen, dropped = NearDuplicates(config), {}, {}
+    for name in reversed(SPLITS):
+        chosen[name], dropped[name] = _without_repeats(name, candidates, splits, known)
+    return chosen, dropped
+
+
+def _without_repeats(
     name: str, candidates: list[Candidate], splits: dict[Place, str], known: NearDuplicates
 ) -> tuple[list[Candidate], dict[str, int]]:
     """Return the samples of one split without repeats, and how many were dropped for which reason.
@@ -117,3 +130,22 @@ def choose_samples(
     for sample in chosen if name != SPLITS[0] else ():  # no split comes after train
         known.add(sample.key, sample.signature)
     return chosen, dropped
+
+
+def choose_queries(
+    chosen: dict[str, list[Candidate]], of_users: dict[str, list[Query]], config: DocumentsConfig
+) -> dict[str, list[Query]]:
+    """Return each split's queries.
+
+    The user's queries alone are the test, where any names its pages; other splits have made ones beside them,
+    but none that the user asks in a split before it: what is tested may not be trained on.
+    """
+    queries: dict[str, list[Query]] = {}
+    asked: set[str] = set()
+    for name in chosen:
+        own = of_users[name]
+        made = [query for sample in chosen[name] for query in sample.made_queries(config)]
+        left = [query for query in made if query.text not in asked]
+        queries[name] = own if name == "test" and own else own + left
+        asked |= {query.text for query in own}
+    return queries

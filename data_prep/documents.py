@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, ImageSequence, TiffImagePlugin, UnidentifiedIma
 from data_prep import text_layer
 from data_prep.config import ReadingConfig
 from data_prep.errors import UnreadableDocument
+from data_prep.plain_text import clean_text
 from data_prep.samples import Sample, sample_key
 from data_prep.source_files import PDF_SUFFIXES
 
@@ -136,7 +137,7 @@ def _pixel_box(
 def _image_parts(
     name: PurePosixPath, content: bytes, beside: bytes | None, config: ReadingConfig
 ) -> Iterator[_Part]:
-    text = _text_beside(name, beside, config)
+    text = _text_beside(beside, config)
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as source:
             _check_pixels(*source.size, config, where="image")
@@ -168,11 +169,11 @@ def _grey(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def _text_beside(image: PurePosixPath, content: bytes | None, config: ReadingConfig) -> str:
+def _text_beside(content: bytes | None, config: ReadingConfig) -> str:
     try:
-        text = text_layer.clean_text((content or b"").decode("utf-8-sig"))
+        text = clean_text((content or b"").decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UnreadableDocument(f"the text beside it, {image.stem}.txt, is not UTF-8") from error
+        raise UnreadableDocument("the text beside it is not UTF-8: save it as UTF-8") from error
     text_layer.check_characters(len(text), config.max_page_characters)
     return text
 

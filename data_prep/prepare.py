@@ -1,7 +1,8 @@
-"""A folder of documents becomes three committed splits of samples and an inventory of every file.
+"""A folder of documents becomes three committed splits of samples, their queries, and an inventory.
 
 Each document is read once: its samples are committed under the file's digest, so that a changed file is
-the only one that is read again. The inventory is named by what decides the splits, and names them: where
+the only one that is read again. Queries are outputs of their own: other ones repeat nothing that reads
+samples only. The inventory tells of every file. It is named by what decides the splits, and names them: where
 nothing has changed, nothing is split again.
 """
 
@@ -12,15 +13,29 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_prep.choosing import Candidate, Place, assign_pages, choose_samples, list_candidates
+from data_prep.choosing import (
+    Candidate,
+    Place,
+    assign_pages,
+    choose_queries,
+    choose_samples,
+    list_candidates,
+)
 from data_prep.config import DocumentsConfig
 from data_prep.errors import NoUsableDocuments
-from data_prep.queries import USER_QUERIES, Query
-from data_prep.query_making import UserQuery, match_user_queries, read_user_queries
+from data_prep.queries import USER_QUERIES, Query, write_queries
 from data_prep.reading import Progress, Reading, read_documents
 from data_prep.shards import ShardSource
-from data_prep.source_files import Unsupported, find_documents
-from data_prep.splits import SPLITS, NearDuplicates
+from data_prep.source_files import Unsupported, find_documents, shown_name
+from data_prep.user_queries import (
+    Assigned,
+    UserQuery,
+    assign_user_queries,
+    in_words,
+    named_in,
+    none_is_used,
+    read_user_queries,
+)
 from data_prep.write_shards import write_split
 from infra.fingerprint import fingerprint
 from infra.store import Committed, Store
@@ -31,8 +46,11 @@ class Prepared:
     """The committed outputs of one folder of documents."""
 
     train: Committed
+    train_queries: Committed
     validation: Committed
+    validation_queries: Committed
     test: Committed
+    test_queries: Committed
     inventory: Committed
 
 
@@ -46,46 +64,38 @@ def prepare_documents(
     """
     files, unsupported = find_documents(folder)
     of_user = folder / USER_QUERIES
-    user_queries = read_user_queries(of_user) if os.path.lexists(of_user) else []
+    user_queries = read_user_queries(of_user) if os.path.lexists(of_user) else None
     readings = read_documents(files, config.reading, store, progress, workers=workers)
+    unsupported += _texts_of_several_pages(folder, readings)
     usable = _usable(folder, readings, config)
     inventory_fingerprint = _inventory_fingerprint(readings, unsupported, user_queries, config)
     if known := _known(inventory_fingerprint, store):
         return known
     candidates = list_candidates(usable)
     splits, warnings = assign_pages(usable, candidates, config)
-    warnings += _warnings(user_queries, candidates, config)
-    known = NearDuplicates(config)
+    chosen, dropped = choose_samples(candidates, splits, config)
+    asked = assign_user_queries(user_queries or (), named_in(readings, unsupported, chosen))
+    if user_queries and not any(asked.queries.values()):
+        raise NoUsableDocuments(f"{of_user}: {none_is_used(asked.unused)}")
     outputs: dict[str, Committed] = {}
-    dropped: dict[str, dict[str, int]] = {}
-    # Test first: a near-duplicate of a test sample is dropped from the other splits, never the reverse.
-    for done, name in enumerate(reversed(SPLITS), start=1):
-        samples, dropped[name] = choose_samples(name, candidates, splits, known)
-        queries, warning = _queries_of(name, samples, user_queries, config)
-        warnings += warning
-        outputs[name] = _commit_split(name, samples, queries, config, store)
-        progress(done, len(SPLITS), "splitting")
-    for name, purpose, least in (("test", "test with", 1), ("train", "train on", 2)):
-        left = outputs[name].manifest.counts
-        if left["queries"] < least or not left["trainable"]:
-            raise NoUsableDocuments(
-                f"{folder}: {len(usable)} usable document(s) leave not enough text to {purpose} "
-                f"({left['trainable']} part(s) with text, at least 1 needed; "
-                f"{left['queries']} search queries, at least {least} needed): "
-                f"{_why_too_little_is_left(candidates, dropped, config)}"
-            )
+    queries = choose_queries(chosen, asked.queries, config)
+    for done, name in enumerate(chosen, start=1):
+        outputs[name] = _commit_split(name, chosen[name], config, store)
+        outputs[f"{name}_queries"] = _commit_queries(name, queries[name], outputs[name], config, store)
+        progress(done, len(chosen), "splitting")
+    _check_enough(folder, usable, outputs, _why_too_little_is_left(candidates, dropped, config))
+    warnings += _warnings(user_queries, asked, candidates, config)
     became = {
         "documents": _what_became_of_each(readings, unsupported, splits),
         "warnings": warnings,
+        "unused_queries": in_words(asked.unused),
         "counts": {
             "used": len(usable),
             "quarantined": len(readings) - len(usable),
             "unsupported": len(unsupported),
         },
-        "splits": {
-            name: {"fingerprint": output.manifest.fingerprint} | output.manifest.counts | dropped[name]
-            for name, output in outputs.items()
-        },
+        "splits": {name: _counts(name, outputs) | dropped[name] for name in chosen},
+        "outputs": {name: output.manifest.fingerprint for name, output in outputs.items()},
     }
     inventory = _commit(
         "documents-inventory",
@@ -98,17 +108,43 @@ def prepare_documents(
     return Prepared(**outputs, inventory=inventory)
 
 
+def _check_enough(folder: Path, usable: list[Reading], outputs: dict[str, Committed], why: str) -> None:
+    """Raise NoUsableDocuments where a split has too little to test with or to train on."""
+    for name, purpose, least in (("test", "test with", 1), ("train", "train on", 2)):
+        left = _counts(name, outputs)
+        if left["queries"] < least or not left["trainable"]:
+            raise NoUsableDocuments(
+                f"{folder}: {len(usable)} usable document(s) leave not enough text to {purpose} "
+                f"({left['trainable']} part(s) with text, at least 1 needed; "
+                f"{left['queries']} search queries, at least {least} needed): {why}"
+            )
+
+
+def _texts_of_several_pages(folder: Path, readings: list[Reading]) -> list[Unsupported]:
+    """Texts that were not read because of their image; another image of the same name may take its text."""
+    taken = {r.source.beside for r in readings if r.pages == 1}
+    left = {r.source.beside: r.pages for r in readings if r.pages > 1 and r.source.beside}
+    return [
+        Unsupported(
+            name=shown_name(text.relative_to(folder)),
+            reason=f"beside an image of {pages:,} pages: it cannot say which page its words are on",
+        )
+        for text, pages in left.items()
+        if text not in taken
+    ]
+
+
 def _inventory_fingerprint(
     readings: list[Reading],
     unsupported: list[Unsupported],
-    user_queries: list[UserQuery],
+    user_queries: list[UserQuery] | None,
     config: DocumentsConfig,
 ) -> str:
     """Over everything that decides the splits and what is said of each file."""
     content = [
         [[r.source.name, r.reason or r.samples.manifest.content_digest] for r in readings],
         [[one.name, one.reason] for one in unsupported],
-        [query.model_dump() for query in user_queries],
+        user_queries and [asdict(query) for query in user_queries],
     ]
     return _fingerprint("documents-inventory", {}, json.dumps(content), config)
 
@@ -118,8 +154,8 @@ def _known(inventory_fingerprint: str, store: Store) -> Prepared | None:
     inventory = store.find("documents-inventory", inventory_fingerprint)
     if inventory is None:
         return None
-    splits = inventory.json("inventory.json")["splits"]
-    outputs = {name: store.find(f"documents-{name}", splits[name]["fingerprint"]) for name in SPLITS}
+    names = inventory.json("inventory.json")["outputs"]
+    outputs = {name: store.find(_stage_of(name), fingerprint) for name, fingerprint in names.items()}
     return Prepared(**outputs, inventory=inventory) if all(outputs.values()) else None
 
 
@@ -150,13 +186,24 @@ def _why_too_little_is_left(
 
 
 def _warnings(
-    user_queries: list[UserQuery], candidates: list[Candidate], config: DocumentsConfig
+    user_queries: list[UserQuery] | None,
+    asked: Assigned,
+    candidates: list[Candidate],
+    config: DocumentsConfig,
 ) -> list[str]:
-    """Say if user queries name pages that no usable document has, and if images have too much text."""
+    """What the report is to say of the user's queries, and of images with too much text."""
     warnings = []
-    _, unknown = match_user_queries(user_queries, {sample.place: [sample.key] for sample in candidates})
-    if unknown:
-        warnings.append(f"{USER_QUERIES}: {unknown} of {len(user_queries)} queries name unknown pages.")
+    if user_queries == []:
+        warnings.append(f"{USER_QUERIES} holds no line: all queries are made.")
+    if asked.unused:
+        warnings.append(f"{USER_QUERIES}: {len(asked.unused):,} of {len(user_queries):,} lines are not used.")
+    if asked.parted:
+        warnings.append(
+            f"{USER_QUERIES}: {asked.parted:,} text(s) have pages in several splits. Each is of the first of "
+            "test, validation and train, with its pages there only: what is tested may not be trained on."
+        )
+    if user_queries and not asked.queries["test"]:
+        warnings.append(f"{USER_QUERIES} has no query for the test pages; they get made ones.")
     searched = sum(not one.trainable and len(one.text) >= config.min_characters for one in candidates)
     if searched:
         warnings.append(
@@ -166,29 +213,10 @@ def _warnings(
     return warnings
 
 
-def _queries_of(
-    name: str, samples: list[Candidate], user_queries: list[UserQuery], config: DocumentsConfig
-) -> tuple[list[Query], list[str]]:
-    """Return the split's queries and warnings for the report.
-
-    The user's queries alone are the test, where any name its pages; other splits have made ones beside them.
-    """
-    pages: dict[Place, list[str]] = {}
-    for sample in samples:
-        pages.setdefault(sample.place, []).append(sample.key)
-    matched, _ = match_user_queries(user_queries, pages)
-    if name == "test" and matched:
-        return matched, []
-    made = [query for sample in samples for query in sample.made_queries(config)]
-    if name == "test" and user_queries and made:
-        return made, [f"{USER_QUERIES} has no query for the test pages; they get made ones."]
-    return matched + made, []
-
-
 def _what_became_of_each(
     readings: list[Reading], unsupported: list[Unsupported], splits: dict[Place, str]
 ) -> list[dict]:
-    """Return an entry for all in the folder, but texts beside images and the user's queries."""
+    """Return an entry for all in the folder, but texts read with their images, and the user's queries."""
     splits_of: dict[str, set[str]] = {}
     for (document, _), split in splits.items():
         splits_of.setdefault(document, set()).add(split)
@@ -206,20 +234,41 @@ def _what_became_of_each(
     ] + [{"path": one.name, "status": "unsupported", "reason": one.reason} | nothing for one in unsupported]
 
 
-def _commit_split(
-    name: str, samples: list[Candidate], queries: list[Query], config: DocumentsConfig, store: Store
-) -> Committed:
-    stage, contents = f"documents-{name}", (sample.source[sample.position] for sample in samples)
+def _stage_of(name: str) -> str:
+    """Where the store has an output: `documents-train`, `documents-train-queries`."""
+    return f"documents-{name.replace('_', '-')}"
+
+
+def _counts(name: str, outputs: dict[str, Committed]) -> dict[str, int]:
+    """Of a split and its queries."""
+    return outputs[name].manifest.counts | outputs[f"{name}_queries"].manifest.counts
+
+
+def _commit_split(name: str, samples: list[Candidate], config: DocumentsConfig, store: Store) -> Committed:
+    stage, contents = _stage_of(name), (sample.source[sample.position] for sample in samples)
     inputs = {sample.document: sample.content_digest for sample in samples}
-    plan = json.dumps([[sample.key for sample in samples], [query.to_json() for query in queries]])
+    plan = json.dumps([sample.key for sample in samples])
     return _commit(
         stage,
         _fingerprint(stage, inputs, plan, config),
         inputs=inputs,
-        write=lambda folder: write_split(folder, contents, queries, config.samples_per_shard),
+        write=lambda folder: write_split(folder, contents, config.samples_per_shard),
         config=config,
         store=store,
     )
+
+
+def _commit_queries(
+    name: str, queries: list[Query], split: Committed, config: DocumentsConfig, store: Store
+) -> Committed:
+    stage, inputs = _stage_of(f"{name}_queries"), {name: split.manifest.content_digest}
+
+    def write(folder: Path) -> dict:
+        write_queries(folder, queries)
+        return {"queries": len(queries)}
+
+    name = _fingerprint(stage, inputs, json.dumps([query.to_json() for query in queries]), config)
+    return _commit(stage, name, inputs=inputs, write=write, config=config, store=store)
 
 
 def _write_inventory(folder: Path, became: dict) -> dict:

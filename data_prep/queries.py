@@ -1,11 +1,14 @@
-"""Search queries for samples, and what a word of their text is."""
+"""Search queries for samples: how they are kept, and what a word of their text is."""
 
 import json
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 USER_QUERIES = "queries.jsonl"  # in a folder of documents
+_COMMITTED = "queries.jsonl"
 # Vowel signs and other marks belong to their word (Devanagari, Khmer, ...), as do joiners; \w has neither.
 _MARKS = "".join(chr(code) for code in range(0x20000) if unicodedata.category(chr(code)).startswith("M"))
 _WORD = re.compile(rf"\w[\w{_MARKS}\u200c\u200d]*")
@@ -21,6 +24,26 @@ class Query:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+
+
+def write_queries(folder: Path, queries: Sequence[Query]) -> None:
+    """Write the queries of a split; the same ones give the same bytes."""
+    lines = [query.to_json() + "\n" for query in queries]
+    (folder / _COMMITTED).write_text("".join(lines), encoding="utf-8")
+
+
+def read_queries(folder: Path) -> list[Query]:
+    """Return the queries of a split, in the order in which they were written."""
+    lines = (folder / _COMMITTED).read_text(encoding="utf-8").split("\n")[:-1]
+    return [Query(**{**record, "relevant": tuple(record["relevant"])}) for record in map(json.loads, lines)]
+
+
+def answers_by_text(queries: Iterable[Query]) -> dict[str, set[str]]:
+    """Return the keys of all samples that answer a query of the same text, whichever query that is."""
+    answers: dict[str, set[str]] = {}
+    for query in queries:
+        answers.setdefault(query.text, set()).update(query.relevant)
+    return answers
 
 
 def words_of(text: str) -> list[str]:

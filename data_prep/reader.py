@@ -19,9 +19,9 @@ from pydantic import AfterValidator, BaseModel, NonNegativeInt, PositiveInt, Val
 from data_prep.config import ReadingConfig
 from data_prep.documents import read_document
 from data_prep.errors import ReaderFailure, UnreadableDocument
+from data_prep.plain_text import clean_text
 from data_prep.samples import Sample, sample_key
 from data_prep.source_files import joint_digest
-from data_prep.text_layer import clean_text
 
 _REASON_CHARACTERS = 1_000
 HEADER_BYTES = 16_384
@@ -43,7 +43,7 @@ class _Record(BaseModel, strict=True, extra="forbid"):
 
     page: PositiveInt
     block: NonNegativeInt | None
-    text: str
+    text: Annotated[str, AfterValidator(clean_text)]
     is_heading: bool
     width: PositiveInt
     height: PositiveInt

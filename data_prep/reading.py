@@ -73,7 +73,7 @@ def read_documents(
 
 
 def _named(file: SourceFile, config: ReadingConfig) -> _Unread:
-    digest = digest_of(file.path, config)
+    digest = digest_of(file, config)
     name = fingerprint(
         stage="document",
         program="data_prep.reading",
@@ -105,7 +105,7 @@ def _read_each(
 
 def _start(sandbox: Sandbox, file: SourceFile, config: ReadingConfig) -> Call | UnreadableDocument:
     try:
-        with opened(file.path, config) as parts:
+        with opened(file, config) as parts:
             arguments = {"name": file.name, "config": asdict(config)}
             return sandbox.start(arguments, [part.fileno() for part in parts])
     except UnreadableDocument as error:  # it was readable when it was named
@@ -148,7 +148,7 @@ def _write(folder: Path, samples: Iterator[Sample]) -> int:
             page = sample.page
             yield sample
 
-    write_split(folder, noted(), (), per_shard=1_000_000)
+    write_split(folder, noted(), per_shard=1_000_000)
     return page
 
 

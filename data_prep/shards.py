@@ -1,9 +1,8 @@
 """Samples in WebDataset tars, read by index; `data_prep.write_shards` writes them.
 
 A committed split holds `shards/NNNNNN.tar` (members `KEY.png`, `KEY.json`), beside each tar
-`NNNNNN.index.json` with the offsets of every sample's two members, so that any sample is one read away,
-`shards.json` with the number of samples of each shard, and `queries.jsonl`. The tars stay plain: any
-WebDataset reader opens them.
+`NNNNNN.index.json` with the offsets of every sample's two members, so that any sample is one read away, and
+`shards.json` with the number of samples of each shard. The tars stay plain: any WebDataset reader opens them.
 """
 
 import json
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.queries import Query
 from data_prep.samples import Sample
 
 _MEMBER_LIMIT_BYTES = 64 * 2**20
@@ -147,9 +145,3 @@ class ShardSource:
 def open_shard(source: ShardSource, name: str) -> OpenShard:
     """Return a shard of this source, from the cache where it is there; another source reads files anew."""
     return OpenShard(source.folder / "shards" / name, source.read_index(name))
-
-
-def read_queries(folder: Path) -> list[Query]:
-    """Return the queries of a committed split, in file order."""
-    lines = (Path(folder) / "queries.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-    return [Query(**{**record, "relevant": tuple(record["relevant"])}) for record in map(json.loads, lines)]

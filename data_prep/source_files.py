@@ -5,20 +5,20 @@ import errno
 import hashlib
 import os
 import stat
-import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from data_prep.config import ReadingConfig
 from data_prep.errors import NoUsableDocuments, ReaderFailure, UnreadableDocument
+from data_prep.plain_text import escaped
 from data_prep.queries import USER_QUERIES
 
 PDF_SUFFIXES = (".pdf",)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+TEXT_SUFFIX = ".txt"  # as all suffixes, in any case
 TEXT_BESIDE_BYTES = 2**20  # of one page; a longer text is no page's
-_UNPRINTED = ("Cc", "Zl", "Zp")  # control characters and line separators
 _CHUNK_BYTES = 2**20
 
 
@@ -28,11 +28,13 @@ class SourceFile:
 
     name: str  # as the inventory and the samples show it
     path: Path
+    beside: Path | None = None
+    """Of an image, the file that holds its text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unsupported:
-    """An entry of the folder that is no document."""
+    """An entry of the folder that is not used."""
 
     name: str
     reason: str
@@ -41,12 +43,11 @@ class Unsupported:
 def shown_name(path: PurePath) -> str:
     r"""Return a path as one line of text; two paths never get the same.
 
-    A byte that is not UTF-8 becomes `\xNN`, a control character what Python writes for it; so a backslash
-    becomes two.
+    A byte that is not UTF-8 becomes `\xNN`, a character that is obeyed what Python writes for it; so a
+    backslash becomes two.
     """
-    escaped = path.as_posix().replace("\\", "\\\\")
-    text = os.fsencode(escaped).decode("utf-8", "backslashreplace")
-    return "".join(ascii(one)[1:-1] if unicodedata.category(one) in _UNPRINTED else one for one in text)
+    name = path.as_posix().replace("\\", "\\\\")
+    return escaped(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 def find_documents(folder: Path) -> tuple[list[SourceFile], list[Unsupported]]:
@@ -60,22 +61,35 @@ def find_documents(folder: Path) -> tuple[list[SourceFile], list[Unsupported]]:
     if not os.path.isdir(folder):
         raise NoUsableDocuments(f"{folder}: no such folder; pass a folder of PDFs or page images")
     paths = sorted(_entries_below(folder))
-    images = {path.with_suffix("") for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
+    beside = _texts_beside(paths)
     documents, unsupported = [], []
     for path in paths:
         name = shown_name(path.relative_to(folder))
-        if name == USER_QUERIES:
+        read = beside.get(path.with_suffix(""))
+        if name == USER_QUERIES or path == read:
             continue
-        if path.suffix == ".txt" and path.with_suffix("") in images and os.path.isfile(path):
-            continue
-        if reason := _why_no_document(path):
+        if reason := _why_no_document(path, read):
             unsupported.append(Unsupported(name=name, reason=reason))
         else:
-            documents.append(SourceFile(name=name, path=path))
+            text = read if path.suffix.lower() in IMAGE_SUFFIXES else None
+            documents.append(SourceFile(name=name, path=path, beside=text))
     if not documents:
         kinds = ", ".join(PDF_SUFFIXES + IMAGE_SUFFIXES)
         raise NoUsableDocuments(f"{folder}: no documents found ({kinds}) among {len(paths)} file(s)")
     return documents, unsupported
+
+
+def _texts_beside(paths: Sequence[Path]) -> dict[Path, Path]:
+    """Return {path without its suffix: the text that is read} for every image that has one.
+
+    Of several that differ in the case of their suffix only, `.txt` is read, or else the first one.
+    """
+    images = {path.with_suffix("") for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
+    texts: dict[Path, Path] = {}
+    for path in sorted(paths, key=lambda path: (path.suffix != TEXT_SUFFIX, path)):
+        if path.suffix.lower() == TEXT_SUFFIX and path.with_suffix("") in images and _is_there(path):
+            texts.setdefault(path.with_suffix(""), path)
+    return texts
 
 
 def _entries_below(folder: Path) -> Iterator[Path]:
@@ -95,7 +109,8 @@ def _entries_below(folder: Path) -> Iterator[Path]:
         yield from (path for path, is_folder in inside if not is_folder)
 
 
-def _why_no_document(path: Path) -> str | None:
+def _why_no_document(path: Path, read: Path | None) -> str | None:
+    """`read`: the text of the image of the same name, where there is one."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -104,8 +119,13 @@ def _why_no_document(path: Path) -> str | None:
         return "a link to a folder, which is not followed" if path.is_symlink() else None
     if not stat.S_ISREG(mode):
         return "no file but a pipe, a socket or a device"
-    known = path.suffix.lower() in PDF_SUFFIXES + IMAGE_SUFFIXES
-    return None if known else "neither a PDF nor a page image"
+    if path.suffix.lower() in PDF_SUFFIXES + IMAGE_SUFFIXES:
+        return None
+    if read and path.suffix.lower() == TEXT_SUFFIX:
+        return f"a second text beside an image, of which {shown_name(PurePath(read.name))} is read"
+    if path.name.casefold() == USER_QUERIES:
+        return f"queries are read from {USER_QUERIES} at the top of the folder only"
+    return "neither a PDF nor a page image"
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -125,25 +145,23 @@ def open_file(path: Path) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def opened(path: Path, config: ReadingConfig) -> Iterator[list[BinaryIO]]:
-    """A document, and behind an image the text beside it, where there is one.
+def opened(file: SourceFile, config: ReadingConfig) -> Iterator[list[BinaryIO]]:
+    """A document, and behind an image the text beside it, where one was listed.
 
     Raises:
         UnreadableDocument: it is empty or too large.
         ReaderFailure: it cannot be opened.
     """
-    beside = path.with_suffix(".txt")
-    has_text = path.suffix.lower() in IMAGE_SUFFIXES and _is_there(beside)
     with contextlib.ExitStack() as stack:
-        document = stack.enter_context(_open_part(path))
+        document = stack.enter_context(_open_part(file.path))
         _check_size(document, config.max_document_bytes)
         if os.fstat(document.fileno()).st_size == 0:
             raise UnreadableDocument("empty file (0 bytes)")
-        if not has_text:
+        if file.beside is None:
             yield [document]
             return
-        whose = f"the text beside it, {shown_name(PurePath(beside.name))}, "
-        text = stack.enter_context(_open_part(beside, whose))
+        whose = f"the text beside it, {shown_name(PurePath(file.beside.name))}, "
+        text = stack.enter_context(_open_part(file.beside, whose))
         _check_size(text, TEXT_BESIDE_BYTES, f"{whose}is ")
         yield [document, text]
 
@@ -171,9 +189,9 @@ def _check_size(file: BinaryIO, most: int, whose: str = "") -> None:
         raise UnreadableDocument(f"{whose}too large: {size:,} bytes, the limit is {most:,}")
 
 
-def digest_of(path: Path, config: ReadingConfig) -> str:
+def digest_of(file: SourceFile, config: ReadingConfig) -> str:
     """Return the digest of a document, with the text beside it, as it is now. Raises as `opened`."""
-    with opened(path, config) as parts:
+    with opened(file, config) as parts:
         try:
             return joint_digest(_digest_of_part(part) for part in parts)
         except OSError as error:

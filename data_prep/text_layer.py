@@ -10,7 +10,6 @@ import ctypes
 import math
 import re
 import statistics
-import unicodedata
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -18,13 +17,13 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from data_prep.errors import UnreadableDocument
+from data_prep.plain_text import clean_text
 
 ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual line pitch
 SUBSCRIPT_DESCENT = 0.57  # of scripts that set whole letters below the line
 _SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Tibetan, Burmese, Khmer
 BOLD_WEIGHT = 600
 _HORIZONTAL = math.cos(0.05)  # radians
-_HYPHENS = str.maketrans(dict.fromkeys("\x02\u00ad\ufffe", "-"))  # pdfium's codes for one at a line's end
 _FONT_NAME_BYTES = 128
 
 
@@ -147,16 +146,6 @@ def _joined(characters: list[Line]) -> Line:
         size=statistics.median(character.size for character in printed),
         is_bold=sum(character.is_bold for character in printed) * 2 > len(printed),
     )
-
-
-def clean_text(text: str) -> str:
-    """Return `text` as NFC, one space between words, without halves of characters and control characters.
-
-    pdfium gives a character above U+FFFF as its two UTF-16 halves; a hostile font map may give one half.
-    """
-    whole = text.translate(_HYPHENS).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
-    words = unicodedata.normalize("NFC", whole).split()
-    return " ".join("".join(c for c in word if unicodedata.category(c) != "Cc") for word in words)
 
 
 def paragraphs(lines: list[Line]) -> list[list[Line]]:

@@ -7,11 +7,10 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data_prep.queries import Query
 from data_prep.samples import Sample
 
 
-def write_split(folder: Path, samples: Iterable[Sample], queries: Iterable[Query], per_shard: int) -> dict:
+def write_split(folder: Path, samples: Iterable[Sample], per_shard: int) -> dict:
     """Write one split into `folder`; the same samples give the same bytes. Returns its counts.
 
     One sample is in memory at a time. Raises ValueError for a key that comes twice.
@@ -27,13 +26,10 @@ def write_split(folder: Path, samples: Iterable[Sample], queries: Iterable[Query
         trainable = sum(entry["trainable"] for entry in index)
         shards.append({"name": name, "samples": len(index), "trainable": trainable})
     (folder / "shards.json").write_text(json.dumps(shards), encoding="utf-8")
-    lines = [query.to_json() + "\n" for query in queries]
-    (folder / "queries.jsonl").write_text("".join(lines), encoding="utf-8")
     return {
         "samples": sum(shard["samples"] for shard in shards),
         "trainable": sum(shard["trainable"] for shard in shards),
         "shards": len(shards),
-        "queries": len(lines),
         "text_bytes": text_bytes,
     }
 

@@ -1,16 +1,19 @@
 """A folder of documents as committed shards: one task a folder."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from data_prep.queries import USER_QUERIES
 from pipelines.console import clock_time, printable
 from pipelines.runner import PipelineRun
 from pipelines.stage_table import Output
 from stages.cells import Cell
 
 Documents = dict[str, Output]
-"""{"target_train", "target_validation", "target_test", "target_inventory"}, of the target's folder."""
-QUARANTINED_SHOWN = 10
+"""Of the target's folder: "target_train", "target_train_queries", the same of "validation" and "test", and
+"target_inventory"."""
+SHOWN = 10
 
 
 def prepare_documents(run: PipelineRun, which: str, folder: str) -> Documents:
@@ -39,10 +42,8 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
     made = [one for one in outputs.values() if (one.path / "manifest.json").stat().st_mtime >= started_at]
     verb = f"done ({clock_time(time.monotonic() - began)})" if made else "reused"
     run.reporter.stage_finished(f"{title}: {verb}, {used} used, {quarantined} could not be used")
-    for problem in problems[:QUARANTINED_SHOWN]:
+    for problem in problems:
         run.reporter.note(f"  {problem}")
-    if len(problems) > QUARANTINED_SHOWN:
-        run.reporter.note(f"  ... and {len(problems) - QUARANTINED_SHOWN} more, all in the report")
     measured = {"documents/used": used, "documents/quarantined": quarantined}
     splits = {name: one for name, one in outputs.items() if name != "inventory"}
     run.record.documents(which, folder, splits, measured, seconds=time.monotonic() - began if made else None)
@@ -50,9 +51,17 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
 
 
 def inventory_summary(inventory: Output) -> tuple[int, int, list[str]]:
-    """(documents used, documents quarantined, one line per quarantined document or warning)."""
+    """(documents used, documents quarantined, lines for the screen: the warnings, the first documents and the
+    first of the user's queries that could not be used)."""
     content = inventory.json("inventory.json")
     used = sum(one["status"] == "used" for one in content["documents"])
     quarantined = [one for one in content["documents"] if one["status"] == "quarantined"]
-    lines = [f"{one['path']}: {one['reason']}" for one in quarantined] + content.get("warnings", [])
+    refused = [f"{one['path']}: {one['reason']}" for one in quarantined]
+    unused = [f"{USER_QUERIES}: {line}" for line in content["unused_queries"]]
+    lines = [*_first(refused), *content["warnings"], *_first(unused)]
     return used, len(quarantined), [printable(one) for one in lines]
+
+
+def _first(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - SHOWN
+    return [*lines[:SHOWN], *([f"... and {more:,} more, in the report"] if more > 0 else [])]

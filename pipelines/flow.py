@@ -121,7 +121,7 @@ def lco_stages(run: PipelineRun) -> Output:
     negatives = _negatives(run, documents, base)
     refined = run.stage("refine", cells.recipe_work(recipe, pretrained), documents, **negatives)
     searching = cells.measured_work([*pretrained, *refined], split="test")
-    retrieval = run.stage("retrieval", searching, evaluated=documents["target_test"])
+    retrieval = run.stage("retrieval", searching, **_searched(documents, "target_test"))
     [law] = run.stage("law", cells.law_work([*pretrained, *refined, *generation, *retrieval]), documents)
     return law
 
@@ -146,7 +146,7 @@ def sweep_stages(run: PipelineRun, other_folders: Sequence[Path]) -> Output:
     negatives = _negatives(run, documents, base)
     grid = run.stage("refine", cells.learning_rate_work(recipe, pretrained), documents, **negatives)
     searching = cells.measured_work(grid, split="validation")
-    validation = run.stage("retrieval", searching, evaluated=documents["target_validation"])
+    validation = run.stage("retrieval", searching, **_searched(documents, "target_validation"))
     refining = [
         *cells.primary_work(recipe, models),
         *cells.ceiling_work(recipe, pretrained, validation),
@@ -158,14 +158,16 @@ def sweep_stages(run: PipelineRun, other_folders: Sequence[Path]) -> Output:
     generation += run.stage("generation", cells.drift_work(recipe, refined), documents)
     searching = [
         *cells.measured_work(models, split="test"),
-        *cells.linear_map_work(recipe, pretrained, documents["target_train"]),
+        *cells.linear_map_work(
+            recipe, pretrained, documents["target_train"], documents["target_train_queries"]
+        ),
         *cells.measured_work([*refined, *soups], split="test"),
     ]
-    retrieval = run.stage("retrieval", searching, evaluated=documents["target_test"])
+    retrieval = run.stage("retrieval", searching, **_searched(documents, "target_test"))
     ends = cells.at_doses(cells.primary(recipe, refined), (0, max(plan.doses)))
     for name, other in others.items():
         searching = cells.measured_work(ends, split=name)
-        retrieval += run.stage("retrieval", searching, evaluated=other[f"{name}_test"])
+        retrieval += run.stage("retrieval", searching, **_searched(other, f"{name}_test"))
     critics = run.stage("critic", cells.measured_work(models), documents)
     trained = [*models, *grid, *refined, *soups]
     measured = [*trained, *generation, *critics, *retrieval, *validation]
@@ -177,7 +179,7 @@ def _documents(run: PipelineRun, *, validate: bool = False) -> Documents:
     """The target's documents, which the verdict is about, and the base language's: replay during pretraining,
     and the measure of forgetting. Raises NoUsableDocuments before anything is trained."""
     target = prepare_documents(run, "target", run.recipe.target_documents)
-    if validate and not target["target_validation"].json("manifest.json")["counts"]["queries"]:
+    if validate and not target["target_validation_queries"].json("manifest.json")["counts"]["queries"]:
         raise NoUsableDocuments(
             f"{run.recipe.target_documents}: no search query is left for validation, which chooses CL's "
             "learning rate: add documents (`lco run` does without)"
@@ -185,9 +187,14 @@ def _documents(run: PipelineRun, *, validate: bool = False) -> Documents:
     return target | prepare_documents(run, "base", run.recipe.base_documents)
 
 
+def _searched(documents: Documents, split: str) -> dict[str, Output]:
+    """What retrieval searches, and with which queries."""
+    return {"evaluated": documents[split], "evaluated_queries": documents[f"{split}_queries"]}
+
+
 def _negatives(run: PipelineRun, documents: Documents, base: dict[str, Output]) -> dict[str, Output]:
     """Negatives for every training query, mined with BM25 and the base model: the same for all doses."""
-    if not run.recipe.refine.hard_negatives:
+    if not run.recipe.mining.hard_negatives:
         return {}
     [mined] = run.stage("mine", cells.mine_work(base), documents)
     return {"negatives": mined}

@@ -6,7 +6,8 @@ The numbers are those of the stages themselves.
 from collections.abc import Callable, Mapping
 
 from data_prep.errors import NoUsableDocuments
-from data_prep.shards import ShardSource, read_queries
+from data_prep.queries import read_queries
+from data_prep.shards import ShardSource
 from pipelines.documents import Documents
 from stages.evaluate.search_task import (
     FEWEST_CANDIDATES,
@@ -26,7 +27,7 @@ def require_enough_to_run(recipe: Recipe, documents: Documents) -> None:
     """Raises NoUsableDocuments where a stage of the flow `lco` would fail for what these documents lack."""
     folder, refine = recipe.target_documents, recipe.refine
     source = ShardSource(documents["target_train"].path, trainable_only=True)
-    usable = usable_queries(read_queries(documents["target_train"].path), set(source.keys()))
+    usable = usable_queries(read_queries(documents["target_train_queries"].path), set(source.keys()))
     if reason := too_few_anchors(len(usable), batch_size=refine.batch_size, ranks=refine.engine.processes):
         raise NoUsableDocuments(f"{folder}: {reason}: {ADVICE}")
     alone = without_negatives(usable, source, same_document_negatives=refine.same_document_negatives)
@@ -48,7 +49,8 @@ def require_enough_to_sweep(recipe: Recipe, documents: Documents, others: Mappin
             raise NoUsableDocuments(f"{folder}: {lack}: {ADVICE} (`lco run` does without)")
     _searched(recipe, documents, "target_validation", folder)
     if recipe.sweep.linear_maps:
-        _task(lambda: training_task(documents["target_train"].path, recipe.evaluate), folder)
+        folders = (documents[name].path for name in ("target_train", "target_train_queries"))
+        _task(lambda: training_task(*folders, recipe.evaluate.linear_map.samples), folder)
     for name, other in others.items():
         _searched(recipe, other, f"{name}_test", name)
 
@@ -63,7 +65,7 @@ def _too_few_to_shuffle(documents: Documents) -> str | None:
 def _too_few_candidates(recipe: Recipe, documents: Documents) -> str | None:
     """For the bound, which the critic measures."""
     search = _searched(recipe, documents, "target_test", recipe.target_documents)
-    candidates = candidates_of(search, recipe.evaluate.critic_candidates)
+    candidates = candidates_of(search, recipe.evaluate.search.critic_candidates)
     if len(candidates) >= FEWEST_CANDIDATES:
         return None
     return f"{len(candidates)} test page(s) have a text and a query, and the bound needs {FEWEST_CANDIDATES}"
@@ -71,7 +73,8 @@ def _too_few_candidates(recipe: Recipe, documents: Documents) -> str | None:
 
 def _searched(recipe: Recipe, documents: Documents, split: str, folder: str) -> SearchTask:
     """What retrieval will search."""
-    return _task(lambda: build_task(documents[split].path, recipe.evaluate), folder)
+    folders = (documents[name].path for name in (split, f"{split}_queries"))
+    return _task(lambda: build_task(*folders, recipe.evaluate.search), folder)
 
 
 def _task(build: Callable[[], SearchTask], folder: str) -> SearchTask:

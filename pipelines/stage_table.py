@@ -12,11 +12,16 @@ from typing import Any
 from infra.fingerprint import fingerprint
 from infra.store import Committed
 from stages.cells import PRIMARY_METRIC, Cell
-from stages.evaluate.config import CriticSettings, GenerationSettings, RetrievalSettings
+from stages.evaluate.config import (
+    CriticSettings,
+    GenerationSettings,
+    LinearMapSettings,
+    RetrievalSettings,
+)
 from stages.law.config import LawSettings
 from stages.pretrain.config import PretrainSettings
 from stages.recipes import Recipe
-from stages.refine.config import RefineSettings
+from stages.refine.config import MiningSettings, RefineSettings
 
 Metrics = dict[str, float]
 SETTINGS = ("steps", "temperature", "learning_rate", "lora_rank", "lora_alpha")
@@ -122,16 +127,40 @@ def _refine_key(cell: Cell, recipe: Recipe) -> dict[str, Any]:
 
 
 def _retrieval_key(cell: Cell, recipe: Recipe) -> dict[str, Any]:
-    return {"changes": dict(cell.arm.changes), "seed": cell.seed} if cell.arm.kind == "linear map" else {}
+    if cell.arm.kind != "linear map":
+        return {}
+    fitted = _retrieval_settings(recipe).linear_map
+    return {"changes": dict(cell.arm.changes), "seed": cell.seed, "fitted": fitted}
 
 
 def _retrieval_settings(recipe: Recipe) -> RetrievalSettings:
     return RetrievalSettings(
         backbone=recipe.backbone,
-        evaluate=recipe.evaluate,
+        search=recipe.evaluate.search,
+        retrieval=recipe.evaluate.retrieval,
+        batch_size=recipe.evaluate.batch_size,
         temperature=recipe.refine.loss.temperature,
-        batch_size=recipe.refine.batch_size,
+        linear_map=LinearMapSettings(
+            config=recipe.evaluate.linear_map,
+            batch_size=recipe.refine.batch_size,
+            same_document_negatives=recipe.refine.same_document_negatives,
+        ),
+    )
+
+
+def _generation_settings(recipe: Recipe) -> GenerationSettings:
+    evaluate = recipe.evaluate
+    return GenerationSettings(
+        backbone=recipe.backbone, generation=evaluate.generation, batch_size=evaluate.batch_size
+    )
+
+
+def _mining_settings(recipe: Recipe) -> MiningSettings:
+    return MiningSettings(
+        backbone=recipe.backbone,
+        mining=recipe.mining,
         same_document_negatives=recipe.refine.same_document_negatives,
+        engine=recipe.refine.engine,
     )
 
 
@@ -218,7 +247,7 @@ STAGES: Mapping[str, Stage] = {
             title="generation quality",
             program="stages.evaluate.generation",
             reads=("target_test", "base_test"),
-            settings=lambda recipe: GenerationSettings(backbone=recipe.backbone, evaluate=recipe.evaluate),
+            settings=_generation_settings,
             metrics=_generation_metrics,
             independent=True,
         ),
@@ -226,8 +255,8 @@ STAGES: Mapping[str, Stage] = {
             name="critic",
             title="generative critic",
             program="stages.evaluate.critic",
-            reads=("target_test",),
-            settings=lambda recipe: CriticSettings(backbone=recipe.backbone, evaluate=recipe.evaluate),
+            reads=("target_test", "target_test_queries"),
+            settings=lambda recipe: CriticSettings(backbone=recipe.backbone, search=recipe.evaluate.search),
             metrics=_critic_metrics,
             independent=True,
         ),
@@ -235,15 +264,15 @@ STAGES: Mapping[str, Stage] = {
             name="mine",
             title="hard negatives",
             program="stages.refine.mining",
-            reads=("target_train",),
-            settings=lambda recipe: RefineSettings(backbone=recipe.backbone, refine=recipe.refine),
+            reads=("target_train", "target_train_queries"),
+            settings=_mining_settings,
             metrics=_mine_metrics,
         ),
         Stage(
             name="refine",
             title="contrastive refinement (CL)",
             program="stages.refine.program",
-            reads=("target_train",),
+            reads=("target_train", "target_train_queries"),
             settings=lambda recipe: RefineSettings(backbone=recipe.backbone, refine=recipe.refine),
             key=_refine_key,
             metrics=_training_metrics,

@@ -169,13 +169,15 @@ def drift_work(recipe: Recipe, refined: Iterable[Output]) -> list[Work]:
     return measured_work(one for one in refined if one.cell in wanted)
 
 
-def linear_map_work(recipe: Recipe, pretrained: Sequence[Output], train: Output) -> list[Work]:
-    """Linear maps of the vectors before CL, fitted on training pages."""
+def linear_map_work(
+    recipe: Recipe, pretrained: Sequence[Output], pages: Output, queries: Output
+) -> list[Work]:
+    """Linear maps of the vectors before CL, fitted on training pages and their queries."""
     models = at_doses(pretrained, recipe.sweep.compared_doses)
     return [
         Work(
             cell=replace(model.cell, arm=ARMS[arm], seed=seed, split="test"),
-            inputs={**model.model_inputs, "fit_pages": train},
+            inputs={**model.model_inputs, "fit_pages": pages, "fit_queries": queries},
         )
         for arm in recipe.sweep.linear_maps
         for seed in (recipe.sweep.seeds if ARMS[arm].changes.get("drawn") else [0])

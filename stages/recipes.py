@@ -6,11 +6,11 @@ from pathlib import Path
 from data_prep.config import DocumentsConfig
 from stages.backbones.config import BackboneConfig, TinyShape
 from stages.cells import Arm
-from stages.evaluate.config import EvaluateConfig
+from stages.evaluate.config import EvaluateConfig, GenerationConfig, SearchConfig
 from stages.law.config import LawConfig
 from stages.losses import InfoNCE
 from stages.pretrain.config import BootstrapConfig, ObjectiveMixture, PretrainConfig
-from stages.refine.config import RefineConfig
+from stages.refine.config import MiningConfig, RefineConfig
 from stages.train.config import EngineConfig
 
 SAMPLE_DOCUMENTS = Path(__file__).parent.parent / "data_prep" / "sample_documents"
@@ -68,6 +68,7 @@ class Recipe:
     backbone: BackboneConfig
     pretrain: PretrainConfig
     refine: RefineConfig
+    mining: MiningConfig = field(default_factory=MiningConfig)
     evaluate: EvaluateConfig
     law: LawConfig = field(default_factory=LawConfig)
     sweep: SweepConfig
@@ -107,7 +108,10 @@ def tiny() -> Recipe:
             # Blocks of one document are different answers; equal ones are masked by their digests.
             same_document_negatives=True,
         ),
-        evaluate=EvaluateConfig(max_corpus=600, max_queries=600, generation_samples=400, decoded_samples=64),
+        evaluate=EvaluateConfig(
+            search=SearchConfig(max_corpus=600, max_queries=600),
+            generation=GenerationConfig(samples=400, decoded_samples=64),
+        ),
         sweep=SweepConfig(
             doses=(0, 1_600, 3_200, 4_800, 6_400, 9_600, 12_800, 19_200),
             budgets=(5, 10, 30, 60),
@@ -128,7 +132,9 @@ def smoke() -> Recipe:
         pretrain=replace(recipe.pretrain, doses=(0, 64), warmup_steps=1),
         refine=replace(recipe.refine, seeds=(0,), steps=4, batch_size=16, warmup_steps=1),
         evaluate=replace(
-            recipe.evaluate, max_corpus=200, max_queries=64, generation_samples=40, decoded_samples=8
+            recipe.evaluate,
+            search=SearchConfig(max_corpus=200, max_queries=64),
+            generation=GenerationConfig(samples=40, decoded_samples=8),
         ),
         sweep=SweepConfig(
             doses=(0, 64),
@@ -173,7 +179,8 @@ def small() -> Recipe:
             engine=engine,
         ),
         evaluate=EvaluateConfig(
-            max_corpus=2_000, max_queries=1_000, generation_samples=500, decoded_samples=100
+            search=SearchConfig(max_corpus=2_000, max_queries=1_000),
+            generation=GenerationConfig(samples=500, decoded_samples=100),
         ),
         sweep=SweepConfig(
             doses=doses,
@@ -235,12 +242,14 @@ def paper(name: str, location: str, engine: EngineConfig) -> Recipe:
             lora_rank=64,
             lora_alpha=16,
             lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-            hard_negatives=1,
             # One GPU a cell, and as many cells side by side as there are GPUs: nothing to communicate.
             engine=replace(engine, processes=1, zero_stage=1),
         ),
+        mining=MiningConfig(hard_negatives=1),
         evaluate=EvaluateConfig(
-            max_corpus=5_000, max_queries=1_000, generation_samples=500, decoded_samples=64, batch_size=8
+            search=SearchConfig(max_corpus=5_000, max_queries=1_000),
+            generation=GenerationConfig(samples=500, decoded_samples=64),
+            batch_size=8,
         ),
         sweep=SweepConfig(
             doses=doses,

@@ -1,27 +1,45 @@
 """Settings of what is measured. No torch here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from infra.fingerprint import NOT_IN_RESULT
 from stages.backbones.config import BackboneConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """What is measured on the test split."""
+class SearchConfig:
+    """What is searched on the test split, and with which queries."""
 
     max_corpus: int
     """Test samples searched; the first ones in the order of a digest of their keys."""
     max_queries: int
-    generation_samples: int
-    decoded_samples: int
-    batch_size: int = 64
-    neighbours: int = 10
-    geometry_samples: int = 300
     critic_candidates: int = 128
     """N of the bound, at most: so many texts are scored under as many page images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How much of the test split is read."""
+
+    samples: int
+    decoded_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalConfig:
+    """What is told of a search beside its scores."""
+
+    neighbours: int = 10
+    geometry_samples: int = 300
     examples: int = 100
     """Queries that keep their best samples; the report chooses from them."""
-    fit_samples: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearMapConfig:
+    """How the linear maps are fitted that a sweep compares with CL."""
+
+    samples: int = 1000
     """Training samples that whitening and the linear projection are fitted on, chosen by digest of key."""
     projection_steps: int = 300
     projection_learning_rate: float = 3e-4
@@ -29,20 +47,52 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationSettings:
-    """What the measure of generation takes of a recipe; the generative critic takes the same."""
+class EvaluateConfig:
+    """What is measured on the test split; each program takes the parts that it reads."""
 
-    backbone: BackboneConfig
-    evaluate: EvaluateConfig
-
-
-CriticSettings = GenerationSettings
+    search: SearchConfig
+    generation: GenerationConfig
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    linear_map: LinearMapConfig = field(default_factory=LinearMapConfig)
+    batch_size: int = 64
+    """Rows that are read, or embedded, at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalSettings(GenerationSettings):
-    """What page retrieval takes of a recipe; its own three are refinement's, for L_cl and the projection."""
+class GenerationSettings:
+    """What the measure of generation takes of a recipe."""
 
-    temperature: float
+    backbone: BackboneConfig
+    generation: GenerationConfig
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticSettings:
+    """What the generative critic takes of a recipe."""
+
+    backbone: BackboneConfig
+    search: SearchConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearMapSettings:
+    """What fits a linear map; batch size and negatives are refinement's, for the projection."""
+
+    config: LinearMapConfig
     batch_size: int
     same_document_negatives: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalSettings:
+    """What page retrieval takes of a recipe."""
+
+    backbone: BackboneConfig
+    search: SearchConfig
+    retrieval: RetrievalConfig
+    batch_size: int
+    temperature: float
+    """Of refinement's loss, for L_cl."""
+    linear_map: LinearMapSettings = field(metadata=NOT_IN_RESULT)
+    """Named by the key of the cells that are linear maps: no other cell reads it."""

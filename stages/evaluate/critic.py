@@ -27,8 +27,8 @@ from stages.train.sequences import SequenceBuilder
 def main(job_path: Path) -> None:
     """Measure and commit this worker's cells of the job. Raises ValueError for less than two candidates."""
     job = read_job(job_path, CriticSettings)
-    config, folder = job.settings.evaluate, job.inputs["target_test"].path
-    search = build_task(folder, config)
+    config, folder = job.settings.search, job.inputs["target_test"].path
+    search = build_task(folder, job.inputs["target_test_queries"].path, config)
     rows = candidates_of(search, config.critic_candidates)
     if len(rows) < FEWEST_CANDIDATES:
         raise ValueError(f"{folder}: the bound needs two pages with text and a query, or more; add documents")

@@ -9,7 +9,6 @@ import torch
 
 from data_prep.samples import Sample
 from stages.backbones.backbone import Backbone, EmbeddingContract
-from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.search_task import SearchTask
 from stages.train.batches import collate
 from stages.train.sequences import SequenceBuilder, TokenSequence
@@ -121,16 +120,17 @@ def encode(
 class TaskEncoder:
     """Encodes a search task with model after model; those that take the same inputs share the sequences."""
 
-    def __init__(self, task: SearchTask, config: EvaluateConfig) -> None:
-        compared = task.with_text[: config.geometry_samples]
+    def __init__(self, task: SearchTask, *, batch_size: int, geometry_samples: int = 0) -> None:
+        """`geometry_samples`: so many samples that have a text get the hidden states of all layers."""
+        compared = task.with_text[:geometry_samples]
         self.task = task
-        self._batch_size = config.batch_size
+        self._batch_size = batch_size
         self._layer_rows = {"images": compared, "texts": range(len(compared)), "queries": ()}
         self._contract: EmbeddingContract | None = None
         self._sequences: dict[str, PreparedSequences] = {}
 
     def encode(self, backbone: Backbone, kind: str, on_batch: Callable[[], None] = lambda: None) -> Encoded:
-        """Embed one of `KINDS`; layers are of the first samples that have a text. See `encode`."""
+        """Embed one of `KINDS`, with layers of the first samples that have a text. See `encode`."""
         contract = replace(backbone.contract, adapter_keys=())
         if contract != self._contract:
             task, builder = self.task, SequenceBuilder(backbone)

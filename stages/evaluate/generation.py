@@ -18,7 +18,7 @@ from data_prep.samples import Sample
 from data_prep.shards import ShardSource
 from stages.backbones.adapters import open_model
 from stages.backbones.backbone import Backbone
-from stages.evaluate.config import EvaluateConfig, GenerationSettings
+from stages.evaluate.config import GenerationSettings
 from stages.evaluate.search_task import choose
 from stages.program import read_job
 from stages.train.batches import IGNORED_LABEL, collate
@@ -34,9 +34,9 @@ EXTRA_TOKENS = 7
 def main(job_path: Path) -> None:
     """Measure and commit this worker's cells of the job."""
     job = read_job(job_path, GenerationSettings)
-    config = job.settings.evaluate
+    count = job.settings.generation.samples
     samples = {
-        corpus: choose(ShardSource(job.inputs[name].path, trainable_only=True), config.generation_samples)
+        corpus: choose(ShardSource(job.inputs[name].path, trainable_only=True), count)
         for corpus, name in CORPORA.items()
     }
     for task, progress in job.cells("transcribing", parts=len(samples)):
@@ -44,23 +44,24 @@ def main(job_path: Path) -> None:
         corpora = {}
         for corpus, chosen in samples.items():
             progress.report(len(corpora))
-            corpora[corpus] = measure_generation(backbone, chosen, config, progress.alive)
+            corpora[corpus] = measure_generation(backbone, chosen, job.settings, progress.alive)
         job.commit(task, {"generation.json": {"corpora": corpora}})
 
 
 def measure_generation(
     backbone: Backbone,
     samples: Sequence[Sample],
-    config: EvaluateConfig,
+    settings: GenerationSettings,
     on_batch: Callable[[], None] = lambda: None,
 ) -> dict:
     """Return one corpus's entry of generation.json. `on_batch` is called after each batch."""
-    read = teacher_forced(backbone, samples, config.batch_size, on_batch)
+    read = teacher_forced(backbone, samples, settings.batch_size, on_batch)
     builder = SequenceBuilder(backbone)
     texts = [builder.kept_text(sample.text) for sample in samples]
     byte_counts = [len(text.encode()) for text in texts]
-    shown, references = samples[: config.decoded_samples], texts[: config.decoded_samples]
-    decoded = greedy_transcriptions(backbone, shown, config.batch_size, on_batch)
+    count = settings.generation.decoded_samples
+    shown, references = samples[:count], texts[:count]
+    decoded = greedy_transcriptions(backbone, shown, settings.batch_size, on_batch)
     edits = character_edits(references, decoded)
     return {
         "nats_per_byte": sum(one["nats"] for one in read) / sum(byte_counts),

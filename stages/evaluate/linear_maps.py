@@ -17,8 +17,9 @@ import torch
 from sklearn.covariance import ledoit_wolf
 from torch.nn.functional import normalize
 
+from data_prep.queries import answers_by_text
 from stages.backbones.backbone import Backbone
-from stages.evaluate.config import RetrievalSettings
+from stages.evaluate.config import LinearMapSettings, RetrievalSettings
 from stages.evaluate.encoding import TaskEncoder
 from stages.evaluate.search_task import SearchTask
 from stages.losses import info_nce
@@ -62,14 +63,16 @@ def fit_whitening(vectors: np.ndarray) -> LinearMap:
 def projection(pages: TaskEncoder, backbone: Backbone, settings: RetrievalSettings, seed: int) -> LinearMap:
     """A matrix trained from queries to texts."""
     queries, texts = (pages.encode(backbone, kind).vectors for kind in ("queries", "texts"))
-    own, same = positives_of(pages.task, same_document_negatives=settings.same_document_negatives)
-    return fit_projection(queries, texts, own, same, settings, seed)
+    own, same = positives_of(pages.task, same_document_negatives=settings.linear_map.same_document_negatives)
+    return fit_projection(
+        queries, texts, own, same, settings.linear_map, temperature=settings.temperature, seed=seed
+    )
 
 
 def positives_of(task: SearchTask, *, same_document_negatives: bool) -> tuple[np.ndarray, np.ndarray]:
     """The first sample, by key, that answers each query [queries], and which samples must not count against
-    it [queries, samples]: as in refinement, what answers the query, has its answer's text or, unless
-    `same_document_negatives`, its answer's document."""
+    it [queries, samples]: as in refinement, what answers a query of the same text, has its answer's text or,
+    unless `same_document_negatives`, its answer's document."""
     number_of = {key: number for number, key in enumerate(task.corpus_ids)}
     answers = [sorted(keys) for keys in task.relevant]
     own = np.array([number_of[keys[0]] for keys in answers])
@@ -80,8 +83,9 @@ def positives_of(task: SearchTask, *, same_document_negatives: bool) -> tuple[np
     for fact in facts:
         _, number = np.unique(fact, return_inverse=True)
         same |= number[own][:, None] == number[None, :]
-    for row, keys in enumerate(answers):
-        same[row, [number_of[key] for key in keys]] = True
+    answering = answers_by_text(task.queries)
+    for row, query in enumerate(task.queries):
+        same[row, [number_of[key] for key in answering[query.text] if key in number_of]] = True
     return own, same
 
 
@@ -90,7 +94,9 @@ def fit_projection(
     texts: np.ndarray,
     own: np.ndarray,
     same: np.ndarray,
-    settings: RetrievalSettings,
+    settings: LinearMapSettings,
+    *,
+    temperature: float,
     seed: int,
 ) -> LinearMap:
     """Train a square matrix by Adam on batches of frozen vectors, from the identity (the untouched model).
@@ -98,20 +104,21 @@ def fit_projection(
     Args:
         queries, texts: [Q, hidden] and [N, hidden], L2-normalised.
         own, same: as of `positives_of`. The texts of a batch's queries are its candidates.
-        settings: temperature and batch size are refinement's.
+        temperature: refinement's, as the batch size is.
     """
     queries, texts, own, same = map(torch.from_numpy, (queries, texts, own, same))
     matrix = torch.eye(queries.shape[1], requires_grad=True)
-    optimizer = torch.optim.Adam([matrix], lr=settings.evaluate.projection_learning_rate)
+    config = settings.config
+    optimizer = torch.optim.Adam([matrix], lr=config.projection_learning_rate)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(settings.evaluate.projection_steps):
+    for _ in range(config.projection_steps):
         drawn = torch.randperm(len(queries), generator=generator)[: settings.batch_size]
         loss = info_nce(
             normalize(queries[drawn] @ matrix, dim=-1),
             normalize(texts[own[drawn]] @ matrix, dim=-1),
             own=torch.arange(len(drawn)),
             same=same[drawn][:, own[drawn]],
-            temperature=settings.temperature,
+            temperature=temperature,
         )
         optimizer.zero_grad()
         (loss / len(drawn)).backward()

@@ -16,7 +16,7 @@ import numpy as np
 from stages.backbones.adapters import open_model
 from stages.cells import DIRECTIONS, PRIMARY_METRIC
 from stages.evaluate.candidate_matrix import first_candidates, image_losses
-from stages.evaluate.config import EvaluateConfig, RetrievalSettings
+from stages.evaluate.config import RetrievalSettings
 from stages.evaluate.encoding import KINDS, Encoded, TaskEncoder
 from stages.evaluate.geometry import chance_mutual_knn, geometry_by_layer
 from stages.evaluate.linear_maps import LINEAR_MAPS
@@ -32,19 +32,21 @@ BELOW_EVERY_COSINE = -2.0
 def main(job_path: Path) -> None:
     """Measure and commit this worker's cells of the job."""
     job = read_job(job_path, RetrievalSettings)
-    config = job.settings.evaluate
-    search = build_task(job.inputs["evaluated"].path, config)
+    settings, sizes = job.settings, {"batch_size": job.settings.batch_size}
+    search = build_task(job.inputs["evaluated"].path, job.inputs["evaluated_queries"].path, settings.search)
     counts = {"queries": len(search.queries), "corpus": len(search.corpus)}
-    baselines, encoder = score_baselines(search), TaskEncoder(search, config)
+    baselines = score_baselines(search)
+    encoder = TaskEncoder(search, **sizes, geometry_samples=settings.retrieval.geometry_samples)
     for task, progress in job.cells("searching"):
-        backbone = open_model(task.inputs, job.settings.backbone)
+        backbone = open_model(task.inputs, settings.backbone)
         encoded = {kind: encoder.encode(backbone, kind, progress.alive) for kind in KINDS}
         arm = task.cell.arm
         if arm.kind == "linear map":
-            pages = TaskEncoder(training_task(task.inputs["fit_pages"].path, config), config)
-            fitted = LINEAR_MAPS[arm.changes["map"]](pages, backbone, job.settings, task.cell.seed)
+            folders = (task.inputs[name].path for name in ("fit_pages", "fit_queries"))
+            pages = TaskEncoder(training_task(*folders, settings.linear_map.config.samples), **sizes)
+            fitted = LINEAR_MAPS[arm.changes["map"]](pages, backbone, settings, task.cell.seed)
             encoded = {kind: one.mapped(fitted.vectors) for kind, one in encoded.items()}
-        result = measure_retrieval(encoded, search, config, temperature=job.settings.temperature)
+        result = measure_retrieval(encoded, search, settings)
         job.commit(task, {"retrieval.json": result | {"baselines": baselines}}, counts=counts)
 
 
@@ -58,13 +60,12 @@ def score_baselines(task: SearchTask) -> dict[str, dict]:
     }
 
 
-def measure_retrieval(
-    encoded: Mapping[str, Encoded], task: SearchTask, config: EvaluateConfig, *, temperature: float
-) -> dict:
+def measure_retrieval(encoded: Mapping[str, Encoded], task: SearchTask, settings: RetrievalSettings) -> dict:
     """Return one model's entry of retrieval.json, without the baselines.
 
-    `temperature`: of the contrastive loss; the recipe's, also where refinement learns its own.
+    The contrastive loss is at the recipe's temperature, also where refinement learns its own.
     """
+    config = settings.retrieval
     images, texts, queries = (encoded[kind].vectors for kind in KINDS)
     to_images = queries @ images.T
     to_texts = np.full(to_images.shape, BELOW_EVERY_COSINE, dtype=np.float32)  # no text: found last
@@ -88,18 +89,22 @@ def measure_retrieval(
         "query_ids": [query.identity for query in task.queries],
         "query_documents": [document_of[min(keys)] for keys in task.relevant],
         "directions": directions,
-        "contrastive": measure_contrastive(encoded, task, config, temperature),
+        "contrastive": measure_contrastive(
+            encoded, task, settings.search.critic_candidates, settings.temperature
+        ),
         "geometry": geometry_by_layer(*layers, config.neighbours) if enough else [],
         "chance_mutual_knn": chance_mutual_knn(compared, config.neighbours) if enough else None,
-        "examples": _examples(to_images, directions["query_to_image"]["per_query"]["mrr"], task, config),
+        "examples": _examples(
+            to_images, directions["query_to_image"]["per_query"]["mrr"], task, config.examples
+        ),
     }
 
 
 def measure_contrastive(
-    encoded: Mapping[str, Encoded], task: SearchTask, config: EvaluateConfig, temperature: float
+    encoded: Mapping[str, Encoded], task: SearchTask, count: int, temperature: float
 ) -> dict | None:
-    """L_cl of texts and of queries over the candidates of the bound; None where no query has a text."""
-    candidates = candidates_of(task, config.critic_candidates)
+    """L_cl of texts and of queries over `count` candidates of the bound; None where no query has a text."""
+    candidates = candidates_of(task, count)
     if not candidates:
         return None
     query_rows, image_rows = map(list, zip(*candidates, strict=True))
@@ -131,9 +136,9 @@ def contrastive(cosines: np.ndarray, keys: list[str], temperature: float) -> dic
 
 
 def _examples(
-    scores: np.ndarray, reciprocal_ranks: Sequence[float], task: SearchTask, config: EvaluateConfig
+    scores: np.ndarray, reciprocal_ranks: Sequence[float], task: SearchTask, count: int
 ) -> list[dict]:
-    """The first queries with their best samples and the rank, from 1, of the first right one."""
+    """The first `count` queries with their best samples and the rank, from 1, of the first right one."""
     return [
         {
             "query": task.queries[row].text,
@@ -144,7 +149,7 @@ def _examples(
                 for column in np.argsort(-scores[row], kind="stable")[:SHOWN_RESULTS]
             ],
         }
-        for row in range(min(config.examples, len(task.queries)))
+        for row in range(min(count, len(task.queries)))
     ]
 
 

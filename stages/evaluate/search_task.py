@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from data_prep.queries import Query
+from data_prep.queries import Query, read_queries
 from data_prep.samples import lot_of
-from data_prep.shards import Sample, ShardSource, read_queries
-from stages.evaluate.config import EvaluateConfig
+from data_prep.shards import Sample, ShardSource
+from stages.evaluate.config import SearchConfig
 
 FEWEST_CANDIDATES = 2
 """Of the bound, which tells one page from others."""
@@ -41,9 +41,13 @@ class SearchTask:
         return [position for position, sample in enumerate(self.corpus) if sample.trainable]
 
 
-def build_task(folder: Path, config: EvaluateConfig) -> SearchTask:
-    """Choose corpus and queries from a split by the digests of their names, one query a sample first."""
-    task = _task_of(choose(ShardSource(folder), config.max_corpus), folder)
+def build_task(split: Path, queries: Path, config: SearchConfig) -> SearchTask:
+    """Choose corpus and queries from a split by the digests of their names, one query a sample first.
+
+    Args:
+        split, queries: folders of the committed samples and of their queries.
+    """
+    task = _task_of(choose(ShardSource(split), config.max_corpus), queries)
     turn: dict[str, int] = {}
     ranked = []
     for query in sorted(task.queries, key=lambda query: _digest(query.identity)):
@@ -53,9 +57,9 @@ def build_task(folder: Path, config: EvaluateConfig) -> SearchTask:
     return SearchTask(corpus=task.corpus, queries=[query for _, query in ranked[: config.max_queries]])
 
 
-def training_task(folder: Path, config: EvaluateConfig) -> SearchTask:
-    """What linear maps are fitted on: pages of the training split with all their queries."""
-    return _task_of(choose(ShardSource(folder, trainable_only=True), config.fit_samples), folder)
+def training_task(split: Path, queries: Path, samples: int) -> SearchTask:
+    """What linear maps are fitted on: so many pages of the training split with all their queries."""
+    return _task_of(choose(ShardSource(split, trainable_only=True), samples), queries)
 
 
 def choose(source: ShardSource, count: int) -> list[Sample]:
@@ -64,12 +68,12 @@ def choose(source: ShardSource, count: int) -> list[Sample]:
     return [source[position] for position, _ in chosen]
 
 
-def _task_of(corpus: list[Sample], folder: Path) -> SearchTask:
+def _task_of(corpus: list[Sample], queries: Path) -> SearchTask:
     keys = {sample.key for sample in corpus}
-    queries = [query for query in read_queries(folder) if keys & set(query.relevant)]
-    if not queries:
-        raise ValueError(f"{folder}: no query for any of {len(keys)} samples; add documents with text")
-    return SearchTask(corpus=corpus, queries=queries)
+    asked = [query for query in read_queries(queries) if keys & set(query.relevant)]
+    if not asked:
+        raise ValueError(f"{queries}: no query for any of {len(keys)} samples; add documents with text")
+    return SearchTask(corpus=corpus, queries=asked)
 
 
 def _digest(name: str) -> str:

@@ -21,6 +21,8 @@ NEGATIVES = "negatives.jsonl"
 class MiningConfig:
     """Which samples are hard negatives of a query; stages/refine/mining.py says how they are chosen."""
 
+    hard_negatives: int = 0
+    """Mined negatives for each anchor, at most, beside those in the batch; 0: none are mined."""
     depth: int = 50
     """Best samples that BM25, and the model before refinement, each propose."""
     relative_margin: float = 0.05
@@ -48,9 +50,6 @@ class RefineConfig:
     """Share of positives (with their negatives) that are page images; the others are texts."""
     trained: Literal["adapter", "decoder", "model"] = "adapter"
     """LoRA on the decoder's projections; every weight of the decoder; or the vision tower too."""
-    hard_negatives: int = 0
-    """Mined negatives for each anchor, at most, beside those in the batch."""
-    mining: MiningConfig = field(default_factory=MiningConfig)
     same_document_negatives: bool = False
     """Whether other samples of the positive's document count as negatives."""
     max_gradient_norm: float = 1.0
@@ -59,10 +58,20 @@ class RefineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RefineSettings:
-    """What stage 2 takes of a recipe, and the mining of its hard negatives; a cell's arm changes `refine`."""
+    """What stage 2 takes of a recipe; a cell's arm changes `refine`."""
 
     backbone: BackboneConfig
     refine: RefineConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiningSettings:
+    """What the mining of hard negatives takes of a recipe; its last two are refinement's."""
+
+    backbone: BackboneConfig
+    mining: MiningConfig
+    same_document_negatives: bool
+    engine: EngineConfig
 
 
 def with_changes(config: RefineConfig, changes: Mapping[str, Any]) -> RefineConfig:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data_prep.shards import ShardSource, read_queries
+from data_prep.queries import read_queries
+from data_prep.shards import ShardSource
 from stages.backbones.adapters import Refinement, open_model, open_refinement, put_weights, soup
 from stages.program import Job, Task, read_job
 from stages.refine.config import RefineSettings, with_changes
@@ -27,10 +28,9 @@ def main(job_path: Path) -> None:
     """Refine and commit this worker's share of the job: all cells of one training are of one worker."""
     job = read_job(job_path, RefineSettings)
     start_process_group(job.processes_per_cell)
-    folder = job.inputs["target_train"].path
     split = TrainSplit(
-        source=ShardSource(folder, trainable_only=True),
-        queries=read_queries(folder),
+        source=ShardSource(job.inputs["target_train"].path, trainable_only=True),
+        queries=read_queries(job.inputs["target_train_queries"].path),
         negatives=read_negatives(job.inputs["negatives"].path) if "negatives" in job.inputs else {},
     )
     trainings = job.own_trainings()

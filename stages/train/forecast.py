@@ -130,7 +130,7 @@ def refine_workload(recipe: Recipe, shape: ModelShape, page: PageSizes, arm: str
     image_share = ARMS[arm].changes.get("image_share", recipe.refine.image_share)
     text, image = _sequence(shape, text=page.text_tokens), _sequence(shape, image=page.visual_tokens)
     candidate = _mean([(1 - image_share, text), (image_share, image)])
-    return _sequence(shape, text=QUERY_TOKENS) + candidate * (1 + recipe.refine.hard_negatives)
+    return _sequence(shape, text=QUERY_TOKENS) + candidate * (1 + recipe.mining.hard_negatives)
 
 
 def _sequence(shape: ModelShape, *, text: int = 0, image: int = 0, labels: int = 0) -> Workload:

@@ -15,7 +15,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from data_prep.shards import ShardSource, read_queries
+from data_prep.queries import read_queries
+from data_prep.shards import ShardSource
 from stages.backbones.adapters import add_adapter
 from stages.backbones.backbone import load_backbone
 from stages.refine.gradcache import Embedder, Rows, contrastive_step
@@ -31,7 +32,7 @@ from tests.bench.contrastive_peers import (
     randomize,
     sentence_transformers_step,
 )
-from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, show, training_split
+from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, sample_documents, show
 from tests.integration.test_gradients import recorded
 from tests.unit.stages.conftest import relative_difference
 
@@ -50,7 +51,7 @@ Step = Callable[[Columns], float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--negatives", type=int, default=CONFIG.hard_negatives, choices=(0, 1))
+    parser.add_argument("--negatives", type=int, default=0, choices=(0, 1))
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -67,9 +68,9 @@ def main() -> None:
 
 def draw(count: int, negatives: int) -> list[Columns]:
     """Return batches in which every text stands once, so that nothing is masked: peers mask nothing."""
-    folder = training_split()
-    source = ShardSource(folder, trainable_only=True)
-    queries = read_queries(folder)
+    prepared = sample_documents()
+    source = ShardSource(prepared.train.path, trainable_only=True)
+    queries = read_queries(prepared.train_queries.path)
     positions = source.positions_of({key for query in queries for key in query.relevant})
     generator = np.random.default_rng(0)
     batches, batch, seen = [], [], set()

@@ -22,7 +22,7 @@ from stages.train.batches import collate, padded_buckets
 from stages.train.config import EngineConfig
 from stages.train.forward import hidden_states, label_logits
 from stages.train.sequences import SequenceBuilder, TokenSequence
-from tests.bench.measure import Moment, Run, show, training_split
+from tests.bench.measure import Moment, Run, sample_documents, show
 
 OURS = "ours"
 NAIVE = "the naive loop: a pair prepared and run at a time"
@@ -44,7 +44,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     recipe = get_recipe("tiny")
     backbone = load_backbone(recipe.backbone.location, recipe.backbone)
-    search = build_task(training_split(), recipe.evaluate)
+    prepared = sample_documents()
+    search = build_task(prepared.train.path, prepared.train_queries.path, recipe.evaluate.search)
     pages = [search.corpus[row] for _, row in candidates_of(search, arguments.candidates)]
     images, texts = [page.image() for page in pages[: arguments.pages + 1]], [page.text for page in pages]
     runs: dict[str, list[Run]] = {name: [] for name in SCORERS}

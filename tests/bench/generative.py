@@ -30,7 +30,7 @@ from stages.recipes import get_recipe
 from stages.train.batches import IGNORED_LABEL
 from stages.train.engine import plan_passes, start_process_group
 from stages.train.sequences import SequenceBuilder, TokenSequence
-from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, show, training_split
+from tests.bench.measure import DecoderCalls, Moment, Run, in_turn, sample_documents, show
 from tests.unit.stages.conftest import relative_difference
 
 RECIPE = get_recipe("tiny")
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    split = training_split()
+    split = sample_documents().train.path
     runs: dict[str, list[Run]] = {variant: [] for variant in VARIANTS}
     # The Trainer wraps its model for several processes where the engine has started a process group.
     with ProcessPoolExecutor(

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--per-shard", type=int, default=1000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        write_split(Path(folder), make_samples(arguments.samples), [], per_shard=arguments.per_shard)
+        write_split(Path(folder), make_samples(arguments.samples), per_shard=arguments.per_shard)
         readers: dict[str, Callable[[], int]] = {
             "webdataset, sequential": lambda: read_with_webdataset(Path(folder)),
             OURS: lambda: read_with_ours(Path(folder), threads=1),

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.prepare import prepare_documents
+from data_prep.prepare import Prepared, prepare_documents
 from infra.store import LocalStore
 from stages.recipes import get_recipe
 
@@ -91,10 +91,8 @@ class DecoderCalls:
         self.positions += mask.numel()
 
 
-def training_split() -> Path:
-    """Return the training split of recipe tiny's sample documents; the first call makes it (a minute)."""
+def sample_documents() -> Prepared:
+    """Return recipe tiny's sample documents, split; the first call does it (a minute)."""
     recipe = get_recipe("tiny")
     folder = Path(recipe.target_documents)
-    return prepare_documents(
-        folder, recipe.documents, LocalStore(STORE), lambda *progress: None, workers=2
-    ).train.path
+    return prepare_documents(folder, recipe.documents, LocalStore(STORE), lambda *progress: None, workers=2)

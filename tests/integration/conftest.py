@@ -8,7 +8,7 @@ from infra.launcher import Launch, LocalLauncher
 from stages.backbones.tiny import build_tiny_backbone
 from stages.recipes import get_recipe
 from tests.integration.restarting import Bench
-from tests.unit.stages.conftest import SHAPE, backbone, samples, split_folder  # noqa: F401
+from tests.unit.stages.conftest import SHAPE, backbone, queries_folder, samples, split_folder  # noqa: F401
 
 Run = Callable[..., None]
 
@@ -47,18 +47,22 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def bench(tmp_path, launch, model, split_folder):  # noqa: F811
-    return lambda stage, name="": Bench(tmp_path / name, launch, model, split_folder, stage)
+def bench(tmp_path, launch, model, split_folder, queries_folder):  # noqa: F811
+    def new(stage: str, name: str = "") -> Bench:
+        return Bench(tmp_path / name, launch, model, split_folder, queries_folder, stage)
+
+    return new
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(tmp_path_factory, launch, model, split_folder):  # noqa: F811
+def uninterrupted(tmp_path_factory, launch, model, split_folder, queries_folder):  # noqa: F811
     """{stage: bench} after a run in one go."""
     benches = {}
 
     def bench(stage: str) -> Bench:
         if stage not in benches:
-            benches[stage] = Bench(tmp_path_factory.mktemp(stage), launch, model, split_folder, stage)
+            root = tmp_path_factory.mktemp(stage)
+            benches[stage] = Bench(root, launch, model, split_folder, queries_folder, stage)
             benches[stage].run()
         return benches[stage]
 

@@ -36,6 +36,7 @@ class Bench:
     launch: Callable[..., None]
     model: Path
     split: Path
+    queries: Path
     stage: str
     runs: int = 0
 
@@ -82,7 +83,11 @@ class Bench:
             self.settings(engine),
             self.root,
             cells={"output": CELL},
-            inputs={"target_train": self.split, "base_train": self.split},
+            inputs={
+                "target_train": self.split,
+                "target_train_queries": self.queries,
+                "base_train": self.split,
+            },
             own_inputs={"model": self.model},
             processes_per_cell=processes,
         ) | {"processes": processes, "interruption": interruption}

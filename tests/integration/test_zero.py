@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data_prep.shards import ShardSource, read_queries
+from data_prep.queries import read_queries
+from data_prep.shards import ShardSource
 from stages.backbones.adapters import put_weights
 from stages.backbones.backbone import load_backbone
 from stages.pretrain.config import ObjectiveMixture
@@ -49,7 +50,7 @@ def main(job_path: Path) -> None:
             if step.number == STEPS:
                 with gathered(backbone.model):
                     _save(dict(backbone.model.named_parameters()), output / f"pretrain-{stage}.safetensors")
-        split = TrainSplit(source=source, queries=read_queries(folder))
+        split = TrainSplit(source=source, queries=read_queries(Path(job["queries"])))
         for arm in REFINEMENTS:
             config = replace(tiny.refine, batch_size=8, engine=engine, lora_rank=4, lora_alpha=8)
             config = with_changes(config, arm.changes)
@@ -67,13 +68,14 @@ def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory, launch, model, split_folder) -> dict[int, Path]:
+def weights(tmp_path_factory, launch, model, split_folder, queries_folder) -> dict[int, Path]:
     """{processes: folder of weights}, from the same start."""
     folders = {}
     for processes, stages in ((1, (0,)), (2, ZERO_STAGES)):
         folders[processes] = tmp_path_factory.mktemp("zero")
         job = {
             "split": str(split_folder),
+            "queries": str(queries_folder),
             "output": str(folders[processes]),
             "model": str(model / "model"),
             "zero_stages": stages,

@@ -4,16 +4,16 @@ import json
 import os
 import random
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from data_prep import query_making
+from data_prep import user_queries
 from data_prep.errors import NoUsableDocuments
 from data_prep.prepare import prepare_documents
-from data_prep.query_making import match_user_queries, read_user_queries
-from data_prep.shards import read_queries
-from data_prep.write_shards import write_split
+from data_prep.queries import read_queries, write_queries
+from data_prep.user_queries import Named, assign_user_queries, in_words, read_user_queries
 from infra.fingerprint import canonical_json
 from tests.unit.data_prep.making import prepare, prose, write_pdf
 
@@ -60,13 +60,19 @@ def test_any_file_gives_queries_that_can_be_stored_or_one_line_that_says_why(tmp
             assert str(error).isprintable(), seed
             refused += 1
     assert refused > 1_000 < len(accepted)
-    pages = {(query.document, query.page): [f"key-{number}"] for number, query in enumerate(accepted)}
-    matched, _ = match_user_queries(accepted, pages)
-    assert len(matched) > 1_000
-    (tmp_path / "split").mkdir()
-    write_split(tmp_path / "split", [], matched, per_shard=10)
-    assert read_queries(tmp_path / "split") == matched
-    canonical_json([query.model_dump() for query in accepted])
+    accepted = [replace(query, line=number) for number, query in enumerate(accepted)]
+    for query in accepted:
+        assert query.text.isprintable() or "\u200b" in query.text
+    documents = dict.fromkeys((query.document for query in accepted), 2**40)
+    samples = {(query.document, query.page): ("test", (f"key-{n}",)) for n, query in enumerate(accepted)}
+    found = assign_user_queries(accepted, Named(pages=documents, refused={}, samples=samples))
+    matched = found.queries["test"]
+    assert len({query.text for query in accepted}) == len(matched) > 1 and not found.unused
+    write_queries(tmp_path, matched)
+    assert read_queries(tmp_path) == matched
+    canonical_json([asdict(query) for query in accepted])
+    nowhere = assign_user_queries(accepted, Named(pages={"b.pdf": 1}, refused={}, samples={}))
+    assert len(nowhere.unused) == len(accepted) and all(map(str.isprintable, in_words(nowhere.unused)))
 
 
 def refused_for(path: Path) -> str:
@@ -96,7 +102,7 @@ def test_what_is_no_file_of_a_sensible_size_is_refused_and_not_waited_for(tmp_pa
     path.mkdir()
     assert refused_for(path) == "cannot be read: Is a directory; correct or remove it"
     path.rmdir()
-    monkeypatch.setattr(query_making, "USER_QUERIES_BYTES", len(GOOD))
+    monkeypatch.setattr(user_queries, "USER_QUERIES_BYTES", len(GOOD))
     path.write_bytes(GOOD)
     assert len(read_user_queries(path)) == 1
     path.write_bytes(GOOD + b" ")
@@ -119,4 +125,24 @@ def test_a_query_finds_its_document_by_the_name_that_the_inventory_shows(tmp_pat
     asked = [{"query": "where is it", "document": "\\xff.pdf", "page": page} for page in (1, 2)]
     (folder / "queries.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
     prepared, _ = prepare(folder, tmp_path / "store")
-    assert [one.text for one in read_queries(prepared.test.path)] == ["where is it"]
+    assert [one.text for one in read_queries(prepared.test_queries.path)] == ["where is it"]
+
+
+def test_nothing_of_a_hostile_file_is_obeyed_where_it_is_shown(tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for number in range(5):
+        write_pdf(folder / f"{number}.pdf", [prose(number), prose(10 + number)])
+    (folder / "\u202efdp.pdf").write_bytes(b"no PDF")
+    obeyed = "\x1b]0;title\x07\u0085 \u202ereversed\u2066 \u2028"
+    lines = [{"query": f"where {obeyed}", "document": "0.pdf", "page": 1}]
+    lines += [{"query": obeyed, "document": f"{obeyed}{number}.pdf", "page": 1} for number in range(20)]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    prepared, _ = prepare(folder, tmp_path / "store")
+    inventory = prepared.inventory.json("inventory.json")
+    assert len(inventory["unused_queries"]) == 20
+    shown = [*inventory["unused_queries"], *inventory["warnings"]]
+    shown += [f"{one['path']}: {one['reason']}" for one in inventory["documents"]]
+    for split in (prepared.train_queries, prepared.validation_queries, prepared.test_queries):
+        shown += [query.text for query in read_queries(split.path)]
+    assert all(map(str.isprintable, shown))

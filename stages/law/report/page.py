@@ -136,11 +136,12 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _summary(inventory: dict) -> dict:
-    """What the report shows of an inventory: used documents, refused files as (path, reason), splits."""
+    """What the report shows of an inventory: used documents, refused files as (path, reason), the rest."""
     documents = inventory["documents"]
     refused = [(document["path"], document["reason"]) for document in documents if document["reason"]]
     used = [document for document in documents if not document["reason"]]
-    return {name: inventory[name] for name in ("splits", "warnings")} | {"used": used, "refused": refused}
+    rest = {name: inventory[name] for name in ("splits", "warnings", "unused_queries")}
+    return rest | {"used": used, "refused": refused}
 
 
 def _thumbnails(test: Path) -> Callable[[str], bytes]:

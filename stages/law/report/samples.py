@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from data_prep.plain_text import escaped
+
 Examples = Mapping[int, Sequence[Mapping[str, Any]]]
 """Dose -> examples of its generation.json or retrieval.json, the same in the same order at every dose."""
 SHOWN_CHARACTERS = 400
@@ -42,7 +44,7 @@ def transcription(dose: int, decoded: str, text: str) -> dict[str, Any]:
     """Align all of ``decoded`` with the true ``text``, both NFC, and mark what is wrong or missing in it.
 
     ``pieces``: (kind, text), kind equal, wrong or missing. Of a long text only the first ones are there
-    (``cut``); ``error_rate`` is that of the whole text.
+    (``cut``), with escapes for what is obeyed instead of printed; ``error_rate`` is that of the whole text.
     """
     decoded, text = (unicodedata.normalize("NFC", one) for one in (decoded, text))
     pieces: list[tuple[str, str]] = []
@@ -55,7 +57,7 @@ def transcription(dose: int, decoded: str, text: str) -> dict[str, Any]:
             piece = decoded[step.src_start : step.src_end]
         cut = len(piece) > room
         if room:
-            pieces.append((kind, piece[:room]))
+            pieces.append((kind, escaped(piece[:room])))
         if cut:
             break
         room -= len(piece)

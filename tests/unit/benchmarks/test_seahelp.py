@@ -17,7 +17,8 @@ from benchmarks.seahelp_pages import KHMER, PageSetter, break_lines, check_text_
 from benchmarks.seahelp_paragraphs import split_documents
 from benchmarks.syllable_font import syllables
 from data_prep import text_layer
-from data_prep.shards import ShardSource, read_queries
+from data_prep.queries import read_queries
+from data_prep.shards import ShardSource
 from data_prep.splits import assign_splits
 from stages.recipes import get_recipe
 from tests.unit.benchmarks.help_packages import (
@@ -126,7 +127,7 @@ def test_lco_splits_the_folder_as_the_benchmark_says_and_asks_its_queries(seahel
         source = ShardSource(getattr(prepared, name).path)
         documents = {source[position].document for position in range(len(source))}
         assert documents == set(splits[name]) & {path.name for path in (seahelp / folder).glob("*.pdf")}
-    asked = {query.text for query in read_queries(prepared.test.path)}
+    asked = {query.text for query in read_queries(prepared.test_queries.path)}
     assert asked == {query["query"] for query in queries_of(seahelp / folder) if query["split"] == "test"}
 
 

@@ -162,10 +162,6 @@ def test_a_printed_hyphen_at_a_lines_end_stays(tmp_path):
     assert unit.text == "A well- known river."
 
 
-def test_halves_of_characters_never_reach_the_text():
-    assert text_layer.clean_text("\ud835\udd38 b\ud835 \x01c e\u0301\u00a0\n") == "\U0001d538 b c é"
-
-
 def test_an_image_takes_the_text_beside_it(tmp_path, scan):
     scan.save(tmp_path / "page.png")
     decomposed = unicodedata.normalize("NFD", "Tiếng  Việt\nở đây")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import prepare, reading
+from data_prep.splits import SPLITS
 from infra.fingerprint import fingerprint, import_closure, source_digest
 from tests.unit.data_prep import making
 
@@ -20,6 +21,7 @@ DOCUMENT, SPLIT, TRAINING = "data_prep.reading", "data_prep.prepare", "stages.pr
         ("data_prep/text_layer.py", {DOCUMENT, SPLIT}),
         ("data_prep/splits.py", {SPLIT}),
         ("data_prep/query_making.py", {SPLIT}),
+        ("data_prep/user_queries.py", {SPLIT}),
         ("data_prep/order.py", {TRAINING}),
     ],
 )
@@ -42,17 +44,18 @@ def test_documents_are_named_by_their_reader_and_splits_by_their_maker(six_docum
     monkeypatch.setattr(prepare, "fingerprint", recorded)
     making.prepare(six_documents, tmp_path)
     assert programs.pop("document") == DOCUMENT
-    assert programs.keys() == {f"documents-{name}" for name in ("train", "validation", "test", "inventory")}
+    splits = {f"documents-{split}{of}" for split in SPLITS for of in ("", "-queries")}
+    assert programs.keys() == splits | {"documents-inventory"}
     assert set(programs.values()) == {SPLIT}
 
 
 def test_stages_load_what_reads_shards_and_nothing_that_makes_them():
     assert import_closure("data_prep.shards") == tuple(
-        f"data_prep{name}" for name in ("", ".queries", ".samples", ".shards")
+        f"data_prep{name}" for name in ("", ".samples", ".shards")
     )
     programs = [path.relative_to(ROOT) for path in ROOT.glob("stages/*/program.py")]
     programs += [Path("stages/evaluate") / f"{name}.py" for name in ("generation", "critic", "retrieval")]
-    readers = {"config", "errors", "order", "packing", "queries", "samples", "shards"}
+    readers = {"config", "errors", "order", "packing", "plain_text", "queries", "samples", "shards"}
     for program in [*programs, Path("stages/refine/mining.py")]:
         modules = import_closure(".".join(program.with_suffix("").parts))
         loaded = {module.partition(".")[2] for module in modules if module.startswith("data_prep.")}

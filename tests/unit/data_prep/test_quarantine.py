@@ -1,11 +1,15 @@
 """A bad file never ends a run and never vanishes; a folder with nothing usable says why in one line."""
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from fpdf import FPDF
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from data_prep.config import ReadingConfig
 from data_prep.errors import NoUsableDocuments
@@ -22,6 +26,7 @@ from tests.unit.data_prep.making import (
     prose,
     read,
     swelling_pdf,
+    tiff_of,
     write_pdf,
 )
 
@@ -32,7 +37,7 @@ REASONS = {
     "half.jpg": "broken image: image file is truncated",
     "half.pdf": "truncated PDF: the end-of-file marker is missing",
     "huge.png": "oversized",
-    "latin.png": "the text beside it, latin.txt, is not UTF-8",
+    "latin.png": "the text beside it is not UTF-8: save it as UTF-8",
     "long.png": "the text beside it, long.txt, is too large: 1,048,577 bytes, the limit is 1,048,576",
     "link.pdf": "cannot be read: No such file or directory",
     "other.png": "broken image: cannot identify image file 'other.png'",
@@ -86,9 +91,9 @@ def test_one_good_document_among_bad_ones_is_enough(folder, tmp_path, scan, page
         bad = "unsupported" if entry["path"] == "notes.docx" else "quarantined"
         assert entry["status"] == (bad if entry["reason"] else "used")
     assert "Only 1 document(s) with text" in inventory["warnings"][0]
-    for split in (prepared.train, prepared.test):
+    for split, queries in ((prepared.train, prepared.train_queries), (prepared.test, prepared.test_queries)):
         assert split.manifest.counts["trainable"]
-        assert split.manifest.counts["queries"]
+        assert queries.manifest.counts["queries"]
 
     again, steps = prepare(folder, tmp_path / "store")
     assert again == prepared
@@ -210,3 +215,76 @@ def test_a_file_name_that_is_not_unicode_is_shown_and_read(tmp_path):
     assert file.name == "caf\\xe9.pdf"
     (reading,) = read_documents([file], ReadingConfig(), LocalStore(tmp_path / "store"), print, workers=1)
     assert (reading.reason, reading.pages) == (None, 1)
+
+
+def listed(folder: Path) -> tuple[dict[str, str | None], dict[str, str]]:
+    """(the text of each document, the reason for every other entry), by name."""
+    documents, unsupported = find_documents(folder)
+    texts = {one.name: one.beside and one.beside.name for one in documents}
+    return texts, {one.name: one.reason for one in unsupported}
+
+
+@given(
+    image=st.sampled_from(["png", "Png", "PNG", "TIF", "jpeg"]),
+    text=st.sampled_from(["txt", "TXT", "Txt", "tXt"]),
+)
+def test_the_suffix_of_a_text_may_have_any_case_as_that_of_an_image(image, text):
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in (image, text):
+            (Path(folder) / f"SCAN.{suffix}").touch()
+        assert listed(Path(folder)) == ({f"SCAN.{image}": f"SCAN.{text}"}, {})
+
+
+def test_of_two_texts_beside_an_image_one_is_read_and_the_other_named(tmp_path, scan):
+    scan.save(tmp_path / "scan.png")
+    (tmp_path / "scan.Txt").write_text("another text")
+    (tmp_path / "scan.TXT").write_text("a text")
+    reason = "a second text beside an image, of which {} is read"
+    assert listed(tmp_path) == ({"scan.png": "scan.TXT"}, {"scan.Txt": reason.format("scan.TXT")})
+    (tmp_path / "scan.txt").write_text("the text")
+    named = {name: reason.format("scan.txt") for name in ("scan.TXT", "scan.Txt")}
+    assert listed(tmp_path) == ({"scan.png": "scan.txt"}, named)
+    files, _ = find_documents(tmp_path)
+    [reading] = read_documents(files, ReadingConfig(), LocalStore(tmp_path / "store"), print, workers=1)
+    assert list(ShardSource(reading.samples.path).texts()) == ["the text"]
+
+
+def test_what_cannot_be_read_as_a_text_stands_in_no_other_ones_way(tmp_path):
+    for name in ("a.png", "a.TXT", "b.png", "B.txt"):
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "a.txt")
+    (tmp_path / "b.txt").mkdir()
+    assert listed(tmp_path) == (
+        {"a.png": "a.TXT", "b.png": None},
+        {"B.txt": "neither a PDF nor a page image", "a.txt": "no file but a pipe, a socket or a device"},
+    )
+
+
+def test_two_images_of_one_name_share_their_text(tmp_path):
+    for name in ("scan.png", "scan.jpg", "scan.TXT"):
+        (tmp_path / name).touch()
+    assert listed(tmp_path) == ({"scan.png": "scan.TXT", "scan.jpg": "scan.TXT"}, {})
+
+
+def test_a_text_beside_an_image_of_several_pages_is_named(folder, tmp_path):
+    write_pdf(folder / "a.pdf", [prose(1), prose(2)])
+    for name in ("pages.tif", "shared.tif"):
+        (folder / name).write_bytes(tiff_of(3))
+    for name in ("pages.TXT", "shared.txt"):
+        (folder / name).write_text("some words")
+    Image.effect_noise((64, 64), 80).save(folder / "shared.png")
+    prepared, _ = prepare(folder, tmp_path / "store")
+    entries = {one["path"]: one for one in prepared.inventory.json("inventory.json")["documents"]}
+    assert entries.pop("pages.TXT")["reason"] == (
+        "beside an image of 3 pages: it cannot say which page its words are on"
+    )
+    assert set(entries) == {"a.pdf", "pages.tif", "shared.tif", "shared.png"}
+
+
+def test_queries_under_another_name_are_named(tmp_path):
+    (tmp_path / "a.pdf").touch()
+    (tmp_path / "below").mkdir()
+    for name in ("Queries.JSONL", "below/queries.jsonl"):
+        (tmp_path / name).touch()
+    reason = "queries are read from queries.jsonl at the top of the folder only"
+    assert listed(tmp_path)[1] == {"Queries.JSONL": reason, "below/queries.jsonl": reason}

@@ -13,9 +13,9 @@ import pytest
 import webdataset
 from PIL import Image, UnidentifiedImageError
 
-from data_prep.queries import Query
+from data_prep.queries import Query, read_queries, write_queries
 from data_prep.samples import Sample, sample_key
-from data_prep.shards import ShardSource, open_shard, read_queries
+from data_prep.shards import ShardSource, open_shard
 from data_prep.write_shards import write_split
 
 QUERIES = [
@@ -40,7 +40,7 @@ SAMPLES = [sample(number) for number in range(7)]
 
 @pytest.fixture
 def split(tmp_path) -> Path:
-    write_split(tmp_path, SAMPLES, QUERIES, per_shard=3)
+    write_split(tmp_path, SAMPLES, per_shard=3)
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_a_key_that_comes_twice_is_refused_also_in_another_shard(tmp_path):
         folder = tmp_path / str(per_shard)
         folder.mkdir()
         with pytest.raises(ValueError, match=f"two samples have the key {SAMPLES[0].key}"):
-            write_split(folder, [*SAMPLES, replace(SAMPLES[0], page=9)], [], per_shard=per_shard)
+            write_split(folder, [*SAMPLES, replace(SAMPLES[0], page=9)], per_shard=per_shard)
 
 
 def test_a_split_is_written_as_its_samples_come(tmp_path):
@@ -73,7 +73,7 @@ def test_a_split_is_written_as_its_samples_come(tmp_path):
             yield one
             del one
 
-    write_split(tmp_path, samples(), [], per_shard=20)
+    write_split(tmp_path, samples(), per_shard=20)
     assert max(alive) <= 3
 
 
@@ -108,7 +108,7 @@ def test_a_sample_is_one_read_away_and_facts_need_none(split):
 @pytest.mark.parametrize("trainable_only", [False, True])
 def test_samples_can_be_left_out(tmp_path, per_shard, longest, trainable_only):
     samples = [replace(s, text=s.text + "!" * (s.page > 3)) for s in SAMPLES]
-    write_split(tmp_path, samples, QUERIES, per_shard=per_shard)
+    write_split(tmp_path, samples, per_shard=per_shard)
     source = ShardSource(tmp_path, trainable_only=trainable_only, max_characters=longest)
     expected = [
         s for s in samples if (s.trainable or not trainable_only) and len(s.text) <= (longest or 1000)
@@ -129,7 +129,7 @@ def test_open_tars_are_few_and_are_closed(tmp_path):
     """However many shards and sources there are, such as one for each of thousands of documents."""
     for number in range(20):
         (tmp_path / str(number)).mkdir()
-        write_split(tmp_path / str(number), SAMPLES, QUERIES, per_shard=1)
+        write_split(tmp_path / str(number), SAMPLES, per_shard=1)
     sources = [ShardSource(tmp_path / str(number)) for number in range(20)]
     assert all(read_all(source) == SAMPLES for source in sources)
     assert open_shard.cache_info().maxsize == 64
@@ -142,7 +142,7 @@ def test_a_new_source_reads_what_is_there_now(split):
     assert read_all(ShardSource(split)) == SAMPLES
     shutil.rmtree(split)
     split.mkdir()
-    write_split(split, SAMPLES[::-1], QUERIES, per_shard=3)
+    write_split(split, SAMPLES[::-1], per_shard=3)
     assert read_all(ShardSource(split)) == SAMPLES[::-1]
 
 
@@ -150,28 +150,33 @@ def test_a_new_source_reads_what_is_there_now(split):
 def test_threads_share_a_source(tmp_path, per_shard):
     """Also when a shard leaves the cache while another thread reads it."""
     samples = [replace(SAMPLES[0], key=f"key-{n:03d}", text=f"text {n}") for n in range(200)]
-    write_split(tmp_path, samples, QUERIES, per_shard=per_shard)
+    write_split(tmp_path, samples, per_shard=per_shard)
     source = ShardSource(tmp_path)
     positions = [n * 37 % 200 for n in range(1000)]
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(source.__getitem__, positions)) == [samples[n] for n in positions]
 
 
-def test_the_same_samples_give_the_same_bytes_counts_and_queries(split, tmp_path_factory):
+def test_the_same_samples_give_the_same_bytes_and_counts(split, tmp_path_factory):
     again = tmp_path_factory.mktemp("again")
-    assert write_split(again, SAMPLES, QUERIES, per_shard=3) == {
-        "samples": 7, "trainable": 3, "shards": 3, "queries": 2,
+    assert write_split(again, SAMPLES, per_shard=3) == {
+        "samples": 7, "trainable": 3, "shards": 3,
         "text_bytes": sum(len(s.text.encode()) for s in SAMPLES),
     }  # fmt: skip
-    assert read_queries(again) == QUERIES
     files = [path.relative_to(split) for path in sorted(split.rglob("*")) if path.is_file()]
-    assert len(files) == 8
+    assert len(files) == 7
     assert all((again / path).read_bytes() == (split / path).read_bytes() for path in files)
 
 
 def test_a_split_may_be_empty(tmp_path):
-    assert write_split(tmp_path, [], [], per_shard=3)["samples"] == 0
-    assert (len(ShardSource(tmp_path)), read_queries(tmp_path)) == (0, [])
+    assert write_split(tmp_path, [], per_shard=3)["samples"] == 0
+    assert len(ShardSource(tmp_path)) == 0
+
+
+@pytest.mark.parametrize("queries", [QUERIES, []])
+def test_queries_are_read_as_they_were_written(tmp_path, queries):
+    write_queries(tmp_path, queries)
+    assert read_queries(tmp_path) == queries
 
 
 def test_only_png_is_decoded(scan):

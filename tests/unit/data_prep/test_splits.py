@@ -108,13 +108,11 @@ def test_repeats_are_dropped_inside_a_split_and_near_copies_between_splits():
     other = "Letters arrive by cart when the garden gate is shut and nobody looks at the window"
     samples = [*candidates(original, original.upper()), *candidates(near, other, page=2)]
     splits = {("a.pdf", 1): "test", ("a.pdf", 2): "train"}
-    known = NearDuplicates(DocumentsConfig(near_duplicate_similarity=0.7))
-    test, from_test = choose_samples("test", samples, splits, known)
-    train, from_train = choose_samples("train", samples, splits, known)
-    assert [c.text for c in test] == [original]
-    assert from_test == {"exact_duplicates": 1, "near_duplicates_of_other_splits": 0}
-    assert [c.text for c in train] == [other]
-    assert from_train == {"exact_duplicates": 0, "near_duplicates_of_other_splits": 1}
+    chosen, dropped = choose_samples(samples, splits, DocumentsConfig(near_duplicate_similarity=0.7))
+    texts = {name: [sample.text for sample in of_split] for name, of_split in chosen.items()}
+    assert texts == {"test": [original], "validation": [], "train": [other]}
+    assert dropped["test"] == {"exact_duplicates": 1, "near_duplicates_of_other_splits": 0}
+    assert dropped["train"] == {"exact_duplicates": 0, "near_duplicates_of_other_splits": 1}
 
 
 def test_equal_texts_are_always_near_duplicates_and_different_ones_are_not():

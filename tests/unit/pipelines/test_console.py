@@ -115,7 +115,8 @@ def test_a_pipe_gets_lines_with_the_time_of_day_and_the_log_the_summaries(capsys
 )
 def test_a_file_name_is_neither_markup_nor_a_terminal_command(tmp_path: Path, name: str, shown: str) -> None:
     document = {"path": name, "status": "quarantined", "reason": "empty"}
-    (tmp_path / "inventory.json").write_text(json.dumps({"documents": [document], "warnings": [name]}))
+    content = {"documents": [document], "warnings": [name], "unused_queries": []}
+    (tmp_path / "inventory.json").write_text(json.dumps(content))
     inventory = Output(stage="documents-inventory", cell=Cell(), path=tmp_path, digest="d")
     used, quarantined, lines = inventory_summary(inventory)
     assert (used, quarantined, lines) == (0, 1, [f"{shown}: empty", shown])
@@ -125,3 +126,19 @@ def test_a_file_name_is_neither_markup_nor_a_terminal_command(tmp_path: Path, na
     reporter.stage_finished(lines[1])
     reporter.note(lines[0])
     assert screen.getvalue().endswith(f"{shown}\n{shown}: empty\n")
+
+
+def test_the_screen_has_all_warnings_and_the_first_ten_of_what_is_not_used(tmp_path: Path) -> None:
+    documents = [{"path": f"{n}.pdf", "status": "quarantined", "reason": "empty"} for n in range(12)]
+    lines = [f"line {n}: no document" for n in range(1, 41)]
+    content = {"documents": documents, "warnings": ["one", "two"], "unused_queries": lines}
+    (tmp_path / "inventory.json").write_text(json.dumps(content))
+    inventory = Output(stage="documents-inventory", cell=Cell(), path=tmp_path, digest="d")
+    assert inventory_summary(inventory)[2] == [
+        *(f"{n}.pdf: empty" for n in range(10)),
+        "... and 2 more, in the report",
+        "one",
+        "two",
+        *(f"queries.jsonl: {line}" for line in lines[:10]),
+        "... and 30 more, in the report",
+    ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.errors import NoUsableDocuments
-from data_prep.queries import Query
+from data_prep.queries import Query, write_queries
 from data_prep.samples import Sample, sample_key
 from data_prep.shards import ShardSource
 from data_prep.write_shards import write_split
@@ -17,6 +17,7 @@ from pipelines.needs import require_enough_to_run, require_enough_to_sweep
 from pipelines.parameters import Sweep
 from pipelines.stage_table import Output
 from stages.cells import Cell
+from stages.evaluate.config import SearchConfig
 from stages.pretrain.controls import ShuffledTexts
 from stages.recipes import Recipe, get_recipe
 from stages.refine.anchors import without_negatives
@@ -61,9 +62,13 @@ def prepared(tmp_path: Path):
         made = {}
         for split, (samples, queries) in splits.items():
             with store.attempt(f"documents-{split}", f"{next(number)}") as attempt:
-                counts = write_split(attempt.path, samples, queries, per_shard=2)
+                counts = write_split(attempt.path, samples, per_shard=2)
                 committed = attempt.commit(inputs={}, configuration={}, counts=counts)
             made[f"{which}_{split}"] = Output.of(committed, Cell())
+            with store.attempt(f"documents-{split}-queries", f"{next(number)}") as attempt:
+                write_queries(attempt.path, queries)
+                committed = attempt.commit(inputs={}, configuration={}, counts={})
+            made[f"{which}_{split}_queries"] = Output.of(committed, Cell())
         return made
 
     return documents
@@ -79,6 +84,7 @@ ONE_SAMPLE = ([A], [query("a", A), query("b", A)])
 ONE_DOCUMENT = ([A, B], [query("a", A), query("b", B)])
 ONE_TEXT = ([C, D], [query("c", C), query("d", D)])
 ONE_ANSWERS_ALL = ([A, B, C], [query("a", A), query("all", A, B, C)])
+ONE_QUERY_TEXT = ([A, C], [query("same", A), query("same", C)])
 SCANS_ONLY = ([SCAN], [query("s", SCAN)])
 
 
@@ -89,6 +95,7 @@ SCANS_ONLY = ([SCAN], [query("s", SCAN)])
         (RECIPE, {"train": ONE_SAMPLE}, "query 'a' has no negative"),
         (RECIPE, {"train": ONE_TEXT}, "query 'c' has no negative"),
         (RECIPE, {"train": ONE_ANSWERS_ALL}, "query 'all' has no negative"),
+        (RECIPE, {"train": ONE_QUERY_TEXT}, "query 'same' has no negative"),
         (PAGES, {"train": ONE_DOCUMENT}, "or come from the same document"),
         (RECIPE, {"train": ([A, B], [query("a", A)])}, "1 training queries are too few"),
         (RECIPE, {"train": ([A, SCAN], [query("a", A), query("s", SCAN)])}, "1 training queries are too few"),
@@ -136,7 +143,8 @@ def test_other_documents_need_queries_too(prepared) -> None:
 def test_a_corpus_that_is_cut_may_leave_no_query(prepared) -> None:
     """The user's queries name few pages, and none of them is among those that are searched."""
     samples = [sample("a.pdf", f"chữ {number}", number) for number in range(1, 40)]
-    cut = replace(RECIPE, evaluate=replace(RECIPE.evaluate, max_corpus=2))
+    two = SearchConfig(max_corpus=2, max_queries=600)
+    cut = replace(RECIPE, evaluate=replace(RECIPE.evaluate, search=two))
     tests = [prepared(test=(samples, [query("one", one)])) for one in samples]
     refused = 0
     for documents in tests:
@@ -163,10 +171,11 @@ def test_a_query_without_negatives_is_found_exactly_where_there_is_one(tmp_path_
         for number in range(count)
     ]
     some = st.lists(st.sampled_from(samples), min_size=1, max_size=count, unique_by=lambda one: one.key)
-    queries = [query(str(n), *data.draw(some)) for n in range(data.draw(st.integers(1, 4)))]
+    texts = st.sampled_from(["0", "1", "2"])
+    queries = [query(data.draw(texts), *data.draw(some)) for _ in range(data.draw(st.integers(1, 4)))]
     same = data.draw(st.booleans())
     folder = tmp_path_factory.mktemp("split")
-    write_split(folder, samples, queries, per_shard=2)
+    write_split(folder, samples, per_shard=2)
     answering = {key for one in queries for key in one.relevant}
 
     def hopeless(one: Query) -> bool:
@@ -176,7 +185,8 @@ def test_a_query_without_negatives_is_found_exactly_where_there_is_one(tmp_path_
             )
 
         positives = [sample for sample in samples if sample.key in one.relevant]
-        others = [s for s in samples if s.key in answering and s.key not in one.relevant]
+        right = {key for other in queries if other.text == one.text for key in other.relevant}
+        others = [s for s in samples if s.key in answering - right]
         return any(not any(unlike(positive, other) for other in others) for positive in positives)
 
     found = without_negatives(queries, ShardSource(folder), same_document_negatives=same)

@@ -38,7 +38,7 @@ def test_every_computed_cell_has_a_child_run_with_its_metrics_and_end(workplace:
         assert [step for step, _ in found.pop("loss/made_up")] == [1, 2, 3]
         assert set(found) == {"resources/tokens_per_second", "summary/flops", "summary/padding_share"}
         [inputs] = [event["inputs"] for event in workplace.events("inputs") if event["run"] == child["run"]]
-        assert [one["name"] for one in inputs] == ["target train", "model"]
+        assert [one["name"] for one in inputs] == ["target train", "target train queries", "model"]
     ends = {event["run"]: event["status"] for event in workplace.events("finish")}
     assert ends == {child["run"]: "FINISHED" for child in (parent, *children)}
 

@@ -56,6 +56,16 @@ def test_a_changed_target_document_changes_everything_after_it(workplace: Workpl
     assert changed(first, workplace.run()) == EVERYTHING
 
 
+def test_other_queries_repeat_nothing_that_reads_samples_only(workplace: Workplace) -> None:
+    mined = with_part(workplace.recipe(), "mining", hard_negatives=2)
+    first = workplace.run(mined)
+    workplace.write("target", "queries.jsonl", "what the user asks")
+    second = workplace.run(mined)
+    assert changed(first, second) == {"mine", "refine", "retrieval", "law"}
+    workplace.write("base", "queries.jsonl", "nobody reads it, but the report tells of it")
+    assert changed(second, workplace.run(mined)) == {"law"}
+
+
 def test_one_more_dose_computes_that_dose_only(workplace: Workplace) -> None:
     first = workplace.run(workplace.recipe(doses=(0, 32)))
     second = workplace.run(workplace.recipe(doses=(0, 32, 64)))
@@ -85,12 +95,14 @@ def test_a_change_changes_only_the_stages_that_use_it(
 ) -> None:
     recipe = workplace.recipe()
     first, loss = workplace.run(recipe), recipe.refine.loss
+    search, generation = recipe.evaluate.search, recipe.evaluate.generation
     # The made-up models depend on none of it: equal content, so what follows is reused.
     for part, changes, stages in (
         ("refine", {"loss": replace(loss, symmetric=True)}, {"refine", "law"}),
         ("refine", {"loss": replace(loss, temperature=0.5)}, {"refine", "retrieval", "law"}),  # L_cl is at it
-        ("refine", {"hard_negatives": 2}, {"mine", "refine", "law"}),
-        ("evaluate", {"max_queries": 7}, {"generation", "retrieval", "law"}),
+        ("mining", {"hard_negatives": 2}, {"mine", "refine", "law"}),
+        ("evaluate", {"search": replace(search, max_queries=7)}, {"retrieval", "law"}),
+        ("evaluate", {"generation": replace(generation, decoded_samples=7)}, {"generation", "law"}),
         ("law", {"minimum_effect": 0.5}, {"law"}),
         ("backbone", {"location": "/elsewhere"}, set()),
     ):
@@ -99,7 +111,7 @@ def test_a_change_changes_only_the_stages_that_use_it(
         assert set(workplace.jobs(run)) == stages, changes
         if "mine" in stages:
             job = json.loads((workplace.runs / str(run) / "refine" / "job.json").read_text())
-            assert set(job["inputs"]) == {"target_train", "negatives"}
+            assert set(job["inputs"]) == {"target_train", "target_train_queries", "negatives"}
     rewritten = replace(FAKE_STAGES["generation"], program="tests.unit.pipelines.fake_documents")
     assert changed(first, workplace.run(stages={**FAKE_STAGES, "generation": rewritten})) == {"generation"}
     monkeypatch.setattr(sweep_cells, "base_model_digest", lambda recipe: "another")
@@ -144,7 +156,7 @@ def test_the_job_names_settings_inputs_and_cells(workplace: Workplace) -> None:
     outputs = workplace.run()
     job = json.loads((workplace.runs / "0" / "refine" / "job.json").read_text())
     assert set(job["settings"]) == {"backbone", "refine"} and job["provenance"]["recipe"] == "tiny"
-    assert set(job["inputs"]) == {"target_train"}
+    assert set(job["inputs"]) == {"target_train", "target_train_queries"}
     tasks = workplace.jobs()
     cells = {(task.cell.dose, task.cell.seed, task.cell.arm.name) for task in tasks["refine"]}
     assert cells == {(dose, 0, arm) for dose in (0, 32) for arm in ("text-only", "multimodal-20")}

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -82,9 +82,10 @@ def test_what_computes_a_result_is_in_its_fingerprint(
 
 
 def names(recipe: Recipe) -> dict[str, str]:
-    """Fingerprints of one cell of each stage."""
+    """Fingerprints of one cell of each stage, and of a linear map."""
     cell = Cell(dose=32, arm=ARMS["text-only"], seed=0, steps=30)
-    return {name: stage.fingerprint(recipe, cell, {}) for name, stage in STAGES.items()}
+    found = {name: stage.fingerprint(recipe, cell, {}) for name, stage in STAGES.items()}
+    return found | {"linear map": STAGES["retrieval"].fingerprint(recipe, MAP, {})}
 
 
 def test_settings_that_change_no_result_change_no_name() -> None:
@@ -100,6 +101,54 @@ def test_settings_that_change_no_result_change_no_name() -> None:
     assert {name for name in before if before[name] != after[name]} == {"law"}  # its report shows the recipe
     exact = replace(tiny, refine=replace(tiny.refine, engine=replace(engine, precision="bfloat16")))
     assert names(exact)["refine"] != before["refine"]
+
+
+MAP = Cell(arm=ARMS["projection"], seed=0, split="test")
+READ_BY = {
+    "mining.hard_negatives": {"mine"},  # refine reads what was mined
+    "mining.depth": {"mine"},
+    "mining.relative_margin": {"mine"},
+    "refine.learning_rate": {"refine"},
+    "refine.lora_rank": {"refine"},
+    "refine.batch_size": {"refine", "linear map"},
+    "refine.same_document_negatives": {"refine", "mine", "linear map"},
+    "evaluate.search.max_corpus": {"critic", "retrieval", "linear map"},
+    "evaluate.search.max_queries": {"critic", "retrieval", "linear map"},
+    "evaluate.search.critic_candidates": {"critic", "retrieval", "linear map"},
+    "evaluate.generation.samples": {"generation"},
+    "evaluate.generation.decoded_samples": {"generation"},
+    "evaluate.retrieval.neighbours": {"retrieval", "linear map"},
+    "evaluate.retrieval.geometry_samples": {"retrieval", "linear map"},
+    "evaluate.retrieval.examples": {"retrieval", "linear map"},
+    "evaluate.linear_map.samples": {"linear map"},
+    "evaluate.linear_map.projection_steps": {"linear map"},
+    "evaluate.linear_map.projection_learning_rate": {"linear map"},
+    "evaluate.batch_size": {"generation", "retrieval", "linear map"},
+}
+
+
+def leaves(value: object, name: str) -> Iterable[str]:
+    """Dotted names of the plain fields of a configuration."""
+    if not is_dataclass(value):
+        return [name]
+    return [leaf for one in fields(value) for leaf in leaves(getattr(value, one.name), f"{name}.{one.name}")]
+
+
+def doubled(value: object, path: list[str]) -> object:
+    """A copy with one number another."""
+    if not path:
+        return not value if isinstance(value, bool) else 2 * value + 1
+    return replace(value, **{path[0]: doubled(getattr(value, path[0]), path[1:])})
+
+
+def test_a_setting_renames_the_stages_whose_programs_read_it() -> None:
+    recipe, found = get_recipe("tiny"), {}
+    assert {*leaves(recipe.evaluate, "evaluate"), *leaves(recipe.mining, "mining")} <= READ_BY.keys()
+    before = names(recipe)
+    for setting in READ_BY:
+        after = names(doubled(recipe, setting.split(".")))
+        found[setting] = {name for name in before if before[name] != after[name]} - {"law"}
+    assert found == READ_BY
 
 
 def test_a_cell_is_named_by_what_makes_it() -> None:

@@ -95,7 +95,8 @@ def test_arms_maps_and_soups_stand_at_the_compared_doses(started: dict) -> None:
     for arm in ("whitening", "adapter soup"):
         assert places(of(tested, arm=arm), "dose", "seed") == {(0, 0), (64, 0)}, arm
     maps = of(tested, kind="linear map")
-    assert all(set(task.inputs) == {"model", "fit_pages"} for task in maps) and len(maps) == 6
+    assert all(set(task.inputs) == {"model", "fit_pages", "fit_queries"} for task in maps)
+    assert len(maps) == 6
     soups = of(started["refine"], kind="soup")
     assert all(
         set(task.inputs) == {"model", *(f"adapter of seed {seed}" for seed in SEEDS)} for task in soups

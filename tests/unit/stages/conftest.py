@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import distributed
 
-from data_prep.queries import Query
+from data_prep.queries import Query, write_queries
 from data_prep.samples import Sample, sample_key
 from data_prep.write_shards import write_split
 from stages.backbones.config import TinyShape
@@ -113,10 +113,18 @@ def samples() -> list[Sample]:
 def split_folder(samples, tmp_path_factory) -> Path:
     """A split of shards as the stages read it."""
     folder = tmp_path_factory.mktemp("split")
+    write_split(folder, samples, per_shard=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def queries_folder(samples, tmp_path_factory) -> Path:
+    """The queries of that split."""
+    folder = tmp_path_factory.mktemp("queries")
     queries = [
         Query(identity=f"{s.key}-q0", text=" ".join(s.text.split()[:2]), relevant=(s.key,)) for s in samples
     ]
-    write_split(folder, samples, queries, per_shard=3)
+    write_queries(folder, queries)
     return folder
 
 

@@ -6,17 +6,24 @@ import json
 import numpy as np
 import pytest
 
-from data_prep.queries import Query
-from data_prep.shards import ShardSource, read_queries
+from data_prep.queries import Query, read_queries
+from data_prep.shards import ShardSource
 from infra.store import LocalStore
 from stages.cells import Cell
 from stages.recipes import get_recipe
-from stages.refine.config import MiningConfig, RefineSettings
+from stages.refine.config import MiningConfig, MiningSettings
 from stages.refine.mining import choose, main, mine
 from stages.refine.pairs import read_negatives
 from tests.unit.stages.conftest import job_of
 
-CONFIG = dataclasses.replace(get_recipe("tiny").refine, hard_negatives=3)
+CONFIG = MiningConfig(hard_negatives=3)
+TINY = get_recipe("tiny")
+ANYTHING = MiningSettings(  # no margin: whatever is proposed is taken
+    backbone=TINY.backbone,
+    mining=MiningConfig(hard_negatives=3, relative_margin=-2.0),
+    same_document_negatives=True,
+    engine=TINY.refine.engine,
+)
 NONE = np.zeros(6, dtype=bool)
 
 
@@ -29,8 +36,8 @@ def test_bm25_and_the_model_propose_in_turn():
 
 def test_what_scores_too_near_the_answer_may_be_one():
     cosine = np.array([0.80, 0.77, 0.75, 0.85, 0.2, 0.1])
-    wide = dataclasses.replace(CONFIG, mining=MiningConfig(relative_margin=0.05))  # up to 0.76
-    none = dataclasses.replace(CONFIG, mining=MiningConfig(relative_margin=0.0))
+    wide = dataclasses.replace(CONFIG, relative_margin=0.05)  # up to 0.76
+    none = dataclasses.replace(CONFIG, relative_margin=0.0)
     excluded = np.arange(6) == 0
     assert choose(cosine, np.zeros(6), np.array([0]), excluded, wide) == [2, 4, 5]
     assert choose(cosine, np.zeros(6), np.array([0]), excluded, none) == [1, 2, 4]
@@ -40,20 +47,17 @@ def test_what_scores_too_near_the_answer_may_be_one():
 
 
 def test_depth_bounds_the_proposals():
-    shallow = dataclasses.replace(CONFIG, mining=MiningConfig(depth=2, relative_margin=0.0))
+    shallow = dataclasses.replace(CONFIG, depth=2, relative_margin=0.0)
     cosine = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     assert choose(cosine, np.zeros(6), np.array([0]), np.arange(6) == 0, shallow) == [1]
 
 
 def test_how_many_are_embedded_at_once_changes_nothing(backbone, split_folder, samples, monkeypatch):
-    config = dataclasses.replace(
-        CONFIG, mining=MiningConfig(relative_margin=-2.0), same_document_negatives=True
-    )
     queries = [Query(identity=s.key, text=s.text, relevant=(s.key,)) for s in samples]
-    whole = mine(backbone, ShardSource(split_folder), queries, config)
+    whole = mine(backbone, ShardSource(split_folder), queries, ANYTHING)
     monkeypatch.setattr("stages.refine.mining.ROWS_AT_ONCE", 3)
     told = []
-    assert mine(backbone, ShardSource(split_folder), queries, config, on_rows=told.append) == whole
+    assert mine(backbone, ShardSource(split_folder), queries, ANYTHING, on_rows=told.append) == whole
     assert told == [3, 6, 8, 8 + 3, 8 + 6, 8 + 8], "texts, then queries"
 
 
@@ -61,16 +65,12 @@ def test_how_many_are_embedded_at_once_changes_nothing(backbone, split_folder, s
 def test_mined_keys_are_never_answers_nor_equal_to_one(
     backbone, split_folder, samples, same_document_negatives
 ):
-    config = dataclasses.replace(
-        CONFIG,
-        mining=MiningConfig(relative_margin=-2.0),
-        same_document_negatives=same_document_negatives,
-    )
+    settings = dataclasses.replace(ANYTHING, same_document_negatives=same_document_negatives)
     queries = [
         Query(identity="q", text=samples[0].text, relevant=(samples[0].key, samples[1].key)),
         Query(identity="elsewhere", text="x", relevant=("not here",)),
     ]
-    mined = mine(backbone, ShardSource(split_folder), queries, config)
+    mined = mine(backbone, ShardSource(split_folder), queries, settings)
     assert mined.keys() == {"q"}
     if same_document_negatives:
         assert len(mined["q"]) == 3 and not set(mined["q"]) & set(queries[0].relevant)
@@ -78,16 +78,24 @@ def test_mined_keys_are_never_answers_nor_equal_to_one(
         assert mined["q"] == (), "all samples are of one document"
 
 
-def test_refinement_reads_what_the_program_commits(backbone, split_folder, tmp_path):
+def test_what_answers_another_query_of_the_same_text_is_no_hard_negative(backbone, split_folder, samples):
+    keys = [sample.key for sample in samples]
+    queries = [
+        Query(identity=f"q{number}", text=samples[0].text, relevant=(keys[number],)) for number in range(6)
+    ]
+    mined = mine(backbone, ShardSource(split_folder), queries, ANYTHING)
+    assert all(set(found) <= set(keys[6:]) for found in mined.values()) and any(mined.values())
+
+
+def test_refinement_reads_what_the_program_commits(backbone, split_folder, queries_folder, tmp_path):
     backbone.save(tmp_path / "model")
-    settings = RefineSettings(
-        backbone=dataclasses.replace(get_recipe("tiny").backbone, location=str(tmp_path / "model")),
-        refine=dataclasses.replace(CONFIG, mining=MiningConfig(relative_margin=-2.0)),
+    settings = dataclasses.replace(
+        ANYTHING, backbone=dataclasses.replace(TINY.backbone, location=str(tmp_path / "model"))
     )
-    inputs = {"target_train": split_folder}
+    inputs = {"target_train": split_folder, "target_train_queries": queries_folder}
     job = job_of("mine", settings, tmp_path, cells={"one": Cell()}, inputs=inputs)
     (tmp_path / "job.json").write_text(json.dumps(job))
     main(tmp_path / "job.json")
     committed = LocalStore(tmp_path / "store").find("mine", "one")
-    expected = mine(backbone, ShardSource(split_folder), read_queries(split_folder), settings.refine)
+    expected = mine(backbone, ShardSource(split_folder), read_queries(queries_folder), settings)
     assert read_negatives(committed.path) == expected and any(expected.values())

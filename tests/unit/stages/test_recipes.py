@@ -34,11 +34,11 @@ def test_every_recipe_but_smoke_can_reach_a_verdict(recipe):
     assert not any(dose % recipe.pretrain.batch_size for dose in doses)
     assert recipe.law.primary_arm in recipe.refine.arms
     if recipe.name == "smoke":  # whatever doses and seeds a person chooses
-        assert recipe.evaluate.max_queries < recipe.law.minimum_queries
+        assert recipe.evaluate.search.max_queries < recipe.law.minimum_queries
         return
     assert len(doses) >= recipe.law.minimum_doses
     assert len(set(recipe.refine.seeds)) >= recipe.law.minimum_seeds
-    assert recipe.evaluate.max_queries >= recipe.law.minimum_queries
+    assert recipe.evaluate.search.max_queries >= recipe.law.minimum_queries
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,12 @@ def test_images_and_adapters_fit_the_model(recipe):
 def test_the_papers_settings_of_refinement():
     """LCO-Emb (arXiv 2510.11693), text-only CL."""
     for name in ("paper-3b", "paper-7b"):
-        refine = get_recipe(name).refine
+        recipe = get_recipe(name)
+        refine = recipe.refine
         assert refine.arms == ("text-only",)
         assert (refine.lora_rank, refine.lora_alpha, refine.loss.temperature) == (64, 16, 0.03)
         assert (refine.batch_size, refine.learning_rate, refine.warmup_steps) == (1_056, 4e-4, 100)
-        assert refine.max_gradient_norm == 1.0 and refine.hard_negatives == 1
+        assert refine.max_gradient_norm == 1.0 and recipe.mining.hard_negatives == 1
         assert refine.steps == pytest.approx(2 * 370_000 / 1_056, rel=0.01)
 
 

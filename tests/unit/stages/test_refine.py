@@ -7,14 +7,14 @@ import pytest
 import torch
 from scipy.special import logsumexp
 
-from data_prep.queries import Query
-from data_prep.shards import ShardSource, read_queries
+from data_prep.queries import Query, answers_by_text, read_queries
+from data_prep.shards import ShardSource
 from stages.backbones.adapters import RefinementError, put_weights
 from stages.losses import info_nce
 from stages.recipes import ARMS, get_recipe
 from stages.refine.config import with_changes
 from stages.refine.loop import begin, refine_steps, trained
-from stages.refine.pairs import Pair, TrainSplit, answers, by_rank, draw_pairs
+from stages.refine.pairs import Pair, TrainSplit, answers, by_rank, candidate_keys, draw_pairs
 
 CONFIG = dataclasses.replace(
     get_recipe("tiny").refine, steps=3, batch_size=6, lora_rank=4, lora_alpha=8, learning_rate=1e-2
@@ -38,9 +38,13 @@ def test_info_nce_equals_a_hand_computation():
     assert float(got) == pytest.approx(expected, rel=1e-5)
 
 
-def trained_with(backbone, split_folder, config=CONFIG, *, queries=None, milestones=(3,), seed=0) -> list:
+@pytest.fixture
+def split(split_folder, queries_folder) -> TrainSplit:
+    return TrainSplit(source=ShardSource(split_folder), queries=read_queries(queries_folder))
+
+
+def trained_with(backbone, split, config=CONFIG, *, milestones=(3,), seed=0) -> list:
     """What was trained at each milestone, what the loss says of itself, and the losses up to there."""
-    split = TrainSplit(source=ShardSource(split_folder), queries=queries or read_queries(split_folder))
     root = begin(copy.deepcopy(backbone), config, seed=seed)
     found, losses = [], []
     for step in refine_steps(root, split, config, seed=seed, milestones=milestones):
@@ -59,13 +63,11 @@ def trained_with(backbone, split_folder, config=CONFIG, *, queries=None, milesto
         ("CLIP-style", {"language_model", "visual"}),
     ],
 )
-def test_an_arm_trains_what_it_says_and_again_the_same(
-    process_group, backbone, split_folder, name, changed_parts
-):
+def test_an_arm_trains_what_it_says_and_again_the_same(process_group, backbone, split, name, changed_parts):
     config = with_changes(CONFIG, {**ARMS[name].changes, "learning_rate": 1e-2})
-    passed = trained_with(backbone, split_folder, config, milestones=(1, 3))
+    passed = trained_with(backbone, split, config, milestones=(1, 3))
     for steps, (refinement, _, _) in zip((1, 3), passed, strict=True):
-        [(alone, _, _)] = trained_with(backbone, split_folder, config, milestones=(steps,))
+        [(alone, _, _)] = trained_with(backbone, split, config, milestones=(steps,))
         assert refinement.weights.keys() == alone.weights.keys()
         assert all(torch.equal(refinement.weights[name], value) for name, value in alone.weights.items())
     refinement, _, losses = passed[-1]
@@ -85,19 +87,19 @@ def test_an_arm_trains_what_it_says_and_again_the_same(
 
 
 @pytest.mark.parametrize("learned", [False, True])
-def test_a_learned_temperature_moves_and_a_fixed_one_stays(process_group, backbone, split_folder, learned):
+def test_a_learned_temperature_moves_and_a_fixed_one_stays(process_group, backbone, split, learned):
     config = with_changes(CONFIG, {"loss.learn_temperature": learned})
-    [(_, facts, _)] = trained_with(backbone, split_folder, config)
+    [(_, facts, _)] = trained_with(backbone, split, config)
     assert (facts["temperature"] == pytest.approx(CONFIG.loss.temperature, rel=1e-4)) != learned
 
 
-def test_batches_without_negatives_are_refused(process_group, backbone, split_folder, samples):
+def test_batches_without_negatives_are_refused(process_group, backbone, split, samples):
     query = Query(identity="q", text="one query", relevant=(samples[0].key,))
     with pytest.raises(RefinementError, match="too few"):
-        trained_with(backbone, split_folder, queries=[query])
+        trained_with(backbone, dataclasses.replace(split, queries=[query]))
     config = dataclasses.replace(CONFIG, same_document_negatives=False)  # all are of one document
     with pytest.raises(RefinementError, match="same_document_negatives"):
-        trained_with(backbone, split_folder, config)
+        trained_with(backbone, split, config)
 
 
 # Documents, texts and images by one letter each.
@@ -124,10 +126,28 @@ def test_answers_are_masked_and_nothing_else(same_document_negatives):
         negatives=("copy", "scan", "same", "p"),
         as_image=False,
     )
-    found = answers([[anchor], [far]], Entries(), positions, same_document_negatives=same_document_negatives)
+    answering = answers_by_text([anchor.query, far.query])
+    found = answers(
+        [[anchor], [far]], Entries(), positions, answering, same_document_negatives=same_document_negatives
+    )
     # Columns: p | other, copy (same text), scan (same image), same (same document), p again.
     assert found[0].tolist() == [True, False, True, True, not same_document_negatives, True]
     assert found[1].tolist() == [False, True, False, False, False, False]
+
+
+def test_another_right_page_of_an_anchors_text_is_no_negative():
+    """Also where two samples got the same made query, and where the other one is mined."""
+    positions = {key: number for number, key in enumerate(FACTS)}
+    queries = [Query(identity=key, text="one text", relevant=(key,)) for key in ("p", "same")]
+    queries.append(Query(identity="r", text="another text", relevant=("other",)))
+    mined = {"p": ("same", "other"), "r": ("p", "same")}
+    pairs = draw_pairs(queries, positions, mined, image_rows=0, seed=0, step=0)
+    order = {pair.query.identity: row for row, pair in enumerate(pairs)}
+    candidates = candidate_keys(pairs)
+    found = answers([pairs], Entries(), positions, answers_by_text(queries), same_document_negatives=True)
+    for name, right in (("p", {"p", "same"}), ("same", {"p", "same"}), ("r", {"other"})):
+        masked = {key for key, hidden in zip(candidates, found[order[name]].tolist(), strict=True) if hidden}
+        assert masked == right, name
 
 
 def test_pairs_are_a_pure_function_and_deal_out_without_loss():

@@ -24,10 +24,10 @@ def logits_of(backbone, sequence) -> torch.Tensor:
 
 
 @pytest.fixture
-def run_program(backbone, split_folder, tmp_path):
+def run_program(backbone, split_folder, queries_folder, tmp_path):
     """(program, settings, cells) -> (what it committed, by cell; the events that it told).
 
-    All inputs are one split, and all cells have one model.
+    All inputs are one split and its queries, and all cells have one model.
     """
     backbone.save(tmp_path / "pretrained" / "model")
 
@@ -38,8 +38,15 @@ def run_program(backbone, split_folder, tmp_path):
             settings,
             tmp_path,
             cells=dict(zip(names, cells, strict=True)),
-            inputs=dict.fromkeys(("target_test", "base_test", "evaluated"), split_folder),
-            own_inputs={"model": tmp_path / "pretrained", "fit_pages": split_folder},
+            inputs={
+                **dict.fromkeys(("target_test", "base_test", "evaluated"), split_folder),
+                **dict.fromkeys(("target_test_queries", "evaluated_queries"), queries_folder),
+            },
+            own_inputs={
+                "model": tmp_path / "pretrained",
+                "fit_pages": split_folder,
+                "fit_queries": queries_folder,
+            },
         )
         (tmp_path / "job.json").write_text(json.dumps(job))
         program.main(tmp_path / "job.json")

@@ -11,7 +11,7 @@ from stages.backbones.backbone import WORD_TOKEN_PREFIX
 from stages.cells import Cell
 from stages.evaluate import critic
 from stages.evaluate.candidate_matrix import first_candidates, image_losses
-from stages.evaluate.config import CriticSettings
+from stages.evaluate.config import CriticSettings, GenerationConfig, GenerationSettings
 from stages.evaluate.generation import measure_generation, teacher_forced
 from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
 from stages.evaluate.search_task import build_task, candidates_of
@@ -21,8 +21,11 @@ from tests.unit.stages.conftest import make_sample
 from tests.unit.stages.evaluate.conftest import logits_of
 
 TINY = get_recipe("tiny")
-CONFIG = TINY.evaluate
-SETTINGS = CriticSettings(backbone=TINY.backbone, evaluate=CONFIG)
+CONFIG = TINY.evaluate.search
+SETTINGS = CriticSettings(backbone=TINY.backbone, search=CONFIG)
+GENERATION = GenerationSettings(
+    backbone=TINY.backbone, generation=GenerationConfig(samples=1, decoded_samples=1), batch_size=1
+)
 
 
 def scored(backbone, samples, texts, by=log_likelihoods) -> np.ndarray:
@@ -107,7 +110,7 @@ def test_what_a_sequence_cuts_is_not_counted(backbone):
     assert short.tokenizer.encode(kept, add_special_tokens=False) == answer.ids[answer.label_start : -1]
     assert text.startswith(kept) and 0 < len(kept) < len(text) and whole == "Chèn"
     sample = make_sample(0, text)
-    entry = measure_generation(short, [sample], replace(CONFIG, decoded_samples=1))
+    entry = measure_generation(short, [sample], GENERATION)
     [block], [decoded] = entry["per_block"], entry["per_decoded_block"]
     assert (block["bytes"], decoded["characters"]) == (len(kept.encode()), len(kept))
     pages = [sample, make_sample(1, "Enter")]
@@ -147,11 +150,11 @@ def test_smaller_sizes_are_the_first_candidates():
         assert np.log(int(size)) - information == pytest.approx(loss, abs=1e-6)
 
 
-def test_the_program_commits_its_cells_and_tells_how_far_it_is(run_program, split_folder):
+def test_the_program_commits_its_cells_and_tells_how_far_it_is(run_program, split_folder, queries_folder):
     cells = [Cell(), Cell(dose=32, pages="shuffled")]
     (first, second), events = run_program(critic, SETTINGS, cells)
     assert first == second  # of one model: a file says nothing of its cell
-    task = build_task(split_folder, CONFIG)
+    task = build_task(split_folder, queries_folder, CONFIG)
     rows = candidates_of(task, CONFIG.critic_candidates)
     assert first["keys"] == [task.corpus_ids[row] for _, row in rows]
     count = len(rows)
@@ -164,6 +167,6 @@ def test_the_program_commits_its_cells_and_tells_how_far_it_is(run_program, spli
 
 
 def test_one_candidate_is_refused(run_program):
-    alone = replace(SETTINGS, evaluate=replace(CONFIG, critic_candidates=1))
+    alone = replace(SETTINGS, search=replace(CONFIG, critic_candidates=1))
     with pytest.raises(ValueError, match="two pages with text and a query"):
         run_program(critic, alone, [Cell()])

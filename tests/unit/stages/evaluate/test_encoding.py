@@ -14,7 +14,7 @@ from stages.train.batches import collate
 from stages.train.forward import embed
 from stages.train.sequences import SequenceBuilder
 
-CONFIG = replace(get_recipe("tiny").evaluate, geometry_samples=5, batch_size=3)
+CONFIG, SIZES = get_recipe("tiny").evaluate.search, {"geometry_samples": 5, "batch_size": 3}
 
 
 def every_kind(encoder, backbone):
@@ -54,9 +54,9 @@ def test_vectors_are_the_contracts_and_layers_the_last_positions_hidden_states(b
 
 @pytest.mark.parametrize("prompt", [None, "\nIn one word:"])
 @torch.no_grad()
-def test_a_second_model_is_encoded_as_if_it_were_alone(backbone, split_folder, prompt):
-    task = build_task(split_folder, CONFIG)
-    encoder = TaskEncoder(task, CONFIG)
+def test_a_second_model_is_encoded_as_if_it_were_alone(backbone, split_folder, queries_folder, prompt):
+    task = build_task(split_folder, queries_folder, CONFIG)
+    encoder = TaskEncoder(task, **SIZES)
     first = every_kind(encoder, backbone)
     if prompt is None:
         for parameter in backbone.model.parameters():
@@ -64,15 +64,15 @@ def test_a_second_model_is_encoded_as_if_it_were_alone(backbone, split_folder, p
     else:  # it takes other inputs
         contract = replace(backbone.contract, image_prompt=prompt, text_prompt=prompt, adapter_keys=("a",))
         backbone = replace(backbone, contract=contract)
-    second, alone = every_kind(encoder, backbone), every_kind(TaskEncoder(task, CONFIG), backbone)
+    second, alone = every_kind(encoder, backbone), every_kind(TaskEncoder(task, **SIZES), backbone)
     for kind, one in second.items():
         assert (one.vectors == alone[kind].vectors).all() and (one.layers == alone[kind].layers).all()
         assert (one.vectors != first[kind].vectors).any()
 
 
-def test_compared_layers_are_of_the_same_pages_on_both_sides(backbone, split_folder):
-    task = build_task(split_folder, CONFIG)
-    encoded = every_kind(TaskEncoder(task, CONFIG), backbone)
+def test_compared_layers_are_of_the_same_pages_on_both_sides(backbone, split_folder, queries_folder):
+    task = build_task(split_folder, queries_folder, CONFIG)
+    encoded = every_kind(TaskEncoder(task, **SIZES), backbone)
     images, texts = encoded["images"], encoded["texts"]
     assert images.layers.shape == texts.layers.shape and images.layers.shape[1] == 5
     for side, rows in ((images, task.with_text[:5]), (texts, range(5))):

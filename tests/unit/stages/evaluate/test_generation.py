@@ -7,7 +7,7 @@ import torch
 
 from stages.cells import Cell
 from stages.evaluate import generation
-from stages.evaluate.config import GenerationSettings
+from stages.evaluate.config import GenerationConfig, GenerationSettings
 from stages.evaluate.generation import character_edits, greedy_transcriptions, teacher_forced
 from stages.recipes import get_recipe
 from stages.train.sequences import SequenceBuilder
@@ -17,8 +17,8 @@ TINY = get_recipe("tiny")
 
 
 def test_the_program_commits_its_cells_and_tells_how_far_it_is(run_program, samples):
-    evaluate = dataclasses.replace(TINY.evaluate, generation_samples=4, decoded_samples=2)
-    settings = GenerationSettings(backbone=TINY.backbone, evaluate=evaluate)
+    few = GenerationConfig(samples=4, decoded_samples=2)
+    settings = GenerationSettings(backbone=TINY.backbone, generation=few, batch_size=64)
     (first, second), events = run_program(generation, settings, [Cell(), Cell(dose=32, pages="shuffled")])
     assert first == second  # of one model: a file says nothing of its cell
     target, base = first["corpora"]["target"], first["corpora"]["base"]

@@ -7,13 +7,11 @@ import pytest
 from sklearn.covariance import LedoitWolf
 
 from data_prep.queries import Query
-from stages.evaluate.config import RetrievalSettings
+from stages.evaluate.config import LinearMapConfig, LinearMapSettings
 from stages.evaluate.linear_maps import fit_projection, fit_whitening, positives_of
 from stages.evaluate.search_task import SearchTask
-from stages.recipes import get_recipe
 from tests.unit.stages.conftest import make_sample
 
-TINY = get_recipe("tiny")
 TEMPERATURE = 0.1
 
 
@@ -54,14 +52,9 @@ def loss_by_hand(matrix, queries, texts, masked):
 
 
 def fitted_projection(queries, texts, own, same, steps=100):
-    settings = RetrievalSettings(
-        backbone=TINY.backbone,
-        evaluate=replace(TINY.evaluate, projection_steps=steps, projection_learning_rate=1e-2),
-        temperature=TEMPERATURE,
-        batch_size=32,
-        same_document_negatives=True,
-    )
-    return fit_projection(queries, texts, own, same, settings, seed=0)
+    config = LinearMapConfig(projection_steps=steps, projection_learning_rate=1e-2)
+    settings = LinearMapSettings(config=config, batch_size=32, same_document_negatives=True)
+    return fit_projection(queries, texts, own, same, settings, temperature=TEMPERATURE, seed=0)
 
 
 def test_projection_is_adam_on_the_loss_by_hand():
@@ -109,7 +102,7 @@ def test_positives_by_hand():
     keys = [sample.key for sample in samples]
     queries = [
         Query(identity="a", text="?", relevant=(keys[0],)),
-        Query(identity="b", text="?", relevant=("elsewhere", keys[3], keys[1])),
+        Query(identity="b", text="!", relevant=("elsewhere", keys[3], keys[1])),
     ]
     task = SearchTask(corpus=samples, queries=queries)
     own, same = positives_of(task, same_document_negatives=True)
@@ -117,3 +110,7 @@ def test_positives_by_hand():
     assert same.tolist() == [[True, False, True, False], [False, True, False, True]]
     _, one_document = positives_of(task, same_document_negatives=False)
     assert one_document.all()
+    alike = [replace(query, text="?") for query in queries]
+    own, same = positives_of(replace(task, queries=alike), same_document_negatives=True)
+    assert own.tolist() == [0, 1], "but what answers a query of the same text counts against none"
+    assert same.tolist() == [[True, True, True, True], [True, True, False, True]]

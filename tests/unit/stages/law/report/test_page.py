@@ -134,6 +134,9 @@ def test_long_lists_are_cut(plain):
     target = INVENTORIES["target"] | {"documents": many}
     page = page_of(plain, inventories=INVENTORIES | {"target": target})
     assert "… and 300 more" in page and "f499" not in page
+    target |= {"unused_queries": [f"line {number}: no document" for number in range(1, 501)]}
+    page = page_of(plain, inventories=INVENTORIES | {"target": target})
+    assert page.count("… and 300 more") == 2 and "line 200:" in page and "line 201:" not in page
 
 
 def test_hostile_documents_and_names_stay_text():
@@ -151,7 +154,7 @@ def test_hostile_documents_and_names_stay_text():
             sweep.contents[stage, replace(cell, arm=hostile)] = content
     document = {"path": HOSTILE, "reason": None, "pages": 0, "samples": 0, "splits": [HOSTILE]}
     hostile = {"documents": [document, document | {"reason": HOSTILE}]}
-    inventory = INVENTORIES["target"] | hostile | {"warnings": [HOSTILE]}
+    inventory = INVENTORIES["target"] | hostile | {"warnings": [HOSTILE], "unused_queries": [HOSTILE]}
     page = page_of(
         sweep.find(),
         inventories={"target": inventory, "base": inventory},

@@ -25,6 +25,12 @@ def test_wrong_and_missing_characters_are_marked():
     assert sum(len(text) for _, text in long["pieces"]) <= 400 and long["error_rate"] == 5000 and long["cut"]
 
 
+def test_what_a_model_writes_is_shown_and_not_obeyed():
+    read = transcription(0, "a\x1b[31m\u202eb", "ab")
+    assert "".join(text for _, text in read["pieces"]) == r"a\x1b[31m\u202eb"
+    assert read["error_rate"] == pytest.approx(6 / 2)
+
+
 def test_what_was_written_after_the_shown_part_is_not_missing():
     page = "Một đoạn văn bản dài. " * 100
     right = transcription(0, page, page)
