@@ -3,7 +3,7 @@
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,14 +36,6 @@ def read_queries(folder: Path) -> list[Query]:
     """Return the queries of a split, in the order in which they were written."""
     lines = (folder / _COMMITTED).read_text(encoding="utf-8").split("\n")[:-1]
     return [Query(**{**record, "relevant": tuple(record["relevant"])}) for record in map(json.loads, lines)]
-
-
-def answers_by_text(queries: Iterable[Query]) -> dict[str, set[str]]:
-    """Return the keys of all samples that answer a query of the same text, whichever query that is."""
-    answers: dict[str, set[str]] = {}
-    for query in queries:
-        answers.setdefault(query.text, set()).update(query.relevant)
-    return answers
 
 
 def words_of(text: str) -> list[str]:

@@ -17,7 +17,6 @@ import torch
 from sklearn.covariance import ledoit_wolf
 from torch.nn.functional import normalize
 
-from data_prep.queries import answers_by_text
 from stages.backbones.backbone import Backbone
 from stages.evaluate.config import LinearMapSettings, RetrievalSettings
 from stages.evaluate.encoding import TaskEncoder
@@ -71,8 +70,8 @@ def projection(pages: TaskEncoder, backbone: Backbone, settings: RetrievalSettin
 
 def positives_of(task: SearchTask, *, same_document_negatives: bool) -> tuple[np.ndarray, np.ndarray]:
     """The first sample, by key, that answers each query [queries], and which samples must not count against
-    it [queries, samples]: as in refinement, what answers a query of the same text, has its answer's text or,
-    unless `same_document_negatives`, its answer's document."""
+    it [queries, samples]: as in refinement, what answers the query, has its answer's text or, unless
+    `same_document_negatives`, its answer's document."""
     number_of = {key: number for number, key in enumerate(task.corpus_ids)}
     answers = [sorted(keys) for keys in task.relevant]
     own = np.array([number_of[keys[0]] for keys in answers])
@@ -83,9 +82,8 @@ def positives_of(task: SearchTask, *, same_document_negatives: bool) -> tuple[np
     for fact in facts:
         _, number = np.unique(fact, return_inverse=True)
         same |= number[own][:, None] == number[None, :]
-    answering = answers_by_text(task.queries)
-    for row, query in enumerate(task.queries):
-        same[row, [number_of[key] for key in answering[query.text] if key in number_of]] = True
+    for row, keys in enumerate(answers):
+        same[row, [number_of[key] for key in keys]] = True
     return own, same
 
 

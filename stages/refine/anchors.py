@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from data_prep.queries import Query, answers_by_text
+from data_prep.queries import Query
 from data_prep.shards import ShardSource
 
 FEWEST_ANCHORS = 2
@@ -42,16 +42,13 @@ def without_negatives(
     The negatives of a batch are other queries' positives; what is mined is excluded alike.
     """
     facts = facts_of_equals(same_document_negatives=same_document_negatives)
-    answering = answers_by_text(queries)
     positions = source.positions_of({key for query in queries for key in query.relevant})
     entries = {key: source.entry(position) for key, position in positions.items()}
     found: dict[str, None] = {}  # negatives of earlier queries: most likely the next one's too
 
     def negative(query: Query, positive: Mapping[str, Any]) -> str | None:
         for key in chain(found, entries):
-            if key not in answering[query.text] and all(
-                entries[key][fact] != positive[fact] for fact in facts
-            ):
+            if key not in query.relevant and all(entries[key][fact] != positive[fact] for fact in facts):
                 return key
         return None
 

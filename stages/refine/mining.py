@@ -2,10 +2,10 @@
 
     python -m stages.refine.mining JOB.json
 
-BM25 and the base model each propose their best samples for every training query. Left out are the answers
-(of any query of the same text), what has an answer's text or image, other samples of its document (unless the
-recipe counts them), and what scores so near the answer that it may be one that nobody marked (positive-aware
-mining: NV-Retriever, arXiv 2407.15831). One file for all doses, so that they refine on the same data.
+BM25 and the base model each propose their best samples for every training query. Left out are the answers,
+what has an answer's text or image, other samples of its document (unless the recipe counts them), and what
+scores so near the answer that it may be one that nobody marked (positive-aware mining: NV-Retriever, arXiv
+2407.15831). One file for all doses, so that they refine on the same data.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.queries import Query, answers_by_text, read_queries
+from data_prep.queries import Query, read_queries
 from data_prep.shards import ShardSource
 from stages.backbones.backbone import Backbone, load_backbone
 from stages.program import read_job
@@ -62,7 +62,6 @@ def mine(
     entries = [source.entry(row) for row in range(len(source))]
     facts = {name: np.array([entry[name] for entry in entries]) for name in DIGESTS}
     column = {key: number for number, key in enumerate(keys)}
-    answering = answers_by_text(queries)
     usable = [query for query in queries if any(key in column for key in query.relevant)]
 
     def embedded(rows: Sequence[str], *, before: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -79,7 +78,7 @@ def mine(
         cosines = vectors @ vectors_of_texts.T
         words = lexical.scores([query.text for query in some])
         for query, cosine, bm25 in zip(some, cosines, words, strict=True):
-            answers = np.array([column[key] for key in answering[query.text] if key in column])
+            answers = np.array([column[key] for key in query.relevant if key in column])
             excluded = _excluded(answers, facts, same_document_negatives=settings.same_document_negatives)
             chosen = choose(cosine, bm25, answers, excluded, settings.mining)
             mined[query.identity] = tuple(keys[number] for number in chosen)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from data_prep.order import BatchOrder, Lengths, prefetched
-from data_prep.queries import Query, answers_by_text
+from data_prep.queries import Query
 from data_prep.samples import Sample
 from data_prep.shards import ShardSource
 from stages.backbones.adapters import RefinementError
@@ -76,19 +76,17 @@ def draw_batches(
         seed=seed,
         window_steps=1,
     )
-    image_rows, answering = round(config.image_share * count), answers_by_text(split.queries)
+    image_rows = round(config.image_share * count)
 
     def draw(step: int) -> tuple[list[TokenSequence], Rows]:
         batch = [usable[position] for _, position in order.batch(step)]
         pairs = draw_pairs(batch, positions, split.negatives, image_rows=image_rows, seed=seed, step=step)
         dealt = by_rank(pairs, world_size())
-        unusable = answers(
-            dealt, source, positions, answering, same_document_negatives=config.same_document_negatives
-        )
+        unusable = answers(dealt, source, positions, same_document_negatives=config.same_document_negatives)
         if bool(unusable.all(dim=1).any()):
             raise RefinementError(
-                f"an anchor of step {step + 1} has no negative: all other samples answer it, come from its "
-                "document or equal its positive; set refine.same_document_negatives, or bring more documents"
+                f"an anchor of step {step + 1} has no negative: all other samples come from its document or "
+                "equal its positive; set refine.same_document_negatives, or bring more documents"
             )
         rows = Rows(
             anchors=[len(mine) for mine in dealt],
@@ -162,18 +160,17 @@ def answers(
     dealt: Sequence[Sequence[Pair]],
     source: ShardSource,
     positions: Mapping[str, int],
-    answering: Mapping[str, Collection[str]],
     *,
     same_document_negatives: bool,
 ) -> torch.Tensor:
     """Return [anchors, candidates] bool over all ranks: which candidates must not count as negatives.
 
-    Those that answer any query of the anchor's text (`answering`: keys by text), that have the text or the
-    image of its positive, and, unless `same_document_negatives`, that come from the positive's document.
+    Those that answer the anchor too, that have the text or the image of its positive, and, unless
+    `same_document_negatives`, that come from the positive's document.
     """
     anchors = [pair for pairs in dealt for pair in pairs]
     candidates = [key for pairs in dealt for key in candidate_keys(pairs)]
-    relevant = [answering[pair.query.text] for pair in anchors]
+    relevant = [set(pair.query.relevant) for pair in anchors]
     result = torch.tensor([[key in keys for key in candidates] for keys in relevant])
     facts = facts_of_equals(same_document_negatives=same_document_negatives)
     entries = {key: source.entry(positions[key]) for key in {*candidates, *(pair.key for pair in anchors)}}

@@ -78,15 +78,6 @@ def test_mined_keys_are_never_answers_nor_equal_to_one(
         assert mined["q"] == (), "all samples are of one document"
 
 
-def test_what_answers_another_query_of_the_same_text_is_no_hard_negative(backbone, split_folder, samples):
-    keys = [sample.key for sample in samples]
-    queries = [
-        Query(identity=f"q{number}", text=samples[0].text, relevant=(keys[number],)) for number in range(6)
-    ]
-    mined = mine(backbone, ShardSource(split_folder), queries, ANYTHING)
-    assert all(set(found) <= set(keys[6:]) for found in mined.values()) and any(mined.values())
-
-
 def test_refinement_reads_what_the_program_commits(backbone, split_folder, queries_folder, tmp_path):
     backbone.save(tmp_path / "model")
     settings = dataclasses.replace(

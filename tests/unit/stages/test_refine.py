@@ -7,14 +7,14 @@ import pytest
 import torch
 from scipy.special import logsumexp
 
-from data_prep.queries import Query, answers_by_text, read_queries
+from data_prep.queries import Query, read_queries
 from data_prep.shards import ShardSource
 from stages.backbones.adapters import RefinementError, put_weights
 from stages.losses import info_nce
 from stages.recipes import ARMS, get_recipe
 from stages.refine.config import with_changes
 from stages.refine.loop import begin, refine_steps, trained
-from stages.refine.pairs import Pair, TrainSplit, answers, by_rank, candidate_keys, draw_pairs
+from stages.refine.pairs import Pair, TrainSplit, answers, by_rank, draw_pairs
 
 CONFIG = dataclasses.replace(
     get_recipe("tiny").refine, steps=3, batch_size=6, lora_rank=4, lora_alpha=8, learning_rate=1e-2
@@ -126,28 +126,10 @@ def test_answers_are_masked_and_nothing_else(same_document_negatives):
         negatives=("copy", "scan", "same", "p"),
         as_image=False,
     )
-    answering = answers_by_text([anchor.query, far.query])
-    found = answers(
-        [[anchor], [far]], Entries(), positions, answering, same_document_negatives=same_document_negatives
-    )
+    found = answers([[anchor], [far]], Entries(), positions, same_document_negatives=same_document_negatives)
     # Columns: p | other, copy (same text), scan (same image), same (same document), p again.
     assert found[0].tolist() == [True, False, True, True, not same_document_negatives, True]
     assert found[1].tolist() == [False, True, False, False, False, False]
-
-
-def test_another_right_page_of_an_anchors_text_is_no_negative():
-    """Also where two samples got the same made query, and where the other one is mined."""
-    positions = {key: number for number, key in enumerate(FACTS)}
-    queries = [Query(identity=key, text="one text", relevant=(key,)) for key in ("p", "same")]
-    queries.append(Query(identity="r", text="another text", relevant=("other",)))
-    mined = {"p": ("same", "other"), "r": ("p", "same")}
-    pairs = draw_pairs(queries, positions, mined, image_rows=0, seed=0, step=0)
-    order = {pair.query.identity: row for row, pair in enumerate(pairs)}
-    candidates = candidate_keys(pairs)
-    found = answers([pairs], Entries(), positions, answers_by_text(queries), same_document_negatives=True)
-    for name, right in (("p", {"p", "same"}), ("same", {"p", "same"}), ("r", {"other"})):
-        masked = {key for key, hidden in zip(candidates, found[order[name]].tolist(), strict=True) if hidden}
-        assert masked == right, name
 
 
 def test_pairs_are_a_pure_function_and_deal_out_without_loss():
