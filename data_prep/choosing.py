@@ -138,14 +138,15 @@ def choose_queries(
     """Return each split's queries.
 
     The user's queries alone are the test, where any names its pages; other splits have made ones beside them,
-    but none that the user asks in a split before it: what is tested may not be trained on.
+    but none that the user asks there or in a split before it: the user says what answers it, and what is
+    tested may not be trained on.
     """
     queries: dict[str, list[Query]] = {}
     asked: set[str] = set()
     for name in chosen:
         own = of_users[name]
+        asked |= {query.text for query in own}
         made = [query for sample in chosen[name] for query in sample.made_queries(config)]
         left = [query for query in made if query.text not in asked]
         queries[name] = own if name == "test" and own else own + left
-        asked |= {query.text for query in own}
     return queries

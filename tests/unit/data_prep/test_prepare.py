@@ -146,13 +146,26 @@ def test_a_text_with_several_pages_is_one_query_of_one_split(folder, store, prep
     assert "1 text(s) have pages in several splits" in inventory_of(asked)["warnings"][1]
 
 
-def test_a_made_query_that_the_user_asks_in_the_test_is_not_trained_on(folder, store, prepared):
-    made = read_queries(prepared.train_queries.path)
-    line = {"query": made[0].text, "document": a_document_of(prepared, "test"), "page": 1}
-    queries_beside(folder, line)
+def test_a_training_query_with_several_pages_has_all_of_them_for_positives(folder, store, prepared):
+    """So that none is a negative: what answers an anchor is masked (`stages.refine.pairs.answers`)."""
+    document = a_document_of(prepared, "train")
+    queries_beside(folder, *({"query": "where is it", "document": document, "page": p} for p in (1, 2)))
     asked, _ = prepare(folder, store)
-    assert [one.text for one in read_queries(asked.test_queries.path)] == [made[0].text]
-    assert read_queries(asked.train_queries.path) == [one for one in made if one.text != made[0].text]
+    own = [one for one in read_queries(asked.train_queries.path) if one.text == "where is it"]
+    pages = {one["key"]: one["page"] for one in ShardSource(asked.train.path).records()}
+    assert [{pages[key] for key in query.relevant} for query in own] == [{1, 2}]
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_a_made_query_that_the_user_asks_is_the_users(folder, store, prepared, split):
+    """They say what answers it; what they ask in the test is not trained on."""
+    made = read_queries(prepared.train_queries.path)
+    queries_beside(folder, {"query": made[0].text, "document": a_document_of(prepared, split), "page": 1})
+    asked, _ = prepare(folder, store)
+    own = [one for one in read_queries(getattr(asked, f"{split}_queries").path) if one.text == made[0].text]
+    assert [one.identity for one in own] == ["user-000000"]
+    trained = [one for one in read_queries(asked.train_queries.path) if one not in own]
+    assert trained == [one for one in made if one.text != made[0].text]
 
 
 @pytest.mark.parametrize("wrong", [{"document": "DEEP/d0.pdf"}, {"page": 3}, {"document": "deep\\d0.pdf"}])
