@@ -162,6 +162,7 @@ def test_one_that_never_answers_is_told_at_the_end(settings, tmp_path, monkeypat
     assert_told_once(run, "it has not answered in time")
     assert "does not have this run: it has not answered in time." in run.end()
     answered.set()
+    run.shipper._thread.join(60)  # alembic, which makes a database, is not for two threads at once
 
 
 def test_a_store_that_takes_no_artifacts(settings, tmp_path):
