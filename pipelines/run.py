@@ -81,12 +81,13 @@ def run(given: Run) -> int:
     with only_run(settings.output):
         pass  # refused now, not by the flow after a second server has opened the first one's database
     settings.runs.mkdir(parents=True, exist_ok=True)
-    console.print(f"Output folder: {settings.output}", markup=False, highlight=False)
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)  # paths stay whole
+    say(f"Output folder: {settings.output}")
     with handled((signal.SIGTERM, signal.SIGHUP), _interrupt), prefect_of_the_run(settings) as server:
         from pipelines import flow as flows  # slow; Prefect reads its settings now
 
         log_path = _quiet_libraries(settings.runs)
-        console.print(f"Log of Prefect and MLflow: {log_path}", markup=False, highlight=False)
+        say(f"Log of Prefect and MLflow: {log_path}")
         _wait_for(server, settings, console)
         reporter = terminal_reporter(console)
         current_reporter.set(reporter)
