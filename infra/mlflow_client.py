@@ -160,7 +160,7 @@ def why(error: Exception, settings: Settings) -> str:
     if isinstance(error, SettingsError):
         return str(error)
     if not settings.tracking_uri.startswith("http"):
-        return in_short(error)
+        return in_one_line(error)
     address = f"LCO_TRACKING_URI={without_password(settings.tracking_uri)}"
     code = getattr(error, "error_code", None)
     if isinstance(error.__cause__ or error.__context__, requests.RequestException):
@@ -169,10 +169,10 @@ def why(error: Exception, settings: Settings) -> str:
         return f"{address} does not let us in: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if code == "ENDPOINT_NOT_FOUND":
         return f"what answers at {address} is no MLflow: give the address of one, or unset the variable"
-    return in_short(error)
+    return in_one_line(error)
 
 
-def in_short(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
     """An error in one line, without passwords."""
     return without_password(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
 

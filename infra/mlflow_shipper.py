@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.journal import JOURNAL, JournalTail
-from infra.mlflow_client import MLflow, in_short, why
+from infra.mlflow_client import MLflow, in_one_line, why
 from infra.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ def ship_pending(runs: Path, mlflow: MLflow) -> list[str]:
         except BlockingIOError:
             continue
         except Exception as error:  # noqa: BLE001 - MLflow refuses it; a file is gone; another version wrote it
-            refused.append(CANNOT_BE_SENT % (path, in_short(error)))
+            refused.append(CANNOT_BE_SENT % (path, in_one_line(error)))
             logger.warning(refused[-1])
     return refused
 

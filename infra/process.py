@@ -39,6 +39,11 @@ ALLOWED_ENVIRONMENT = (
     "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE",
     "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
 )  # fmt: skip
+# Those of them that name places, some of them several with `:` between.
+PLACES = (
+    "PATH", "HOME", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "XDG_CACHE_HOME", "CUDA_HOME",
+    "HF_HOME", "HF_HUB_CACHE", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+)  # fmt: skip
 ALLOWED_PREFIXES = ("LC_", "NCCL_", "GLOO_", "OMP_", "MKL_", "TORCH_", "PYTORCH_", "TRITON_", "LCO_TEST_")
 
 Outcome = Literal["preempted", "killed", "hung", "failed"]
@@ -79,7 +84,20 @@ def child_environment(given: Mapping[str, str]) -> dict[str, str]:
         if value and (name in ALLOWED_ENVIRONMENT or name.startswith(ALLOWED_PREFIXES))
     }
     # Text is UTF-8 in our files, whatever it is in the person's terminal.
-    return allowed | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"} | dict(given)
+    return allowed | whole_places(allowed) | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"} | dict(given)
+
+
+def whole_places(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that name places, relative to where we stand, for a process that stands elsewhere."""
+    named = {name: environment[name].split(os.pathsep) for name in PLACES if environment.get(name)}
+    return {name: os.pathsep.join(map(_whole, places)) for name, places in named.items()}
+
+
+def _whole(place: str) -> str:
+    try:
+        return os.path.abspath(place)
+    except FileNotFoundError:  # the current folder has been removed: so has what was in it
+        return place
 
 
 class Supervised:

@@ -1,9 +1,11 @@
 """Where things are on this machine: output root, tracking, ports. Read once, at the edge, and passed down."""
 
+import difflib
 import os
 import re
 import shlex
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote
@@ -66,13 +68,25 @@ def absolute_path(path: Path) -> Path:
     return absolute
 
 
-def _absolute_database(uri: str) -> str:
+def _tracker(uri: str) -> str:
     path, (_, mark, options) = database_path(uri), uri.partition("?")
+    if path is None and uri.startswith("sqlite"):
+        raise ValueError(f"no run would find what another recorded: give {SQLITE}PATH of a file")
     return uri if path is None else f"{database_address(absolute_path(path))}{mark}{options}"
 
 
-def _absolute_folder(place: str) -> str:
-    return place if "://" in place else str(absolute_path(Path(place)))
+def _folder(place: str) -> str:
+    if "://" in place:
+        raise ValueError("there is no store of this kind yet: give a folder")
+    return str(absolute_path(Path(place)))
+
+
+def _require_known(environment: Mapping[str, str], known: Iterable[str]) -> None:
+    """Raises SettingsError for a variable that is nearly one of ours: it was meant to be."""
+    names = [f"LCO_{name.upper()}" for name in known]
+    for name in sorted(name for name in environment if name.startswith("LCO_") and name not in names):
+        if meant := difflib.get_close_matches(name, names, 1, 0.85):
+            raise SettingsError(f"{name} is no setting: {meant[0]} is; rename the variable, or unset it")
 
 
 class Settings(BaseSettings):
@@ -87,11 +101,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LCO_", env_ignore_empty=True, extra="forbid", frozen=True)
 
     output: Annotated[Path, AfterValidator(absolute_path)] = Field(Path("lco-output"), validate_default=True)
-    tracking_uri: Annotated[str, AfterValidator(_absolute_database)] = Field(
+    tracking_uri: Annotated[str, AfterValidator(_tracker)] = Field(
         default_factory=lambda given: database_address(given["output"] / "mlflow.db")
     )
-    experiment: str = "lco"
-    store: Annotated[str, AfterValidator(_absolute_folder)] = Field(
+    experiment: Annotated[str, Field(max_length=500, title="a name of at most 500 characters")] = "lco"
+    store: Annotated[str, AfterValidator(_folder)] = Field(
         default_factory=lambda given: str(given["output"] / "store")
     )
     processes: Count = Field(default_factory=lambda: min(usable_cores(), MOST_PROCESSES))
@@ -102,6 +116,12 @@ class Settings(BaseSettings):
     def tracks_here(self) -> bool:
         """Whether MLflow is a database file, and no server."""
         return self.tracking_uri.startswith("sqlite:")
+
+    @property
+    def places(self) -> dict[str, str]:
+        """As variables, where everything is: for a process that stands elsewhere."""
+        given = {"OUTPUT": self.output, "STORE": self.store, "TRACKING_URI": self.tracking_uri}
+        return {f"LCO_{name}": str(place) for name, place in given.items()}
 
     @property
     def runs(self) -> Path:
@@ -145,13 +165,9 @@ class Settings(BaseSettings):
         Raises SettingsError where there can be no such folder.
         """
         os.umask(0o077)
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(
-                f"output folder {self.output} cannot be made ({error.strerror.lower()}): "
-                "name another with --output"
-            ) from error
+        _make(self.output, "output folder", "--output")
+        if not Path(self.store).is_relative_to(self.output):
+            _make(Path(self.store), "store", "LCO_STORE")
         ours = (self.runs, self.artifact_root, self.prefect_home, *(self.output / name for name in _OURS))
         for path in ours:
             if path.exists() and path.stat().st_uid == os.geteuid():
@@ -160,6 +176,7 @@ class Settings(BaseSettings):
     @classmethod
     def from_environment(cls, *, output: Path | str | None = None) -> "Settings":
         """Settings; `output`, from a command line, wins. Raises SettingsError, in one line."""
+        _require_known(os.environ, cls.model_fields)
         try:
             return cls(**({"output": output} if output else {}))
         except ValidationError as error:
@@ -169,3 +186,14 @@ class Settings(BaseSettings):
                 raise SettingsError(f"{name} {str(wrong['input'])!r}: {wrong['ctx']['error']}") from error
             meant = cls.model_fields[name].title or wrong["msg"]
             raise SettingsError(f"LCO_{name.upper()}={wrong['input']!r} is not {meant}") from error
+
+
+def _make(folder: Path, what: str, option: str) -> None:
+    """Make a folder, where it is missing. Raises SettingsError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror.lower()
+        raise SettingsError(
+            f"{what} {folder} cannot be made ({reason}): name another with {option}"
+        ) from error

@@ -78,7 +78,7 @@ def _fullest_place() -> str:
 
 
 def in_short(error: BaseException) -> str:
-    """An error in one line, without passwords."""
+    """The first line of an error, without passwords."""
     lines = without_password(f"{type(error).__name__}: {error}").splitlines()
     return lines[0][:300]
 

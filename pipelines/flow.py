@@ -253,25 +253,24 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
         shipper = Shipper(settings, journal.path, tell=lambda line: reporter.note(printable(line)))
         name = f"{parameters.flow} {recipe.name} {flow_run.name}"
         record = RunRecord(journal, recipe=recipe, name=name, tags=tags, shipper=shipper)
-        ending.enter_context(shipper)
-        launcher = ending.enter_context(LauncherWhenNeeded(recipe))
-        if not open_store(settings.store).names("law"):  # else nothing may be left to compute
-            _ = launcher.started  # its imports run while documents are read
-        for lack in confinement.missing():
-            reporter.note(f"This kernel gives {lack} (SECURITY.md)")
-        run = PipelineRun(
-            recipe=recipe,
-            settings=settings,
-            logs=logs,
-            launcher=launcher,
-            reporter=reporter,
-            record=record,
-            as_task=prefect_task,
-        )
         try:
-            yield run
+            ending.enter_context(shipper)
+            launcher = ending.enter_context(LauncherWhenNeeded(recipe))
+            if not open_store(settings.store).names("law"):  # else nothing may be left to compute
+                _ = launcher.started  # its imports run while documents are read
+            for lack in confinement.missing():
+                reporter.note(f"This kernel gives {lack} (SECURITY.md)")
+            yield PipelineRun(
+                recipe=recipe,
+                settings=settings,
+                logs=logs,
+                launcher=launcher,
+                reporter=reporter,
+                record=record,
+                as_task=prefect_task,
+            )
         except BaseException as error:  # no Exception: cancelled by Prefect, a signal or Ctrl-C
-            run.reporter.failure = error
+            reporter.failure = error
             record.close("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         record.close("FINISHED")

@@ -7,8 +7,10 @@ folder. Any of them may name another server, another database, a credential or a
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from infra.credential import Credential
+from infra.process import whole_places
 from infra.settings import LOOPBACK, Settings
 
 PREFECTS = "PREFECT_"
@@ -37,7 +39,7 @@ def prefect_environment(settings: Settings, environment: Mapping[str, str] = os.
     }
     if not users_server(environment):
         wanted["PREFECT_HOME"] = str(settings.prefect_home)
-    return {name: environment.get(name, value) for name, value in wanted.items()}
+    return {name: environment.get(name) or value for name, value in wanted.items()}
 
 
 def prefect_client_environment(credential: Credential, port: int) -> dict[str, str]:
@@ -50,15 +52,16 @@ def prefect_client_environment(credential: Credential, port: int) -> dict[str, s
 
 @contextlib.contextmanager
 def our_prefect(settings: Settings, client: Mapping[str, str]) -> Iterator[None]:
-    """Inside the block, Prefect is configured by our settings and `client` alone, and so is MLflow where its
-    database is ours. Paths must be absolute by now: the current folder is one of ours.
+    """Inside the block, variables and files of the person's do not configure Prefect, nor MLflow where its
+    database is ours. The current folder is one of ours.
     """
     foreign = (PREFECTS, MLFLOWS) if settings.tracks_here else (PREFECTS,)
     unused = is_proxy if settings.tracks_here else _is_unknown_proxy
     dropped = {name for name in os.environ if name.startswith(foreign) or unused(name)}
     ours = prefect_environment(settings, {}) | dict(client) | around_proxies(os.environ)
+    elsewhere = whole_places(os.environ) | settings.places
     settings.prefect_home.mkdir(parents=True, exist_ok=True)
-    with changed_environment(dropped, ours), contextlib.chdir(settings.prefect_home):
+    with changed_environment(dropped, elsewhere | ours), _standing_in(settings.prefect_home):
         yield
 
 
@@ -66,9 +69,24 @@ def our_prefect(settings: Settings, client: Mapping[str, str]) -> Iterator[None]
 def users_prefect(settings: Settings) -> Iterator[None]:
     """Inside the block, Prefect is configured as the person's `prefect` is; what loopback serves is reached
     directly."""
+    empty = {name for name, value in os.environ.items() if name.startswith(PREFECTS) and not value}
+    foreign = {name for name in os.environ if settings.tracks_here and name.startswith(MLFLOWS)}
     ours = prefect_environment(settings) | around_proxies(os.environ)
-    with changed_environment(set(), ours):
+    with changed_environment(empty | foreign, ours):
         yield
+
+
+@contextlib.contextmanager
+def _standing_in(folder: Path) -> Iterator[None]:
+    """`folder` is the current one inside the block. The one before may be removed, or closed to us."""
+    before = os.open(".", os.O_PATH | os.O_DIRECTORY)
+    try:
+        os.chdir(folder)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.fchdir(before)
+        os.close(before)
 
 
 @contextlib.contextmanager

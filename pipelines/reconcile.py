@@ -8,12 +8,16 @@ A server that cannot be reached costs a warning; the next start tries again.
 
 import contextlib
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -21,7 +25,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Completed, Crashed, Failed
 
 from infra.journal import JOURNAL, JournalTail
@@ -66,6 +70,38 @@ def end_flow_runs(runs: Path, *, besides: UUID | None = None) -> None:
             _end(client, journals)
     except Exception as error:  # noqa: BLE001 - whatever Prefect raises, the run goes on
         logger.warning("Prefect cannot be told how earlier runs ended (%s); the next start tries.", error)
+
+
+def end_runs_of_earlier_servers(deployments: list[str]) -> None:
+    """Of the server of an output folder, which has one `lco up` at a time: a run of these deployments that an
+    earlier one began has ended with it. What a schedule has planned for the time in which nobody served is
+    not made up for: a month of nightly retraining would begin at once."""
+    with get_client(sync_client=True) as client:
+        for run in _runs_of(client, deployments, [StateType.PENDING, *SEEMS_TO_RUN]):
+            end = Crashed(message="`lco up`, which had started it, ended before it.")
+            client.set_flow_run_state(run.id, end, force=True)
+        for run in _runs_of(client, deployments, [StateType.SCHEDULED], before=datetime.now(UTC)):
+            if run.auto_scheduled:
+                client.delete_flow_run(run.id)
+
+
+def _runs_of(
+    client: SyncPrefectClient,
+    deployments: list[str],
+    states: list[StateType],
+    *,
+    before: datetime | None = None,
+) -> list[FlowRun]:
+    """All runs in these states, expected to start `before`, but those of workers, which live on."""
+    chosen = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=before),
+    )
+    ours = DeploymentFilter(name=DeploymentFilterName(any_=deployments))
+    runs: list[FlowRun] = []
+    while more := client.read_flow_runs(flow_run_filter=chosen, deployment_filter=ours, offset=len(runs)):
+        runs += more
+    return [run for run in runs if run.work_pool_name is None]
 
 
 def _end(client: SyncPrefectClient, journals: dict[UUID, Path]) -> None:

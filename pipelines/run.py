@@ -195,11 +195,12 @@ def _call(
 def _require_users_server(address: str) -> None:
     """Raises BadParameter where the user's Prefect server cannot be used, reached as `prefect` reaches it."""
     from httpx import HTTPStatusError
-    from prefect.client.orchestration import get_client
-    from prefect.context import refresh_global_settings_context
 
     shown = f"PREFECT_API_URL={without_password(address)}"
     try:
+        from prefect.client.orchestration import get_client
+        from prefect.context import refresh_global_settings_context
+
         refresh_global_settings_context()  # a notebook may have imported it before
         with get_client(sync_client=True) as client:
             client.read_flow_runs(limit=1)

@@ -226,12 +226,10 @@ def deployments_server(settings: Settings, credential: Credential) -> Server:
             **{name: value for name, value in os.environ.items() if name.startswith("LCO_")},
             **prefect_environment(settings, {}),
             **prefect_client_environment(credential, settings.prefect_port),
+            **settings.places,
             **mlflow_client_environment(settings, credential),
             # The default of 10 s is for fleets of runners; here a person waits.
             "PREFECT_RUNNER_POLL_FREQUENCY": "2",
-            # As they are here: a relative path would lie elsewhere there.
-            "LCO_OUTPUT": str(settings.output),
-            "LCO_STORE": settings.store,
         },
         log_path=settings.output / "logs" / "deployments.log",
         ready=ready.exists,

@@ -26,7 +26,7 @@ def test_one_thread_forks_and_a_rank_starts_in_no_time_and_shares_memory(launche
     assert len(os.listdir(f"/proc/{launcher._parent._process.pid}/task")) == 1
     memory = json.loads((tmp_path / "memory").read_text())
     assert memory["uss"] < memory["rss"] / 2  # the rest is shared
-    assert "no_such_module" in launcher._log_path.read_text()  # it is the rank's to fail
+    assert "no_such_module" in launcher._parent.log_path.read_text()  # it is the rank's to fail
 
 
 ARITHMETIC = """
