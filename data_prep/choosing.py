@@ -145,8 +145,8 @@ def choose_queries(
     asked: set[str] = set()
     for name in chosen:
         own = of_users[name]
-        asked |= {query.text for query in own}
+        asked |= {query.text.casefold() for query in own}
         made = [query for sample in chosen[name] for query in sample.made_queries(config)]
-        left = [query for query in made if query.text not in asked]
+        left = [query for query in made if query.text.casefold() not in asked]
         queries[name] = own if name == "test" and own else own + left
     return queries

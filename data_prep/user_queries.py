@@ -208,26 +208,26 @@ class Assigned:
 
 
 def assign_user_queries(lines: Sequence[UserQuery], named: Named) -> Assigned:
-    """Make one query of all lines of equal text, with all their pages.
+    """Make one query of all lines of equal text, in any case, with all their pages.
 
     It is of one split, the first of test, validation and train that has one of its pages: what is tested may
     not be trained on.
     """
     by_text: dict[str, list[UserQuery]] = {}
     for line in lines:
-        by_text.setdefault(line.text, []).append(line)
+        by_text.setdefault(line.text.casefold(), []).append(line)
     number_of = {line: number for number, line in enumerate(lines)}
     queries: dict[str, list[Query]] = {name: [] for name in SPLITS}
     unused: dict[UserQuery, str] = {}
     parted = 0
-    for text, asked in by_text.items():
+    for asked in by_text.values():
         answers = {line: named.answers(line) for line in asked}
         splits = {split for split, keys in answers.values() if keys}
         own = max(splits, key=SPLITS.index, default=None)
         keys = dict.fromkeys(key for split, keys in answers.values() if split == own for key in keys)
         if keys:
             identity = f"user-{number_of[asked[0]]:06d}"
-            queries[own].append(Query(identity=identity, text=text, relevant=tuple(keys)))
+            queries[own].append(Query(identity=identity, text=asked[0].text, relevant=tuple(keys)))
         left = [line for line, (split, keys) in answers.items() if not keys or split != own]
         unused |= {line: named.why_unused(line, own) for line in left}
         parted += len(splits) > 1

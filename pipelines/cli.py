@@ -5,7 +5,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -91,10 +90,14 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _require_no_empty(arguments: Sequence[str]) -> None:
     """Raises BadParameter: the path of a shell's variable that is not set would mean the current folder."""
-    for option, value in pairwise(["lco", *arguments]):
-        if not value or (value.startswith("--") and value.endswith("=")):
-            name = option if not value else value.removesuffix("=")
-            raise BadParameter(f"{name} is given an empty value: give one, or leave the option out")
+    option = "lco"
+    for argument in arguments:
+        if argument.startswith("--"):
+            option, given, value = argument.partition("=")
+        else:
+            given, value = True, argument
+        if given and not value:
+            raise BadParameter(f"{option} is given an empty value: give one, or leave the option out")
 
 
 def _up(command: Up) -> int:

@@ -27,6 +27,8 @@ A_PERSONS = {
     "concurrency_options",
 }
 """What a person sets on a deployment, on Prefect's page or with its command line."""
+PAST_A_STOP = A_PERSONS - {"paused", "parameters"}
+"""What was a person's in versions that paused deployments at each stop and wrote their parameters."""
 
 
 def main(ready: Path) -> None:
@@ -36,22 +38,25 @@ def main(ready: Path) -> None:
     """
     # Prefect's answer to a signal; it does stop, and the log would end with a warning.
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited")
-    reconcile(Settings.from_environment())
+    settings = Settings.from_environment()
+    reconcile(settings)
     end_runs_of_earlier_servers(list(DEPLOYMENTS))
     _write_profile()
     # No pause at the end: a person's own pause could not be told from it at the next start.
     runner = Runner(pause_on_shutdown=False, limit=1)
+    theirs = settings.prefect_home / "deployments-are-the-persons"
     for name, flow in DEPLOYMENTS.items():
-        runner.add_deployment(_deployment(flow, name))
+        runner.add_deployment(_deployment(flow, name, kept=A_PERSONS if theirs.exists() else PAST_A_STOP))
+    theirs.touch()
     ready.touch()
     asyncio.run(runner.start())
 
 
-def _deployment(flow: Flow, name: str) -> RunnerDeployment:
-    """Of one that the server knows, only what the code says is brought up to date."""
+def _deployment(flow: Flow, name: str, *, kept: set[str]) -> RunnerDeployment:
+    """Of one that the server knows, all but what is `kept` is brought up to date."""
     deployment = flow.to_deployment(name=name, entrypoint_type=EntrypointType.MODULE_PATH)
     # Prefect updates the fields that are set, to nothing too.
-    deployment.model_fields_set.difference_update(A_PERSONS)
+    deployment.model_fields_set.difference_update(kept)
     return deployment
 
 

@@ -134,8 +134,8 @@ def test_the_users_training_queries_stand_beside_made_ones(folder, store, prepar
 
 def test_a_text_with_several_pages_is_one_query_of_one_split(folder, store, prepared):
     tested, trained = (a_document_of(prepared, split) for split in ("test", "train"))
-    pages = [(tested, 1), (tested, 2), (trained, 1)]
-    queries_beside(folder, *({"query": "where  is it", "document": d, "page": p} for d, p in pages))
+    lines = [("where  is it", tested, 1), ("Where is it", tested, 2), ("where is it", trained, 1)]
+    queries_beside(folder, *({"query": q, "document": d, "page": p} for q, d, p in lines))
     asked, _ = prepare(folder, store)
     [query] = read_queries(asked.test_queries.path)
     answers = [one for one in ShardSource(asked.test.path).records() if one["key"] in query.relevant]

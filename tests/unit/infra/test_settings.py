@@ -1,6 +1,7 @@
 """Settings come from the environment once; nothing is served beyond this machine."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -72,9 +73,43 @@ def test_relative_places_are_those_of_the_folder_where_the_person_stands(given, 
     monkeypatch.chdir("/")
     assert (settings.output, settings.store) == (tmp_path / "out", str(tmp_path / "kept"))
     assert settings.tracking_uri == f"sqlite:///{tmp_path / 'runs.db'}"
-    given(STORE="s3://bucket/place", TRACKING_URI="sqlite:////kept/runs.db")
-    settings = Settings.from_environment()
-    assert (settings.store, settings.tracking_uri) == ("s3://bucket/place", "sqlite:////kept/runs.db")
+    for name, place in settings.places.items():
+        monkeypatch.setenv(name, place)
+    assert Settings.from_environment() == settings, "another process, elsewhere, finds the same"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("STORE", "s3://bucket/place", "there is no store of this kind yet: give a folder"),
+        (
+            "TRACKING_URI",
+            "sqlite:///:memory:",
+            "no run would find what another recorded: give sqlite:///PATH",
+        ),
+        ("TRACKING_URI", "sqlite+pysqlite:///runs.db", "give sqlite:///PATH of a file"),
+        ("EXPERIMENT", "e" * 501, "is not a name of at most 500 characters"),
+        ("PROCESES", "3", "LCO_PROCESES is no setting: LCO_PROCESSES is; rename the variable, or unset it"),
+        ("MLFLOW_PROT", "5001", "LCO_MLFLOW_PROT is no setting: LCO_MLFLOW_PORT is"),
+    ],
+)
+def test_what_would_fail_late_or_be_passed_over_is_one_line(given, name, text, told):
+    given(**{name: text})
+    with pytest.raises(SettingsError, match=f"^[^\n]*{re.escape(told)}[^\n]*$"):
+        Settings.from_environment()
+
+
+def test_variables_of_our_processes_and_of_other_programs_are_no_settings(given):
+    given(SUPERVISION="x", LIFE_LINE="x", SCRATCH="x", RENDEZVOUS="x", TEST_GO_ON="x", MLFLOW_CREDENTIAL="x")
+    given(SOMETHING_ELSE="x")
+    Settings.from_environment()
+
+
+def test_a_store_that_cannot_be_made_is_one_line_too(given, tmp_path):
+    (tmp_path / "file").touch()
+    given(STORE=str(tmp_path / "file" / "store"))
+    with pytest.raises(SettingsError, match=r"^store .* cannot be made .*: name another with LCO_STORE$"):
+        Settings.from_environment(output=tmp_path / "out").make_private()
 
 
 @pytest.mark.parametrize(

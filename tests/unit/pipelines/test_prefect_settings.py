@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from infra.process import child_environment
 from infra.settings import Settings
 from pipelines.prefect_settings import our_prefect, prefect_environment, users_prefect, users_server
 
@@ -69,8 +70,48 @@ def test_a_server_of_the_persons_gets_their_settings(tmp_path: Path, monkeypatch
     assert prefect_environment(Settings(output=tmp_path))["PREFECT_HOME"] == "/theirs"
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:8/api")
     here = Path.cwd()
-    with users_prefect(Settings(output=tmp_path)):
-        assert {name: os.environ[name] for name in THEIRS if name != "NO_PROXY"} == {
-            name: value for name, value in THEIRS.items() if name != "NO_PROXY"
-        }
+    with users_prefect(Settings(output=tmp_path, tracking_uri="http://tracker")):
+        kept = THEIRS.keys() - {"NO_PROXY"}
+        assert {name: os.environ[name] for name in kept} == {name: THEIRS[name] for name in kept}
         assert Path.cwd() == here and os.environ["NO_PROXY"].startswith("intranet,127.0.0.1")
+
+
+def test_a_tracker_of_ours_is_not_configured_by_the_persons_variables_beside_their_prefect_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:8/api")
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "")
+    with users_prefect(Settings(output=tmp_path)):
+        assert not [name for name in os.environ if name.startswith("MLFLOW_")]
+        assert os.environ["PREFECT_CLIENT_MAX_RETRIES"] == "2", "empty is unset"
+    with users_prefect(Settings(output=tmp_path, tracking_uri="http://tracker")):
+        assert os.environ["MLFLOW_TRACKING_TOKEN"] == "theirs"
+
+
+def test_what_the_person_names_from_where_they_stand_is_found_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"SSL_CERT_FILE": "ca.pem", "HF_HOME": "models", "PYTHONPATH": "a:/b", "LCO_STORE": "store"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    whole = {"SSL_CERT_FILE": f"{tmp_path}/ca.pem", "HF_HOME": f"{tmp_path}/models"}
+    whole |= {"PYTHONPATH": f"{tmp_path}/a:/b"}
+    assert child_environment({}).items() >= whole.items()
+    settings = Settings.from_environment(output="out")
+    with our_prefect(settings, OURS):
+        assert child_environment({}).items() >= whole.items()
+        assert Settings.from_environment() == settings and settings.store == f"{tmp_path}/store"
+
+
+def test_a_current_folder_that_is_removed_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for removed_before in (True, False):
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        if removed_before:
+            (tmp_path / "here").rmdir()
+        with our_prefect(Settings(output=tmp_path / "out"), OURS):
+            if not removed_before:
+                (tmp_path / "here").rmdir()
