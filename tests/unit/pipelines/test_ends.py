@@ -5,7 +5,9 @@ import logging
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +15,12 @@ from prefect.events.worker import EventsWorker
 from prefect.exceptions import TerminationSignal
 from prefect.logging.handlers import APILogWorker
 
+from infra.journal import JOURNAL, JournalTail
 from pipelines import flow
 from pipelines import run as running
 from pipelines.console import Reporter
 from pipelines.parameters import Run
+from pipelines.record import PARENT
 from pipelines.run import Interrupted
 from pipelines.servers import ServerFailed
 from pipelines.up import stop_signals
@@ -127,3 +131,23 @@ def test_the_program_ends_with_its_command_whatever_a_library_would_still_wait_f
     waiting = "import threading, time; threading.Thread(target=time.sleep, args=(300,)).start()"
     program = f"{waiting}; from pipelines import cli; cli.main = lambda: 3; cli.program()"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 3
+
+
+def test_a_run_that_is_stopped_while_it_begins_has_its_end_in_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop() -> list[str]:
+        raise KeyboardInterrupt
+
+    flow_run = SimpleNamespace(id=uuid.uuid4(), name="made up", deployment_id=None)
+    monkeypatch.setattr(flow, "get_run_context", lambda: SimpleNamespace(flow_run=flow_run))
+    monkeypatch.setattr(flow, "get_run_logger", logging.getLogger)
+    monkeypatch.setattr(flow, "end_flow_runs", lambda *_, **__: None)
+    monkeypatch.setattr(flow.confinement, "missing", stop)
+    with pytest.raises(KeyboardInterrupt), flow.pipeline_run(Run(output=tmp_path)):
+        pass
+    [journal] = tmp_path.glob(f"runs/*/{JOURNAL}")
+    ends = [
+        (event["run"], event["status"]) for event in JournalTail(journal, 0) if event["event"] == "finish"
+    ]
+    assert ends == [(PARENT, "KILLED")]
