@@ -6,6 +6,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -75,8 +77,16 @@ class System:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} | self.credential.header
         asked = urllib.request.Request(url, data=data, headers=headers, method=method)
-        with urllib.request.urlopen(asked, timeout=30) as response:
-            return json.loads(response.read() or b"null")
+        for tries_left in reversed(range(5)):
+            try:
+                with urllib.request.urlopen(asked, timeout=30) as response:
+                    return json.loads(response.read() or b"null")
+            except urllib.error.HTTPError as error:
+                # Prefect's database is locked for a moment; its own client asks again, too.
+                if error.code != 503 or not tries_left:
+                    raise
+                time.sleep(1)
+        raise AssertionError("unreachable")
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess:
         """A command of Prefect's, with the one variable that `lco up` says to export."""
