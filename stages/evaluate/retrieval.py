@@ -32,18 +32,20 @@ BELOW_EVERY_COSINE = -2.0
 def main(job_path: Path) -> None:
     """Measure and commit this worker's cells of the job."""
     job = read_job(job_path, RetrievalSettings)
-    settings, sizes = job.settings, {"batch_size": job.settings.batch_size}
+    settings, batch_size = job.settings, job.settings.batch_size
     search = build_task(job.inputs["evaluated"].path, job.inputs["evaluated_queries"].path, settings.search)
     counts = {"queries": len(search.queries), "corpus": len(search.corpus)}
     baselines = score_baselines(search)
-    encoder = TaskEncoder(search, **sizes, geometry_samples=settings.retrieval.geometry_samples)
+    geometry_samples = settings.retrieval.geometry_samples
+    encoder = TaskEncoder(search, batch_size=batch_size, geometry_samples=geometry_samples)
     for task, progress in job.cells("searching"):
         backbone = open_model(task.inputs, settings.backbone)
         encoded = {kind: encoder.encode(backbone, kind, progress.alive) for kind in KINDS}
         arm = task.cell.arm
         if arm.kind == "linear map":
             folders = (task.inputs[name].path for name in ("fit_pages", "fit_queries"))
-            pages = TaskEncoder(training_task(*folders, settings.linear_map.config.samples), **sizes)
+            training = training_task(*folders, settings.linear_map.config.samples)
+            pages = TaskEncoder(training, batch_size=batch_size)
             fitted = LINEAR_MAPS[arm.changes["map"]](pages, backbone, settings, task.cell.seed)
             encoded = {kind: one.mapped(fitted.vectors) for kind, one in encoded.items()}
         result = measure_retrieval(encoded, search, settings)
