@@ -42,6 +42,8 @@ FLOW_RUN_TAG = "prefect.flow_run_id"
 ENDS = {"FINISHED": Completed, "FAILED": Failed, "KILLED": Crashed}
 # Not Scheduled, not Pending: somebody has asked for the same run again.
 SEEMS_TO_RUN = [StateType.RUNNING, StateType.CANCELLING]
+# Prefect's runner, when it is stopped, cancels a run that has finished and whose process has not ended yet.
+MAY_HAVE_FINISHED = [StateType.CANCELLED]
 OPEN_TASK = [StateType.PENDING, StateType.RUNNING]
 
 
@@ -106,15 +108,18 @@ def _runs_of(
 
 def _end(client: SyncPrefectClient, journals: dict[UUID, Path]) -> None:
     ours = FlowRunFilterId(any_=list(journals))
-    running = FlowRunFilterState(type=FlowRunFilterStateType(any_=SEEMS_TO_RUN))
+    asked = FlowRunFilterState(type=FlowRunFilterStateType(any_=SEEMS_TO_RUN + MAY_HAVE_FINISHED))
     tasks = client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=ours),
         task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=OPEN_TASK))),
     )
     for task in tasks:
         client.set_task_run_state(task.id, _end_of_task(journals[task.flow_run_id]), force=True)
-    for flow_run in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ours, state=running)):
-        client.set_flow_run_state(flow_run.id, _true_end(journals[flow_run.id]), force=True)
+    for flow_run in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=ours, state=asked)):
+        end = _true_end(journals[flow_run.id])
+        if flow_run.state_type in MAY_HAVE_FINISHED and not end.is_completed():
+            continue
+        client.set_flow_run_state(flow_run.id, end, force=True)
         logger.info("Prefect's run %s has its end now: see %s", flow_run.name, journals[flow_run.id])
 
 

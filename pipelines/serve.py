@@ -50,6 +50,7 @@ def main(ready: Path) -> None:
     theirs.touch()
     ready.touch()
     asyncio.run(runner.start())
+    reconcile(settings)  # while the servers are there
 
 
 def _deployment(flow: Flow, name: str, *, kept: set[str]) -> RunnerDeployment:

@@ -33,8 +33,8 @@ class Server:
 
     def read_flow_runs(self, *, flow_run_filter: Any) -> list[SimpleNamespace]:
         ids, states = flow_run_filter.id.any_, flow_run_filter.state.type.any_
-        found = [one for one, state in self.flows.items() if one in ids and state in states]
-        return [SimpleNamespace(id=one, name="made up") for one in found]
+        found = {one: state for one, state in self.flows.items() if one in ids and state in states}
+        return [SimpleNamespace(id=one, name="made up", state_type=state) for one, state in found.items()]
 
     def read_task_runs(self, *, flow_run_filter: Any, task_run_filter: Any) -> list[SimpleNamespace]:
         ids, states = flow_run_filter.id.any_, task_run_filter.state.type.any_
@@ -105,6 +105,15 @@ def test_a_run_that_seems_to_go_on_gets_the_end_that_its_journal_tells(
     assert server.tasks_of(flow) == [COMPLETED, task_end, task_end]
     [message] = server.messages
     assert ("without a word" in message) == (told is None)
+
+
+@pytest.mark.parametrize(("told", "end"), [("FINISHED", COMPLETED), ("KILLED", StateType.CANCELLED)])
+def test_a_run_that_prefect_cancelled_after_it_had_finished_has_finished(server, settings, told, end) -> None:
+    """Its runner, which was stopped, found the process alive."""
+    flow = server.flow(StateType.CANCELLED)
+    journal(settings, flow).finish(PARENT, told)
+    end_flow_runs(settings.runs)
+    assert server.flows[flow] == end
 
 
 def test_no_other_run_of_the_server_is_touched(server, settings) -> None:
