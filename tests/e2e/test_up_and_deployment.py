@@ -125,6 +125,10 @@ class System:
     def mlflow_states(self) -> set[str]:
         return set(self.read("mlflow.db", "select status from runs"))
 
+    def manifests(self) -> dict[Path, int]:
+        """What is committed, and when it was."""
+        return {path: path.stat().st_mtime_ns for path in self.output.glob("store/**/manifest.json")}
+
     def deployment(self) -> dict:
         return self.request(f"{self.prefect}/api/deployments/name/lco/full-pipeline")
 
@@ -215,21 +219,6 @@ def test_the_form_of_the_deployment_is_typed(system: System) -> None:
     assert system.request(f"{system.prefect}/ui-settings")["api_url"] == f"{system.prefect}/api"
 
 
-def test_a_second_run_reuses_everything(system: System, few_documents: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (system.output / "store").rglob("manifest.json")}
-    assert start_run(system, few_documents).returncode == 0
-    assert {
-        path: path.stat().st_mtime_ns for path in (system.output / "store").rglob("manifest.json")
-    } == before
-    newest = max((system.output / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
-    assert not list(newest.glob("*/job.json")), "a stage was started again"
-    parents = [run for run in system.runs() if "mlflow.parentRunId" not in tags_of(run)]
-    children = [run for run in system.runs() if "mlflow.parentRunId" in tags_of(run)]
-    assert len(parents) == 2 and {tags_of(run)["mlflow.parentRunId"] for run in children} == {
-        parents[-1]["info"]["run_id"]  # the oldest: the second run computed nothing
-    }
-
-
 def test_a_bad_parameter_fails_the_run_with_its_reason(system: System) -> None:
     result = start_run(system, Path("/no/such/folder"))
     assert result.returncode != 0
@@ -255,11 +244,11 @@ def test_a_second_lco_up_on_the_same_folder_is_refused_and_locks_nobody_out(syst
     assert system.credential == before
 
 
-def test_a_schedule_leads_to_runs_beside_a_run_of_the_command_line(
+def test_a_schedule_leads_to_runs_beside_a_run_of_the_command_line_and_all_reuse_everything(
     system: System, few_documents: Path
 ) -> None:
     """Prefect 3.8 made none. One folder has one run at a time: they wait for each other."""
-    told = len(system.states())
+    told, before, earlier = len(system.states()), system.manifests(), set(system.output.glob("runs/*/"))
     every_minute = {"schedule": {"cron": "* * * * *"}, "parameters": parameters(few_documents)}
     schedules = f"{system.prefect}/api/deployments/{system.deployment()['id']}/schedules"
     system.request(schedules, [every_minute])
@@ -269,6 +258,13 @@ def test_a_schedule_leads_to_runs_beside_a_run_of_the_command_line(
     assert wait_until(lambda: lco("run", *options).returncode == 0, 300)
     assert wait_until(lambda: "COMPLETED" in system.states("auto_scheduled"), 200), system.states()
     assert set(system.states()[told:]) <= {"COMPLETED", "RUNNING", "PENDING"}
+    assert system.manifests() == before
+    later = set(system.output.glob("runs/*/")) - earlier
+    assert later and not [job for run in later for job in run.glob("*/job.json")], "a stage was started again"
+    parents = [run for run in system.runs() if "mlflow.parentRunId" not in tags_of(run)]
+    children = [tags_of(run) for run in system.runs() if "mlflow.parentRunId" in tags_of(run)]
+    # Of the oldest: the others computed nothing.
+    assert {tags["mlflow.parentRunId"] for tags in children} == {parents[-1]["info"]["run_id"]}
 
 
 def test_what_a_person_set_stays_and_no_state_lies_when_lco_up_is_stopped_in_the_middle_of_a_run(
