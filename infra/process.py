@@ -84,7 +84,8 @@ def child_environment(given: Mapping[str, str]) -> dict[str, str]:
         if value and (name in ALLOWED_ENVIRONMENT or name.startswith(ALLOWED_PREFIXES))
     }
     # Text is UTF-8 in our files, whatever it is in the person's terminal.
-    return allowed | whole_places(allowed) | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"} | dict(given)
+    environment = allowed | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"} | dict(given)
+    return environment | whole_places(environment)
 
 
 def whole_places(environment: Mapping[str, str]) -> dict[str, str]:

@@ -98,6 +98,7 @@ def test_what_the_person_names_from_where_they_stand_is_found_from_everywhere(
     whole = {"SSL_CERT_FILE": f"{tmp_path}/ca.pem", "HF_HOME": f"{tmp_path}/models"}
     whole |= {"PYTHONPATH": f"{tmp_path}/a:/b"}
     assert child_environment({}).items() >= whole.items()
+    assert child_environment({"PYTHONPATH": "c:/d"})["PYTHONPATH"] == f"{tmp_path}/c:/d"
     settings = Settings.from_environment(output="out")
     with our_prefect(settings, OURS):
         assert child_environment({}).items() >= whole.items()
