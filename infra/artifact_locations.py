@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from infra.databases import LOCK_SECONDS
+from infra.databases import LOCK_SECONDS, tables_of
 from infra.settings import Settings, SettingsError, database_path
 
 _PLACES = (  # table, column, which rows
@@ -32,7 +32,7 @@ def repair_artifact_locations(settings: Settings) -> None:
     if path is None or not path.exists():
         return
     with closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database, database:
-        tables = {one for (one,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = tables_of(database)
         if not {"experiments", "runs", "tags"} <= tables:  # MLflow has not made them yet
             return
         if settings.output.exists() and path.parent.samefile(settings.output):

@@ -71,9 +71,7 @@ def _revisions_of(path: Path, name: str, elsewhere: str) -> set[str]:
     try:
         with closing(_opened(path)) as database:
             database.execute("BEGIN IMMEDIATE")  # nobody else holds it for long
-            tables = {
-                one for (one,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
+            tables = tables_of(database)
             asked = "SELECT version_num FROM alembic_version"
             found = {one for (one,) in database.execute(asked)} if "alembic_version" in tables else set()
     except sqlite3.Error as error:
@@ -91,6 +89,11 @@ def _revisions_of(path: Path, name: str, elsewhere: str) -> set[str]:
     if not found and tables - {"alembic_version"} and _FIRST_TABLE[name] not in tables:
         raise UnusableDatabase(f"{path} is a database, but not {name}'s: move the file away, or {elsewhere}")
     return found
+
+
+def tables_of(database: sqlite3.Connection) -> set[str]:
+    """Names of its tables."""
+    return {one for (one,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _opened(path: Path) -> sqlite3.Connection:
