@@ -30,12 +30,12 @@ def test_a_training_with_skipped_steps_that_is_killed_ends_with_the_same_bytes(b
     assert all(value == value for value in facts.values())
 
 
-# The two trainings share the engine: they take turns at its ways to work.
-CASES = [
+WAYS = [
     *((zero_stage, 2, "float32", 16_384) for zero_stage in range(4)),
     *((zero_stage, 1, "bfloat16", MICRO_BATCHES) for zero_stage in (2, 1, 3)),
 ]
-CASES = [(("pretrain", "refine")[number % 2], *case) for number, case in enumerate(CASES)]
+# The two trainings share the engine: they take turns at its ways to work.
+CASES = [(("pretrain", "refine")[number % 2], *way) for number, way in enumerate(WAYS)]
 
 
 @pytest.mark.timeout(600)
