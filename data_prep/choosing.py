@@ -35,7 +35,11 @@ class Candidate:
     content_digest: str  # of what was read from the document
     page: int
     text: str
-    trainable: bool
+    reason: str | None  # why it is only searched
+
+    @property
+    def trainable(self) -> bool:
+        return self.reason is None
 
     @property
     def place(self) -> Place:
@@ -54,7 +58,7 @@ class Candidate:
 
 
 def list_candidates(usable: list[Reading]) -> list[Candidate]:
-    fields = ("key", "document", "page", "text", "trainable")
+    fields = ("key", "document", "page", "text", "reason")
     candidates = []
     for reading in usable:
         source, digest = ShardSource(reading.samples.path), reading.samples.manifest.content_digest

@@ -20,7 +20,7 @@ from data_prep import text_layer
 from data_prep.config import ReadingConfig
 from data_prep.errors import UnreadableDocument
 from data_prep.plain_text import clean_text
-from data_prep.samples import Sample, sample_key
+from data_prep.samples import Box, Sample, sample_key
 from data_prep.source_files import PDF_SUFFIXES
 
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF")  # whatever the name says, no other decoder is let at a file
@@ -36,6 +36,7 @@ class _Part(NamedTuple):
     image: Image.Image
     text: str
     page: int  # from 1
+    box: Box
     block: int | None = None
     is_heading: bool = False
 
@@ -60,10 +61,9 @@ def read_document(name: str, content: bytes, beside: bytes | None, config: Readi
 
 
 def _sample(document: str, part: _Part, config: ReadingConfig) -> Sample:
+    ink = part.image.getextrema()
     fitted = fit_to_grid(part.image, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
     fitted.save(buffer := io.BytesIO(), format="PNG")
-    # Longer text than one block may have comes with an image whose text could not be cut (no boxes).
-    longest = math.inf if config.unit == "page" else 2 * config.max_block_characters
     return Sample(
         key=sample_key(document, part.page, part.block),
         document=document,
@@ -71,11 +71,22 @@ def _sample(document: str, part: _Part, config: ReadingConfig) -> Sample:
         block=part.block,
         text=part.text,
         is_heading=part.is_heading,
+        box=part.box,
+        ink=ink,
+        reason=_why_not_trained_on(part, config),
         width=fitted.width,
         height=fitted.height,
-        trainable=config.min_characters <= len(part.text) <= longest,
         png=buffer.getvalue(),
     )
+
+
+def _why_not_trained_on(part: _Part, config: ReadingConfig) -> str | None:
+    if len(part.text) < config.min_characters:
+        return f"less than {config.min_characters} characters" if part.text else "no text"
+    # It comes with an image whose text could not be cut (no boxes).
+    if config.unit == "block" and len(part.text) > 2 * config.max_block_characters:
+        return "more text than one block may have"
+    return None
 
 
 def _pdf_parts(content: bytes, config: ReadingConfig) -> Iterator[_Part]:
@@ -109,7 +120,7 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
     lines = text_layer.read_lines(page, config.max_page_characters)
     image = page.render(scale=scale, grayscale=True).to_pil().convert("L")
     if config.unit == "page" or not lines:
-        yield _Part(image, " ".join(line.text for line in lines), number)
+        yield _Part(image, " ".join(line.text for line in lines), number, (0, 0, *image.size))
         return
     blocks = [
         (block, paragraph[0].is_bold and len(paragraph) <= 2)
@@ -117,8 +128,8 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
         for block in text_layer.blocks(paragraph, config.max_block_characters)
     ]
     for index, (block, is_heading) in enumerate(blocks):
-        crop = image.crop(_pixel_box(block, image.size, page.get_height(), scale))
-        yield _Part(crop, " ".join(line.text for line in block), number, index, is_heading)
+        box = _pixel_box(block, image.size, page.get_height(), scale)
+        yield _Part(image.crop(box), " ".join(line.text for line in block), number, box, index, is_heading)
 
 
 def _pixel_box(
@@ -146,7 +157,8 @@ def _image_parts(
             for number, frame in enumerate(ImageSequence.Iterator(source), start=1):
                 _check_pixels(*frame.size, config, where=f"page {number}")
                 # A text file beside a many-page TIFF cannot say which page its words are on.
-                yield _Part(_grey(ImageOps.exif_transpose(frame)), text if frames == 1 else "", number)
+                image = _grey(ImageOps.exif_transpose(frame))
+                yield _Part(image, text if frames == 1 else "", number, (0, 0, *image.size))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableDocument(f"oversized image: {error}") from error
     except UnidentifiedImageError as error:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO
 
-from annotated_types import MaxLen, MinLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, NonNegativeInt, PositiveInt, ValidationError
 
@@ -30,6 +30,7 @@ _CHARACTER_BYTES = 12  # composing a character may make three of it
 
 
 _Reason = Annotated[str, AfterValidator(clean_text), MinLen(1), MaxLen(_REASON_CHARACTERS)]
+_Grey = Annotated[int, Ge(0), Le(255)]
 
 
 class _Header(BaseModel, strict=True, extra="forbid"):
@@ -45,9 +46,11 @@ class _Record(BaseModel, strict=True, extra="forbid"):
     block: NonNegativeInt | None
     text: Annotated[str, AfterValidator(clean_text)]
     is_heading: bool
+    box: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
+    ink: tuple[_Grey, _Grey]
+    reason: _Reason | None
     width: PositiveInt
     height: PositiveInt
-    trainable: bool
     png_bytes: PositiveInt
 
 

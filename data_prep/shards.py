@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.samples import Sample
+from data_prep.samples import Sample, sample_of
 
 _MEMBER_LIMIT_BYTES = 64 * 2**20
 _OPEN_SHARDS = 64  # of this process; the sample order reads from fewer at a time
@@ -81,7 +81,7 @@ class ShardSource:
 
     def __getitem__(self, position: int) -> Sample:
         shard, number = self._place(position)
-        return Sample(**shard.record(number), png=shard.member("png", number))
+        return sample_of(shard.record(number), shard.member("png", number))
 
     def length(self, position: int) -> int:
         """Return the length of one sample's text in characters, from the index alone."""

@@ -60,8 +60,8 @@ def make_samples(count: int) -> Iterator[Sample]:
         image.save(buffer := BytesIO(), "PNG")
         yield Sample(
             key=sample_key("bench.pdf", page, 0), document="bench.pdf", page=page, block=0,
-            text=" ".join(lines), is_heading=False, width=width, height=height, trainable=True,
-            png=buffer.getvalue(),
+            text=" ".join(lines), is_heading=False, width=width, height=height,
+            box=(0, 0, width, height), ink=(0, 255), reason=None, png=buffer.getvalue(),
         )  # fmt: skip
 
 

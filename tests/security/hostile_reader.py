@@ -21,7 +21,7 @@ class Canary:
 CANARY_FILE = "/tmp/lco-test-canary-that-nobody-may-make"
 LINE = {
     "page": 1, "block": None, "text": "taken over", "is_heading": False, "width": 16, "height": 16,
-    "trainable": True,
+    "box": [0, 0, 16, 16], "ink": [0, 255], "reason": None,
 }  # fmt: skip
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d494844520000001000000010080000000037255bd8")
 

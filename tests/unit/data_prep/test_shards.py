@@ -14,7 +14,7 @@ import webdataset
 from PIL import Image, UnidentifiedImageError
 
 from data_prep.queries import Query, read_queries, write_queries
-from data_prep.samples import Sample, sample_key
+from data_prep.samples import Sample, sample_key, sample_of
 from data_prep.shards import ShardSource, open_shard
 from data_prep.write_shards import write_split
 
@@ -30,7 +30,8 @@ def sample(number: int, **fields) -> Sample:
     values = {
         "key": sample_key("tài liệu.pdf", number, None if number % 3 else 7), "document": "tài liệu.pdf",
         "page": number, "block": None if number % 3 else 7, "text": f"Trang số {number}", "is_heading": False,
-        "width": 32, "height": 16, "trainable": bool(number % 2), "png": buffer.getvalue(),
+        "width": 32, "height": 16, "box": (0, 0, 32, 16), "ink": (number, 255),
+        "reason": None if number % 2 else "short", "png": buffer.getvalue(),
     }  # fmt: skip
     return Sample(**values | fields)
 
@@ -50,7 +51,7 @@ def test_webdataset_reads_the_same_keys_bytes_and_records(split):
     read = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert [item["__key__"] for item in read] == [s.key for s in SAMPLES]
     assert [item["png"] for item in read] == [s.png for s in SAMPLES]
-    assert [Sample(**json.loads(item["json"]), png=item["png"]) for item in read] == SAMPLES
+    assert [sample_of(json.loads(item["json"]), item["png"]) for item in read] == SAMPLES
 
 
 def test_a_key_that_comes_twice_is_refused_also_in_another_shard(tmp_path):

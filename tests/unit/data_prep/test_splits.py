@@ -68,7 +68,7 @@ def candidates(*texts: str, document: str = "a.pdf", page: int = 1) -> list[Cand
     return [
         Candidate(
             source=None, position=n, key=f"{document}{page}-{n}", document=document, page=page, text=text,
-            trainable=bool(text), content_digest="",
+            reason=None if text else "short", content_digest="",
         )
         for n, text in enumerate(texts)
     ]  # fmt: skip

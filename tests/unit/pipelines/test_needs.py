@@ -37,7 +37,9 @@ def sample(document: str, text: str, number: int, *, trainable: bool = True) -> 
         is_heading=False,
         width=16,
         height=16,
-        trainable=trainable,
+        box=(0, 0, 16, 16),
+        ink=(0, 255),
+        reason=None if trainable else "short",
         png=f"{document} {text}".encode(),
     )
 

@@ -58,7 +58,9 @@ def make_sample(number: int, text: str) -> Sample:
         is_heading=False,
         width=width,
         height=height,
-        trainable=True,
+        box=(0, 0, width, height),
+        ink=(0, 255),
+        reason=None,
         png=buffer.getvalue(),
     )
 

@@ -39,7 +39,8 @@ def job(tmp_path):
 
     samples = [
         Sample(key=f"k{i}", document="a.pdf", page=0, block=i, text="", is_heading=False, width=448,
-               height=96, trainable=True, png=image_of(f"k{i}")) for i in range(6)
+               height=96, box=(0, 0, 448, 96), ink=(0, 255), reason=None, png=image_of(f"k{i}"))
+        for i in range(6)
     ]  # fmt: skip
     with store.attempt("documents", "test") as attempt:
         write_split(attempt.path, samples, per_shard=4)
