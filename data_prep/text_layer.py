@@ -1,55 +1,66 @@
-"""Read a PDF page's text layer as lines with their boxes, and lines as paragraphs.
+"""Read a PDF page's text layer from pdfium as words and where they stand.
 
-pdfium gives characters in reading order, in the page's own coordinates; here they are placed as the page is
-displayed (its crop box and rotation applied). A line ends where pdfium inserts a line break or where the
-baseline jumps. A line's box is its baseline plus fixed typographic proportions of the type size and not
-the ink: crops of equal lines are then equally high and their type sits at the same height.
+pdfium finds the characters and where words end. Asking it for anything costs a foreign call, so that it is asked
+for the first and the last character of each word only. A word whose ends do not fit together (a raised mark, a
+backward move, vertical writing) is taken apart into its characters. What words make is `data_prep.layout`'s.
 """
 
 import ctypes
-import math
-import re
-import statistics
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import repeat
 
+import numpy as np
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from data_prep.errors import UnreadableDocument
-from data_prep.plain_text import clean_text
+from data_prep.config import ReadingConfig
+from data_prep.limits import check_characters
+from data_prep.plain_text import UNKNOWN
 
-ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual line pitch
-SUBSCRIPT_DESCENT = 0.57  # of scripts that set whole letters below the line
-_SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Tibetan, Burmese, Khmer
 BOLD_WEIGHT = 600
-_HORIZONTAL = math.cos(0.05)  # radians
+SLANTED = -1  # the turn of a word that stands neither upright nor on one of its sides
 _FONT_NAME_BYTES = 128
+_STRAIGHT = np.cos(np.radians(3))
+_SPACES = np.array([*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029,
+                    0x202F, 0x205F, 0x3000])  # fmt: skip
+_HYPHEN = 0x02  # pdfium's code for one at a line's end
+_WITHOUT_INK = (pdfium.FPDF_TEXTRENDERMODE_INVISIBLE, pdfium.FPDF_TEXTRENDERMODE_CLIP)
+_ASCENT_OF_GLYPHS = 0.85  # of the type size: what the highest glyphs of a text reach, about
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """One printed line, or one character of it. Points, from the lower left of the page as displayed."""
+class Words:
+    """The words of a page (n of them) in the order of its content. Lengths in points.
 
-    text: str
-    left: float
-    right: float
-    baseline: float
-    size: float
-    is_bold: bool
+    Each stands in the frame of its turn: the page as displayed from its lower left, turned back so that the word
+    is upright; x goes to the right, y up.
+    """
 
-    @property
-    def top(self) -> float:
-        return self.baseline + ASCENT * self.size
+    texts: list[str]
+    turn: np.ndarray
+    """(n,) quarter turns to the left in which the word is displayed, or `SLANTED`."""
+    left: np.ndarray
+    right: np.ndarray
+    baseline: np.ndarray
+    size: np.ndarray
+    is_bold: np.ndarray
+    is_invisible: np.ndarray
+    """(n,) whether it is drawn without ink, as the text of a scan is."""
 
-    @property
-    def bottom(self) -> float:
-        descent = SUBSCRIPT_DESCENT if _SUBSCRIPT_SCRIPTS.search(self.text) else DESCENT
-        return self.baseline - descent * self.size
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def at(self, places: np.ndarray) -> "Words":
+        """Return those at these places, in their order."""
+        arrays = {name: array[places] for name, array in vars(self).items() if name != "texts"}
+        return Words(texts=[self.texts[place] for place in places.tolist()], **arrays)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _View:
+class View:
     """How a page is displayed: its visible box in its own coordinates, and the clockwise turn in degrees."""
 
     left: float
@@ -58,8 +69,13 @@ class _View:
     top: float
     turn: int
 
-    def place(self, x: float, y: float) -> tuple[float, float]:
-        """Return a point of the page in displayed coordinates."""
+    @classmethod
+    def of(cls, page: pypdfium2.PdfPage) -> "View":
+        left, bottom, right, top = page.get_bbox()
+        return cls(left=left, bottom=bottom, right=right, top=top, turn=page.get_rotation())
+
+    def place(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return points of the page in displayed coordinates."""
         return {
             0: (x - self.left, y - self.bottom),
             90: (y - self.bottom, self.right - x),
@@ -67,124 +83,266 @@ class _View:
             270: (self.top - y, x - self.left),
         }[self.turn]
 
-    def shows(self, x: float, y: float) -> bool:
-        return self.left <= x <= self.right and self.bottom <= y <= self.top
+    def shows(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (self.left <= x) & (x <= self.right) & (self.bottom <= y) & (y <= self.top)
 
 
-def read_lines(page: pypdfium2.PdfPage, max_characters: int) -> list[Line]:
-    """Return the page's visible lines, horizontal as displayed, in reading order; others are left out.
+def in_frame(x: np.ndarray, y: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return displayed points in the frames of `turn`; of a negative turn, in those of the other way round."""
+    return np.choose(turn % 4, (x, y, -x, -y)), np.choose(turn % 4, (y, -x, -y, x))
 
-    Raises UnreadableDocument when the page has more characters, seen or not.
+
+def read_words(page: pypdfium2.PdfPage, config: ReadingConfig) -> Words:
+    """Return the words in a page's visible box, seen or not.
+
+    Raises UnreadableDocument when the page has more characters.
     """
-    left, bottom, right, top = page.get_bbox()
-    view = _View(left=left, bottom=bottom, right=right, top=top, turn=page.get_rotation())
-    lines: list[list[Line]] = [[]]
     with closing(page.get_textpage()) as textpage:
-        characters = textpage.count_chars()
-        check_characters(characters, max_characters)
-        for index in range(characters):
-            code = pdfium.FPDFText_GetUnicode(textpage, index)
-            character = chr(code) if code else ""
-            if character in "\r\n":  # or "": a glyph without a known character is in no line
-                lines.append([])
-            elif character.isspace():  # pdfium's own spaces have no place
-                lines[-1] += [replace(one, text=" ") for one in lines[-1][-1:]]
-            elif measured := _measure(textpage, index, character, view):
-                previous = lines[-1][-1] if lines[-1] else measured
-                if abs(measured.baseline - previous.baseline) > 0.5 * max(previous.size, 1.0):
-                    lines.append([])
-                lines[-1].append(measured)
-    return [_joined(line) for line in lines if any(one.text.strip() for one in line)]
+        check_characters(textpage.count_chars(), config)
+        characters, view = _Characters(textpage), View.of(page)
+        codes = characters.codes()
+        first, last = _ends_of_words(codes)
+        words, fits, is_shown = _measured(characters, codes, first, last, view)
+        if not fits.all():
+            first, last = _taken_apart(first, last, ~fits)
+            words, _, is_shown = _measured(characters, codes, first, last, view)
+        return words.at(np.flatnonzero(is_shown))
 
 
-def check_characters(characters: int, most: int) -> None:
-    """Raise UnreadableDocument for a page of more characters than one may have."""
-    if characters > most:
-        raise UnreadableDocument(f"a page has {characters:,} characters, the limit is {most:,}")
+def _ends_of_words(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) the first and (n,) the last character of each word."""
+    edges = np.flatnonzero(np.diff(~np.isin(codes, _SPACES), prepend=False, append=False))
+    return edges[::2], edges[1::2] - 1
 
 
-def _measure(textpage: pypdfium2.PdfTextPage, index: int, character: str, view: _View) -> Line | None:
-    """Return the character as displayed, or None where it is not horizontal or outside the visible box."""
-    angle = pdfium.FPDFText_GetCharAngle(textpage, index) + math.radians(view.turn)
-    x, y = ctypes.c_double(), ctypes.c_double()
-    pdfium.FPDFText_GetCharOrigin(textpage, index, x, y)
-    if math.cos(angle) < _HORIZONTAL or not view.shows(x.value, y.value):
-        return None
-    left, bottom, right, top = textpage.get_charbox(index, loose=True)
-    sides = view.place(left, bottom)[0], view.place(right, top)[0]
-    matrix = pdfium.FS_MATRIX()
-    pdfium.FPDFText_GetMatrix(textpage, index, matrix)
-    scale = math.hypot(matrix.c, matrix.d) or 1.0
-    return Line(
-        text=character,
-        left=min(sides),
-        right=max(sides),
-        baseline=view.place(x.value, y.value)[1],
-        size=pdfium.FPDFText_GetFontSize(textpage, index) * scale,
-        is_bold=_is_bold(textpage, index),
+def _taken_apart(first: np.ndarray, last: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the words with a word for each character of those."""
+    pieces = np.where(which, last - first + 1, 1)
+    within = np.arange(pieces.sum()) - np.repeat(pieces.cumsum() - pieces, pieces)
+    start, is_piece = np.repeat(first, pieces) + within, np.repeat(which, pieces)
+    return start, np.where(is_piece, start, np.repeat(last, pieces))
+
+
+def _measured(
+    characters: "_Characters", codes: np.ndarray, first: np.ndarray, last: np.ndarray, view: View
+) -> tuple[Words, np.ndarray, np.ndarray]:
+    """Return n words by their ends, (n,) whether their ends fit together and (n,) whether they begin in the view."""
+    count, indices = len(first), np.concatenate([first, last]).tolist()
+    objects, index, look_of = np.unique(characters.objects(indices), return_index=True, return_inverse=True)
+    looks = characters.looks(objects, [indices[one] for one in index.tolist()], view)
+    turn, look = looks.turn[look_of], looks.at(look_of)
+    boxes = characters.boxes(indices, ~look.has_room)
+    is_shown = view.shows((boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2)
+    (x0, y0), (x1, y1) = (in_frame(*view.place(boxes[:, k], boxes[:, k + 1]), turn) for k in (0, 2))
+    left, right, bottom, top = np.minimum(x0, x1), np.maximum(x0, x1), np.minimum(y0, y1), np.maximum(y0, y1)
+    a, b, length = slice(count), slice(count, None), last - first + 1
+    origins = np.stack([look.x, look.y], axis=1)
+    alone = np.flatnonzero(length == 1)
+    origins[alone] = characters.origins(first[alone].tolist())  # below each other they may be of one object
+    baseline = in_frame(*view.place(*origins.T), turn)[1]
+    size = _true_sizes(look, top - baseline)
+    is_right_to_left = np.add.reduceat(_are_right_to_left(codes), first) > 0 if count else np.zeros(0, bool)
+    is_one_line = (
+        (turn[a] == turn[b])
+        & (abs(baseline[a] - baseline[b]) < 0.1 * size[a])
+        & (abs(size[a] - size[b]) < 0.1 * size[a])
+        & (abs(bottom[a] - bottom[b]) < 0.6 * size[a])
     )
-
-
-def _is_bold(textpage: pypdfium2.PdfTextPage, index: int) -> bool:
-    weight = pdfium.FPDFText_GetFontWeight(textpage, index)
-    if weight != 0:
-        return weight >= BOLD_WEIGHT
-    # A font that is not embedded has no weight, but a name such as Helvetica-Bold.
-    name = ctypes.create_string_buffer(_FONT_NAME_BYTES)
-    pdfium.FPDFText_GetFontInfo(textpage, index, name, _FONT_NAME_BYTES, ctypes.c_int())
-    return b"bold" in name.value.lower()
-
-
-def _joined(characters: list[Line]) -> Line:
-    """Return the line that they make."""
-    printed = [character for character in characters if character.text.strip()]
-    return Line(
-        text=clean_text("".join(character.text for character in characters)),
-        left=min(character.left for character in printed),
-        right=max(character.right for character in printed),
-        baseline=statistics.median(character.baseline for character in printed),
-        size=statistics.median(character.size for character in printed),
-        is_bold=sum(character.is_bold for character in printed) * 2 > len(printed),
+    goes_on = (left[b] >= left[a]) & (right[b] - left[a] < (1.3 * length + 1) * size[a])
+    fits = (is_one_line & (is_right_to_left | goes_on) & (is_shown[a] == is_shown[b])) | (length == 1)
+    text = codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+    left, right = np.minimum(left[a], left[b]), np.maximum(right[a], right[b])
+    words = Words(
+        texts=[text[start : end + 1] for start, end in zip(first.tolist(), last.tolist(), strict=True)],
+        turn=turn[a],
+        left=left,
+        right=np.where(look.has_room[a], right, _up_to_next(left, right, baseline[a], size[a], first, last)),
+        baseline=baseline[a],
+        size=size[a],
+        is_bold=look.is_bold[a],
+        is_invisible=look.is_invisible[a],
     )
+    return words, fits, is_shown[a]
 
 
-def paragraphs(lines: list[Line]) -> list[list[Line]]:
-    """Group lines into paragraphs.
+def _up_to_next(
+    left: np.ndarray,
+    right: np.ndarray,
+    baseline: np.ndarray,
+    size: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+) -> np.ndarray:
+    """(n,) `right`, cut where the next word of the line begins: glyphs may lean over it."""
+    is_apart = first[1:] > last[:-1] + 1
+    room = left[1:] - 0.2 * size[1:] * is_apart
+    is_next = (abs(np.diff(baseline)) < 0.1 * size[1:]) & (left[1:] > left[:-1])
+    cut = np.where(is_next, np.minimum(right[:-1], room), right[:-1])
+    return np.append(np.maximum(cut, left[:-1]), right[-1:])
 
-    A new paragraph starts at a jump back up the page (a new column), at a wider gap than one line pitch,
-    at a change of type size or weight, or where the lines do not share a column.
-    """
-    groups: list[list[Line]] = []
-    for line in lines:
-        if groups and _continues(groups[-1], line):
-            groups[-1].append(line)
-        else:
-            groups.append([line])
-    return groups
 
-
-def _continues(group: list[Line], line: Line) -> bool:
-    previous = group[-1]
-    pitch = previous.baseline - line.baseline
-    usual = group[0].baseline - group[1].baseline if len(group) > 1 else 1.45 * previous.size
+def _are_right_to_left(codes: np.ndarray) -> np.ndarray:
+    """Whether code points are of Hebrew, Arabic and their neighbours."""
     return (
-        0.5 * previous.size < pitch <= 1.12 * usual
-        and abs(line.size - previous.size) < 0.1 * previous.size
-        and line.is_bold == previous.is_bold
-        and line.left < previous.right
-        and previous.left < line.right
+        ((codes >= 0x590) & (codes < 0x900))
+        | ((codes >= 0xFB1D) & (codes < 0xFE00))
+        | ((codes >= 0xFE70) & (codes < 0xFEFF))
     )
 
 
-def blocks(paragraph: list[Line], max_characters: int) -> list[list[Line]]:
-    """Cut a paragraph between its lines so that each block's text has at most `max_characters`.
+def _true_sizes(look: "_Looks", height: np.ndarray) -> np.ndarray:
+    """Return type sizes; of a font that says nothing of its height (Type 3), by what its glyphs reach.
 
-    A single line longer than the limit stays whole: a cut inside it would have no exact box.
+    Args:
+        height: of each character's glyph above the baseline, where the font says nothing.
     """
-    cut: list[list[Line]] = [[]]
-    for line in paragraph:
-        length = sum(1 + len(earlier.text) for earlier in cut[-1])
-        if length and length + 1 + len(line.text) > max_characters:
-            cut.append([])
-        cut[-1].append(line)
-    return cut
+    sizes = look.size.copy()
+    for font in np.unique(look.font[~look.has_height]):
+        of_font = look.font == font
+        seen = height[of_font].max() / _ASCENT_OF_GLYPHS
+        said = np.median(sizes[of_font])
+        if seen > 0 and not 0.6 < said / seen < 1.6:
+            sizes[of_font] *= seen / said if said else 1.0
+    return sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Looks:
+    """What text objects, or their characters, have in common. Arrays of one length."""
+
+    x: np.ndarray
+    y: np.ndarray
+    """Where a character stands on the baseline, in the page's own coordinates."""
+    turn: np.ndarray
+    has_room: np.ndarray
+    """Whether pdfium knows the room of its characters, and not only their glyphs: where the line goes straight
+    along the page's own x axis and the font says how high it is."""
+    size: np.ndarray
+    font: np.ndarray
+    has_height: np.ndarray
+    is_bold: np.ndarray
+    is_invisible: np.ndarray
+
+    def at(self, places: np.ndarray) -> "_Looks":
+        return _Looks(**{name: array[places] for name, array in vars(self).items()})
+
+
+def _function(name: str, result: type) -> Callable:
+    """A pdfium function for many calls: without declared arguments, and keeping Python's lock, one costs a third
+    less."""
+    return ctypes.PYFUNCTYPE(result)(ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value)
+
+
+_GET_TEXT = _function("FPDFText_GetText", ctypes.c_int)
+_GET_UNICODE = _function("FPDFText_GetUnicode", ctypes.c_uint)
+_GET_OBJECT = _function("FPDFText_GetTextObject", ctypes.c_size_t)
+_GET_ROOM = _function("FPDFText_GetLooseCharBox", ctypes.c_int)
+_GET_GLYPH_BOX = _function("FPDFText_GetCharBox", ctypes.c_int)
+_GET_ORIGIN = _function("FPDFText_GetCharOrigin", ctypes.c_int)
+_GET_MATRIX = _function("FPDFText_GetMatrix", ctypes.c_int)
+_GET_SIZE = _function("FPDFText_GetFontSize", ctypes.c_double)
+_GET_FONT = _function("FPDFTextObj_GetFont", ctypes.c_size_t)
+_GET_MODE = _function("FPDFTextObj_GetTextRenderMode", ctypes.c_int)
+
+
+class _Characters:
+    """Questions about many characters of a text page at once; every answer is an array over what was asked."""
+
+    def __init__(self, textpage: pypdfium2.PdfTextPage) -> None:
+        self._textpage = textpage
+        self._handle = ctypes.c_void_p(ctypes.cast(textpage.raw, ctypes.c_void_p).value)
+
+    def codes(self) -> np.ndarray:
+        """(characters,) code points, or halves of one; `UNKNOWN` where the file names none that exists."""
+        count = self._textpage.count_chars()
+        units = np.zeros(count + 1, np.uint16)
+        given = _GET_TEXT(self._handle, 0, count, ctypes.c_void_p(units.ctypes.data))
+        codes = units[:-1].astype(np.uint32)
+        # The bulk text has 16 bits a character, and one code for what has none and for a hyphen at a line's end.
+        asked = np.flatnonzero(codes >= 0x80) if given == count + 1 else np.arange(count)
+        codes[asked] = self._each(_GET_UNICODE, asked.tolist(), np.uint32)
+        codes[(codes == _HYPHEN) | (codes == 0xAD)] = ord("-")
+        codes[(codes == 0) | (codes > 0x10FFFF)] = ord(UNKNOWN)
+        return codes
+
+    def objects(self, indices: Sequence[int]) -> np.ndarray:
+        """(n,) the handle of the text object that draws each character; 0 where pdfium made one up."""
+        return self._each(_GET_OBJECT, indices, np.uint64)
+
+    def boxes(self, indices: Sequence[int], is_tight: np.ndarray) -> np.ndarray:
+        """(n, 4) left, bottom, right and top: of a character's room, or of its glyph where `is_tight`."""
+        left, top, right, bottom = self._filled(_GET_ROOM, indices, np.float32, 1, 4).T
+        boxes = np.stack([np.minimum(left, right), bottom, np.maximum(left, right), top], axis=1).astype(
+            float
+        )
+        if is_tight.any():
+            places = np.flatnonzero(is_tight)
+            glyphs = self._filled(_GET_GLYPH_BOX, [indices[one] for one in places.tolist()], np.float64, 4, 1)
+            boxes[places] = glyphs[:, [0, 2, 1, 3]]  # pdfium: left, right, bottom, top
+        return boxes
+
+    def origins(self, indices: Sequence[int]) -> np.ndarray:
+        """(n, 2) where the characters stand on their baseline."""
+        return self._filled(_GET_ORIGIN, indices, np.float64, 2, 1)
+
+    def looks(self, objects: np.ndarray, indices: Sequence[int], view: View) -> _Looks:
+        """Return the looks of text objects, by a character of each."""
+        handles = [ctypes.c_void_p(one) for one in objects.tolist()]
+        fonts = [_GET_FONT(one) if one else 0 for one in handles]
+        modes = [_GET_MODE(one) if one else 0 for one in handles]
+        x, y = self.origins(indices).T
+        a, b, c, d, _, _ = self._filled(_GET_MATRIX, indices, np.float32, 1, 6).T.astype(float)
+        sizes, scale = self._each(_GET_SIZE, indices, np.float64), np.hypot(c, d)
+        along_x, along_y = np.sign(sizes) * a, np.sign(sizes) * b
+        of_font = {font: self._font(font, index) for font, index in zip(fonts, indices, strict=True)}
+        has_height = np.array([of_font[font][0] for font in fonts], bool)
+        return _Looks(
+            x=x,
+            y=y,
+            turn=_turns(along_x, along_y, view.turn),
+            has_room=has_height & (abs(b) < 0.01 * abs(a)) & (abs(c) < 0.01 * abs(d)),
+            size=abs(sizes) * np.where(scale > 0, scale, 1.0),
+            font=np.array(fonts, np.uint64),
+            has_height=has_height,
+            is_bold=np.array([of_font[font][1] for font in fonts], bool),
+            is_invisible=np.isin(modes, _WITHOUT_INK),
+        )
+
+    def _font(self, font: int, index: int) -> tuple[bool, bool]:
+        """Return whether a font says how high it is, and whether it is bold."""
+        ascent, descent = ctypes.c_float(), ctypes.c_float()
+        handle = ctypes.cast(font, pdfium.FPDF_FONT)
+        pdfium.FPDFFont_GetAscent(handle, 1000, ascent)
+        pdfium.FPDFFont_GetDescent(handle, 1000, descent)
+        return 500 < ascent.value - descent.value < 5000, self._is_bold(index)
+
+    def _is_bold(self, index: int) -> bool:
+        weight = pdfium.FPDFText_GetFontWeight(self._textpage, index)
+        if weight != 0:
+            return weight >= BOLD_WEIGHT
+        # A font that is not embedded has no weight, but a name such as Helvetica-Bold.
+        name = ctypes.create_string_buffer(_FONT_NAME_BYTES)
+        pdfium.FPDFText_GetFontInfo(self._textpage, index, name, _FONT_NAME_BYTES, ctypes.c_int())
+        return b"bold" in name.value.lower()
+
+    def _each(self, function: Callable, indices: Sequence[int], kind: type) -> np.ndarray:
+        """(n,) what `function` returns for each character."""
+        return np.fromiter(map(function, repeat(self._handle), indices), kind, len(indices))
+
+    def _filled(
+        self, function: Callable, indices: Sequence[int], kind: type, arguments: int, numbers: int
+    ) -> np.ndarray:
+        """(n, arguments * numbers) what `function` writes for each character: so many numbers by each pointer."""
+        answer = np.zeros((len(indices), arguments * numbers), kind)
+        start, step = answer.ctypes.data, answer.itemsize * numbers
+        pointers = list(map(ctypes.c_void_p, range(start, start + answer.nbytes, step)))
+        columns = (pointers[one::arguments] for one in range(arguments))
+        deque(map(function, repeat(self._handle), indices, *columns), maxlen=0)
+        return answer
+
+
+def _turns(along_x: np.ndarray, along_y: np.ndarray, page_turn: int) -> np.ndarray:
+    """Return the turns of lines that go in these directions on a page displayed with a clockwise turn."""
+    quarters = np.round(np.arctan2(along_y, along_x) / (np.pi / 2))
+    straight = np.cos(np.arctan2(along_y, along_x) - quarters * (np.pi / 2)) >= _STRAIGHT
+    return np.where(straight, (quarters - page_turn // 90) % 4, SLANTED).astype(np.int64)

@@ -11,9 +11,9 @@ import pytest
 from fpdf import FPDF
 from PIL import Image
 
-from data_prep import text_layer
 from data_prep.config import ReadingConfig
-from data_prep.documents import _pixel_box, fit_to_grid, read_document
+from data_prep.documents import read_document
+from data_prep.parts import fit_to_grid
 from tests.unit.data_prep.making import column, write_pdf
 
 FIRST = ("The quick river bends around", "the old stone market and the", "bridge of iron.")

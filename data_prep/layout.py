@@ -1,0 +1,437 @@
+"""Words of a page as lines, lines as paragraphs, and paragraphs in reading order.
+
+All in the frame of one direction of reading: a line goes to the right, the next one is below it. A gap of about
+an em ends a line, so that columns and cells stay apart. A line's box is its baseline plus fixed typographic
+proportions of the type size and not the ink: crops of equal lines are then equally high and their type sits at
+the same height.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from data_prep.plain_text import clean_text
+from data_prep.scripts import (
+    goes_right_to_left,
+    in_reading_order,
+    is_east_asian,
+    joined_lines,
+    needs_space,
+    unknown_characters,
+)
+from data_prep.text_layer import Words
+
+ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual line pitch
+SUBSCRIPT_DESCENT = 0.57  # of scripts that set whole letters below the line
+_SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Tibetan, Burmese, Khmer
+_LIST_MARKER = re.compile(r"[^\w\s]|[(\[]?\w{1,3}[.)\]:]")
+_PITCH, _EAST_ASIAN_PITCH = 1.45, 1.8  # of the type size: from the first line of a paragraph to the next
+_MOST_TO_ORDER = 2_000  # paragraphs of a page; a longer table is read by rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One printed line. Points, in the frame in which it is upright."""
+
+    text: str
+    left: float
+    right: float
+    baseline: float
+    size: float
+    is_bold: bool
+    unknown: int = 0
+    """How many of its letters nobody knows; they are not in `text`."""
+
+    @property
+    def top(self) -> float:
+        return self.baseline + ASCENT * self.size
+
+    @property
+    def bottom(self) -> float:
+        descent = SUBSCRIPT_DESCENT if _SUBSCRIPT_SCRIPTS.search(self.text) else DESCENT
+        return self.baseline - descent * self.size
+
+    def overlaps(self, other: "Line") -> bool:
+        """Whether they share a column."""
+        return self.left < other.right and other.left < self.right
+
+
+Paragraph = list[Line]
+
+
+def text_of(lines: Sequence[Line]) -> str:
+    """Return the text that lines make below each other."""
+    return joined_lines([line.text for line in lines])
+
+
+def paragraphs(words: Words, longest_row: int) -> list[Paragraph]:
+    """Return the paragraphs that words of one direction make, in reading order.
+
+    Args:
+        longest_row: characters up to which cells of one row that stands alone are read as one line.
+    """
+    lines = _lines(words)
+    groups = _joined_rows(_grouped(lines), longest_row)
+    return in_order(groups, goes_right_to_left(line.text for line in lines))
+
+
+# Words to lines
+
+
+@dataclass(kw_only=True)
+class _Segment:
+    """Words that stand beside each other: their places in `Words`, and what they span."""
+
+    places: list[int]
+    left: float
+    right: float
+    baseline: float
+    size: float
+    letters: int
+
+    def take(self, other: "_Segment") -> None:
+        """Hold the other's words too; the one with more letters says where the baseline is."""
+        if other.letters * other.size > self.letters * self.size:
+            self.baseline, self.size = other.baseline, other.size
+        self.places += other.places
+        self.left, self.right = min(self.left, other.left), max(self.right, other.right)
+        self.letters += other.letters
+
+
+def _lines(words: Words) -> list[Line]:
+    """Return the lines, from the top down."""
+    segments = _with_marks(_rows(_runs(words)))
+    segments = _bridged(_with_list_markers(segments, words))
+    return [
+        _line(words, segment.places)
+        for segment in sorted(segments, key=lambda one: (-one.baseline, one.left))
+    ]
+
+
+def _runs(words: Words) -> list[_Segment]:
+    """Return stretches of words that the file draws one after the other on one line."""
+    if not len(words):
+        return []
+    left, right, baseline, size = words.left, words.right, words.baseline, words.size
+    smaller, larger = np.minimum(size[:-1], size[1:]), np.maximum(size[:-1], size[1:])
+    gap = left[1:] - right[:-1]
+    ends = (
+        (abs(np.diff(baseline)) > 0.1 * smaller)
+        | (gap > larger)
+        | (gap < -0.3 * smaller)
+        | (larger > 1.3 * smaller)
+    )
+    first = np.flatnonzero(np.concatenate([[True], ends]))
+    letters = np.add.reduceat(np.array([len(text) for text in words.texts]), first)
+    last = np.append(first[1:], len(words))
+    spans = zip(
+        first.tolist(), last.tolist(), np.minimum.reduceat(left, first).tolist(),
+        np.maximum.reduceat(right, first).tolist(), baseline[first].tolist(),
+        np.maximum.reduceat(size, first).tolist(), letters.tolist(), strict=True,
+    )  # fmt: skip
+    return [
+        _Segment(places=list(range(a, b)), left=l, right=r, baseline=y, size=s, letters=n)
+        for a, b, l, r, y, s, n in spans
+    ]
+
+
+def _rows(runs: list[_Segment]) -> list[_Segment]:
+    """Join runs of one baseline that a gap of an em or less parts."""
+    rows: list[list[_Segment]] = []
+    for run in sorted(runs, key=lambda one: -one.baseline):
+        if rows and rows[-1][0].baseline - run.baseline <= 0.12 * min(rows[-1][0].size, run.size):
+            rows[-1].append(run)
+        else:
+            rows.append([run])
+    segments: list[_Segment] = []
+    for row in rows:
+        row.sort(key=lambda one: one.left)
+        current = row[0]
+        for run in row[1:]:
+            if run.left - current.right <= max(run.size, current.size):
+                current.take(run)
+            else:
+                segments.append(current)
+                current = run
+        segments.append(current)
+    return segments
+
+
+def _with_marks(segments: list[_Segment]) -> list[_Segment]:
+    """Give raised and lowered marks (exponents, notes, parts of a fraction) to the lines in which they stand."""
+    baseline, size, left, right, letters = (
+        np.array([getattr(one, name) for one in segments])
+        for name in ("baseline", "size", "left", "right", "letters")
+    )
+    joined = list(range(len(segments)))
+
+    def root(number: int) -> int:
+        while joined[number] != number:
+            number = joined[number]
+        return number
+
+    for number in np.flatnonzero(letters <= 12).tolist():
+        mark = segments[number]
+        rise = mark.baseline - baseline
+        is_host = (
+            ((size > 1.15 * mark.size) | ((size > 0.95 * mark.size) & (letters > mark.letters)))
+            & (size < 2.3 * mark.size)
+            & (letters >= min(mark.letters, 3))
+            & (rise < np.where(size > 1.15 * mark.size, 0.75, 0.45) * size)
+            & (rise > np.where(size > 1.15 * mark.size, -0.55, -0.45) * size)
+            & (mark.left < right + 0.3 * size)
+            & (mark.right > left - 0.3 * size)
+        )
+        is_host[number] = False
+        for host in np.flatnonzero(is_host).tolist():
+            joined[root(number)] = root(host)
+    whole: dict[int, _Segment] = {}
+    for number, segment in enumerate(segments):
+        if root(number) in whole:
+            whole[root(number)].take(segment)
+        else:
+            whole[root(number)] = segment
+    return list(whole.values())
+
+
+def _with_list_markers(segments: list[_Segment], words: Words) -> list[_Segment]:
+    """Give a bullet or number before a line to the line, though more than an em parts them."""
+    kept: list[_Segment] = []
+    previous: _Segment | None = None
+    for segment in sorted(segments, key=lambda one: (-round(one.baseline, 1), one.left)):
+        is_marked = (
+            previous is not None
+            and abs(previous.baseline - segment.baseline) < 0.15 * segment.size
+            and 0 < segment.left - previous.right < 3 * segment.size
+            and len(previous.places) == 1
+            and _LIST_MARKER.fullmatch(words.texts[previous.places[0]])
+        )
+        if is_marked:
+            previous.take(segment)
+        else:
+            kept.append(segment)
+            previous = segment
+    return kept
+
+
+def _bridged(segments: list[_Segment]) -> list[_Segment]:
+    """Join parts of a line over a gap that the lines above and below it bridge: a justified line, no columns."""
+    ordered = sorted(segments, key=lambda one: (-round(one.baseline, 1), one.left))
+    kept: list[_Segment] = []
+    for number, segment in enumerate(ordered):
+        previous = kept[-1] if kept else None
+        if (
+            previous is not None
+            and abs(previous.baseline - segment.baseline) < 0.15 * segment.size
+            and 0 < segment.left - previous.right < 2.5 * segment.size
+            and _is_bridged(previous, segment, ordered[max(0, number - 12) : number + 12])
+        ):
+            previous.take(segment)
+        else:
+            kept.append(segment)
+    return kept
+
+
+def _is_bridged(left: _Segment, right: _Segment, near: list[_Segment]) -> bool:
+    """Whether of the lines directly above and below at least one goes over the gap, and none ends in it."""
+    bridges = 0
+    for other in near:
+        pitch = abs(other.baseline - right.baseline)
+        if (
+            not 0.5 * right.size < pitch < 1.6 * right.size
+            or other.right < left.left
+            or other.left > right.right
+        ):
+            continue
+        if other.left < left.right and other.right > right.left:
+            bridges += 1
+        elif left.left < other.right <= right.left or left.right <= other.left < right.right:
+            if other.right <= right.left and other.baseline < right.baseline:
+                continue  # the last line of a paragraph may be short
+            return False
+    return bridges > 0
+
+
+def _line(words: Words, places: list[int]) -> Line:
+    places = sorted(places, key=lambda place: words.left[place])
+    texts = [words.texts[place] for place in places]
+    if goes_right_to_left(texts):
+        order = in_reading_order(texts)
+        places, texts = [places[one] for one in order], [texts[one] for one in order]
+    left, right, baseline = (array[places].tolist() for array in (words.left, words.right, words.baseline))
+    letters = np.array([len(text) for text in texts])
+    size = _weighted_median(words.size[places], letters)
+    text = texts[0]
+    for before, after in pairwise(range(len(places))):
+        apart = max(left[after] - right[before], left[before] - right[after])
+        is_stacked = apart < -0.3 * size and abs(baseline[after] - baseline[before]) > 0.5 * size
+        text += " " if is_stacked or needs_space(texts[before], texts[after], apart / size) else ""
+        text += texts[after]
+    return Line(
+        text=clean_text(text),
+        left=min(left),
+        right=max(right),
+        baseline=_weighted_median(words.baseline[places], letters),
+        size=size,
+        is_bold=bool(letters[words.is_bold[places]].sum() * 2 > letters.sum()),
+        unknown=sum(map(unknown_characters, texts)),
+    )
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values, kind="stable")
+    half = np.searchsorted(weights[order].cumsum(), weights.sum() / 2)
+    return float(values[order[half]])
+
+
+# Lines to paragraphs
+
+
+def _grouped(lines: list[Line]) -> list[Paragraph]:
+    """Group lines, given from the top down, into paragraphs.
+
+    A new paragraph starts at a wider gap than one line pitch, at a change of type size or weight, and where the
+    line above or below is not the only one: there columns begin or end.
+    """
+    above = _only_neighbours(lines)
+    group_of: dict[int, Paragraph] = {}
+    groups: list[Paragraph] = []
+    for number, line in enumerate(lines):
+        group = group_of.get(above.get(number, -1))
+        if group is None or not _continues(group, line):
+            groups.append(group := [])
+        group.append(line)
+        group_of[number] = group
+    return groups
+
+
+def _only_neighbours(lines: list[Line]) -> dict[int, int]:
+    """Return {line: the line above it} for pairs that have no other neighbour between and beside them."""
+    below: dict[int, list[int]] = {}
+    above: dict[int, list[int]] = {}
+    for number, line in enumerate(lines):
+        nearest = None
+        for other in range(number + 1, len(lines)):
+            pitch = line.baseline - lines[other].baseline
+            if pitch > 2 * line.size or (nearest is not None and pitch > nearest + 0.3 * line.size):
+                break
+            if pitch > 0.5 * line.size and line.overlaps(lines[other]):
+                nearest = pitch if nearest is None else nearest
+                below.setdefault(number, []).append(other)
+                above.setdefault(other, []).append(number)
+    return {one: upper[0] for one, upper in above.items() if len(upper) == 1 and len(below[upper[0]]) == 1}
+
+
+def _continues(group: Paragraph, line: Line) -> bool:
+    previous = group[-1]
+    pitch = previous.baseline - line.baseline
+    most = _EAST_ASIAN_PITCH if is_east_asian(line.text[:1]) else _PITCH
+    usual = group[0].baseline - group[1].baseline if len(group) > 1 else most * previous.size
+    return (
+        0.5 * previous.size < pitch <= 1.12 * usual
+        and abs(line.size - previous.size) < 0.1 * previous.size
+        and line.is_bold == previous.is_bold
+    )
+
+
+def _joined_rows(groups: list[Paragraph], longest: int) -> list[Paragraph]:
+    """Join lines that stand alone in one row, such as a field's name and its value, to one line.
+
+    Not over the gutter between two paragraphs: there they are headings of columns.
+    """
+    alone = sorted(
+        (group for group in groups if len(group) == 1), key=lambda one: (-one[0].baseline, one[0].left)
+    )
+    others = [group for group in groups if len(group) > 1]
+    for group in alone:
+        previous = others[-1] if others else group
+        left, right = previous[0], group[0]
+        if (
+            len(previous) == 1
+            and abs(left.baseline - right.baseline) < 0.15 * right.size
+            and abs(left.size - right.size) < 0.2 * right.size
+            and left.right < right.left
+            and len(left.text) + 1 + len(right.text) <= longest
+            and not _is_gutter(left, right, groups)
+        ):
+            others[-1] = [_joined(left, right)]
+        else:
+            others.append(group)
+    return others
+
+
+def _is_gutter(left: Line, right: Line, groups: list[Paragraph]) -> bool:
+    sides = [
+        [group for group in groups if len(group) > 1 and any(line.overlaps(side) for line in group)]
+        for side in (left, right)
+    ]
+    return any(
+        one[0].top > other[-1].bottom and other[0].top > one[-1].bottom
+        for one in sides[0]
+        for other in sides[1]
+        if max(line.right for line in one) <= min(line.left for line in other)
+    )
+
+
+def _joined(left: Line, right: Line) -> Line:
+    first, second = (right, left) if goes_right_to_left([left.text, right.text]) else (left, right)
+    return Line(
+        text=f"{first.text} {second.text}".strip(),
+        left=left.left,
+        right=right.right,
+        baseline=left.baseline,
+        size=max(left.size, right.size),
+        is_bold=left.is_bold and right.is_bold,
+        unknown=left.unknown + right.unknown,
+    )
+
+
+# Paragraphs in reading order
+
+
+def in_order(groups: list[Paragraph], from_the_right: bool) -> list[Paragraph]:
+    """Return paragraphs in reading order (Breuel 2003, High performance document layout analysis).
+
+    One comes before another when it is above it in its column, or in an earlier column, unless something between
+    them spans both columns.
+    """
+    if len(groups) > _MOST_TO_ORDER:
+        return sorted(groups, key=lambda group: (-group[0].top, group[0].left))
+    left = np.array([min(line.left for line in group) for group in groups])
+    right = np.array([max(line.right for line in group) for group in groups])
+    top = np.array([group[0].top for group in groups])
+    middle = (top + np.array([group[-1].bottom for group in groups])) / 2
+    if from_the_right:
+        left, right = -right, -left
+    in_one_column = (left[:, None] < right) & (left < right[:, None])
+    is_above = middle[:, None] > middle
+    # between[a, b]: a paragraph lies lower than a, higher than b and in the columns of both.
+    lower = (in_one_column & is_above).astype(np.float32)
+    between = (lower @ lower) > 0
+    is_left = right[:, None] <= left
+    before = (in_one_column & is_above) | (is_left & ~between & ~between.T)
+    waiting = before.sum(axis=0)
+    is_placed, order = np.zeros(len(groups), bool), []
+    for _ in groups:
+        # Overlapping paragraphs may wait for each other: then the one that waits for the fewest goes first.
+        number = int(np.lexsort((left, -top, waiting, is_placed))[0])
+        is_placed[number] = True
+        order.append(number)
+        waiting -= before[number]
+    return [groups[number] for number in order]
+
+
+def blocks(paragraph: Paragraph, max_characters: int) -> list[Paragraph]:
+    """Cut a paragraph between its lines so that each block's text has less than `max_characters`.
+
+    A single line longer than the limit stays whole: a cut inside it would have no exact box.
+    """
+    cut: list[Paragraph] = [[]]
+    for line in paragraph:
+        if cut[-1] and len(text_of([*cut[-1], line])) >= max_characters:
+            cut.append([])
+        cut[-1].append(line)
+    return cut

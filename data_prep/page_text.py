@@ -1,0 +1,291 @@
+"""The text of a page, compared with its picture: blocks in reading order, each with the box that shows it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from data_prep.config import ReadingConfig
+from data_prep.layout import Line, Paragraph, blocks, paragraphs, text_of
+from data_prep.samples import Box
+from data_prep.scripts import (
+    brackets_are_turned,
+    is_east_asian,
+    is_right_to_left,
+    mixes_scripts,
+    turn_brackets,
+    unknown_characters,
+)
+from data_prep.text_layer import SLANTED, Words
+
+UNSEEN = "no ink where they stand"
+SLANTING = "neither upright nor sideways"
+UNKNOWN_LETTERS = "no known character"
+LEAST_INK = 24  # of 255: what parts the darkest from the lightest grey of anything that is seen
+_UNUSABLE_SHARE = 0.25  # of a page's letters or words
+# Where the picture is looked at, in type sizes above the baseline: letters of every script have ink low there; signs
+# such as _ and " may not.
+_HEIGHTS_OF_LETTERS, _HEIGHTS_OF_SIGNS = np.linspace(0.0, 0.6, 7), np.linspace(-0.2, 0.9, 23)
+_UPRIGHT = {1: Image.Transpose.ROTATE_270, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_90}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A paragraph, or a part of one, and where the page shows it."""
+
+    text: str
+    box: Box
+    turn: int
+    """Quarter turns to the left in which it is displayed."""
+    is_heading: bool
+    doubt: str | None
+    """Why its text may not be what its box shows."""
+
+    def crop(self, picture: Image.Image) -> Image.Image:
+        """Return what its box shows, upright."""
+        shown = picture.crop(self.box)
+        return shown.transpose(_UPRIGHT[self.turn]) if self.turn else shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageText:
+    """What can be read on a page."""
+
+    blocks: list[Block]
+    left_out: dict[str, int]
+    """How many of its characters are in no block, for each reason."""
+    doubt: str | None = None
+    """Why there is no block though there are characters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frame:
+    """How words of one direction lie on a page and in its picture. Points, pixels."""
+
+    turn: int
+    is_vertical: bool  # upright characters below each other: a frame of turn 3 whose crops stay as they are
+    left: float
+    top: float
+    scale: float
+    picture: np.ndarray
+    """Turned so that lines go to the right."""
+
+    @classmethod
+    def of(
+        cls, turn: int, is_vertical: bool, picture: Image.Image, page_size: tuple[float, float], scale: float
+    ) -> "_Frame":
+        width, height = page_size
+        left, top = ((0.0, height), (0.0, 0.0), (-width, 0.0), (-height, width))[turn]
+        turned = picture.transpose(_UPRIGHT[turn]) if turn else picture
+        return cls(
+            turn=turn, is_vertical=is_vertical, left=left, top=top, scale=scale, picture=np.asarray(turned)
+        )  # fmt: skip
+
+    def box(self, lines: Paragraph) -> Box:
+        """Return the box of lines in the turned picture; equal lines get equal heights wherever they stand."""
+        height, width = self.picture.shape
+        top = round((self.top - lines[0].top) * self.scale)
+        bottom = top + round((lines[0].top - lines[-1].bottom) * self.scale)
+        left = round((min(line.left for line in lines) - self.left) * self.scale) - 1
+        right = round((max(line.right for line in lines) - self.left) * self.scale) + 1
+        # Type of no size at the page's edge still gets one pixel: an image without area cannot be stored.
+        right, bottom = min(max(right, left + 2, 1), width), min(max(bottom, 1), height)
+        return min(max(left, 0), right - 1), min(max(top, 0), bottom - 1), right, bottom
+
+    def displayed(self, box: Box) -> Box:
+        """Return where a box of the turned picture lies on the page."""
+        left, top, right, bottom = box
+        height, width = self.picture.shape
+        return (
+            box,
+            (top, width - right, bottom, width - left),
+            (width - right, height - bottom, width - left, height - top),
+            (height - bottom, left, height - top, right),
+        )[self.turn]
+
+
+def read_page_text(
+    words: Words, picture: Image.Image, page_size: tuple[float, float], scale: float, config: ReadingConfig
+) -> PageText:
+    """Return what of the words the picture shows.
+
+    Args:
+        picture: the page as displayed, grey; `scale` pixels a point.
+        page_size: width and height in points.
+    """
+    left_out: Counter[str] = Counter()
+    read: list[tuple[_Frame, Words]] = []
+    for (turn, is_vertical), of_direction in _directions(words):
+        if turn == SLANTED:
+            left_out[SLANTING] += _letters(of_direction)
+            continue
+        frame = _Frame.of(turn, is_vertical, picture, page_size, scale)
+        is_seen = _are_seen(of_direction, frame)
+        left_out[UNSEEN] += _letters(of_direction.at(np.flatnonzero(~is_seen)))
+        seen = _drawn_once(of_direction.at(np.flatnonzero(is_seen)))
+        if len(seen):
+            read.append((frame, seen))
+    doubt = _why_unusable([text for _, seen in read for text in seen.texts])
+    if doubt:
+        left_out[UNKNOWN_LETTERS] += sum(_letters(seen) for _, seen in read)
+        read = []
+    found = _blocks(read, config, left_out)
+    return PageText(blocks=found, left_out=dict(+left_out), doubt=doubt)
+
+
+def _letters(words: Words) -> int:
+    return sum(map(len, words.texts))
+
+
+def _directions(words: Words) -> Iterator[tuple[tuple[int, bool], Words]]:
+    """Yield the words of each direction that there is, (turn, whether it is vertical writing); most words first."""
+    is_vertical = _are_vertical(words)
+    turns, counts = np.unique(np.stack([words.turn, is_vertical], axis=1), axis=0, return_counts=True)
+    for number in np.argsort(-counts, kind="stable").tolist():
+        turn, vertical = turns[number].tolist()
+        chosen = words.at(np.flatnonzero((words.turn == turn) & (is_vertical == vertical)))
+        yield (3 if vertical else turn, bool(vertical)), _in_columns(chosen) if vertical else chosen
+
+
+def _are_vertical(words: Words) -> np.ndarray:
+    """(n,) whether they are characters of East Asian writing that follow each other straight down."""
+    is_vertical = np.zeros(len(words), bool)
+    is_one = np.array([len(text) == 1 and is_east_asian(text) for text in words.texts], bool)
+    if is_one.any():
+        middle, size = (words.left + words.right) / 2, words.size
+        step = -np.diff(words.baseline)
+        follows = (
+            is_one[:-1] & is_one[1:] & (words.turn[:-1] == 0) & (words.turn[1:] == 0)
+            & (abs(np.diff(middle)) < 0.3 * size[1:]) & (step > 0.5 * size[1:]) & (step < 1.8 * size[1:])
+        )  # fmt: skip
+        is_vertical[:-1] |= follows
+        is_vertical[1:] |= follows
+    return is_vertical
+
+
+def _in_columns(characters: Words) -> Words:
+    """Return upright characters in the frame of turn 3, where their columns are lines."""
+    top, bottom = characters.baseline + 0.88 * characters.size, characters.baseline - 0.12 * characters.size
+    values = vars(characters) | {
+        "left": -top,
+        "right": -bottom,
+        "baseline": characters.left + 0.12 * characters.size,
+    }
+    return Words(**values)
+
+
+def _are_seen(words: Words, frame: _Frame) -> np.ndarray:
+    """(n,) whether the picture has ink of different greys where the words stand."""
+    is_seen = _contrasts(words, frame, _HEIGHTS_OF_LETTERS) >= LEAST_INK
+    signs = [n for n in np.flatnonzero(~is_seen).tolist() if not any(map(str.isalnum, words.texts[n]))]
+    if signs:
+        is_seen[signs] = _contrasts(words.at(np.array(signs)), frame, _HEIGHTS_OF_SIGNS) >= LEAST_INK
+    return is_seen
+
+
+def _contrasts(words: Words, frame: _Frame, heights: np.ndarray) -> np.ndarray:
+    """(n,) what parts the darkest from the lightest grey at these heights, in type sizes, of each word."""
+    height, width = frame.picture.shape
+    left = np.clip(((words.left - frame.left) * frame.scale).astype(int), 0, width - 1)
+    right = np.clip(np.ceil((words.right - frame.left) * frame.scale).astype(int), left + 1, width)
+    above = words.baseline + heights[:, None] * words.size
+    rows = np.clip(((frame.top - above) * frame.scale).astype(int), 0, height - 1)
+    starts, lengths = (rows * width + left).ravel(), np.tile(right - left, len(heights))
+    ends = lengths.cumsum()
+    if not len(words):
+        return np.zeros(0, int)
+    pixels = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+    greys = frame.picture.ravel()[pixels]
+    low, high = (
+        extreme.reduceat(greys, ends - lengths).reshape(len(heights), -1)
+        for extreme in (np.minimum, np.maximum)
+    )
+    return high.max(axis=0).astype(int) - low.min(axis=0)
+
+
+def _drawn_once(words: Words) -> Words:
+    """Leave out what is drawn again at the same place, and text without ink under other text."""
+    kept: list[int] = []
+    places: dict[str, list[int]] = {}
+    left, baseline, size = words.left.tolist(), words.baseline.tolist(), words.size.tolist()
+    for number, text in enumerate(words.texts):
+        near = 0.3 * size[number]
+        others = places.setdefault(text, [])
+        if not any(
+            abs(left[other] - left[number]) < near and abs(baseline[other] - baseline[number]) < near
+            for other in others
+        ):
+            kept.append(number)
+            others.append(number)
+    return words.at(np.array(kept, int)) if len(kept) < len(words) else words
+
+
+def _why_unusable(texts: list[str]) -> str | None:
+    """Return why the words of a page are no text, or None."""
+    letters, unknown = sum(map(len, texts)), sum(map(unknown_characters, texts))
+    if unknown > _UNUSABLE_SHARE * letters:
+        return f"no usable text: {unknown:,} of its {letters:,} characters are none of any script"
+    words = [text for text in texts if len(text) > 2]
+    mixed = sum(map(mixes_scripts, words))
+    if mixed > _UNUSABLE_SHARE * len(words):
+        return f"no usable text: {mixed:,} of its {len(words):,} words mix scripts"
+    return None
+
+
+def _blocks(read: list[tuple[_Frame, Words]], config: ReadingConfig, left_out: Counter[str]) -> list[Block]:
+    laid_out = [(frame, paragraphs(words, config.max_block_characters)) for frame, words in read]
+    lines = [(frame, line) for frame, groups in laid_out for group in groups for line in group]
+    if brackets_are_turned(line.text for _, line in lines):
+        laid_out = [
+            (frame, [list(map(_with_turned_brackets, group)) for group in groups])
+            for frame, groups in laid_out
+        ]
+    middles = np.array([_middle(frame, line) for frame, line in lines]).reshape(-1, 4)
+    found, first = [], 0
+    for frame, groups in laid_out:
+        for paragraph in groups:
+            is_heading = paragraph[0].is_bold and len(paragraph) <= 2
+            for block in blocks(paragraph, config.max_block_characters):
+                own, first = slice(first, first + len(block)), first + len(block)
+                text, unknown = text_of(block), sum(line.unknown for line in block)
+                if unknown >= len(text):
+                    left_out[UNKNOWN_LETTERS] += unknown + len(text)
+                    continue
+                box = frame.displayed(frame.box(block))
+                doubt = _doubt(text, unknown, _shows_others(box, middles, own))
+                turn = 0 if frame.is_vertical else frame.turn
+                found.append(Block(text=text, box=box, turn=turn, is_heading=is_heading, doubt=doubt))
+    return found
+
+
+def _middle(frame: _Frame, line: Line) -> Box:
+    """Return where the page shows the middle of a line's letters."""
+    height = line.baseline + 0.25 * line.size
+    inner = Line(text="", left=line.left, right=line.right, baseline=height, size=0.0, is_bold=False)
+    return frame.displayed(frame.box([inner]))
+
+
+def _shows_others(box: Box, middles: np.ndarray, own: slice) -> bool:
+    """Whether a box shows more than the edge of lines that are not its own."""
+    left, top, right, bottom = box
+    wide = np.minimum(middles[:, 2], right) - np.maximum(middles[:, 0], left)
+    high = np.minimum(middles[:, 3], bottom) - np.maximum(middles[:, 1], top)
+    shows = (wide > 3) & (high > 0)
+    shows[own] = False
+    return bool(shows.any())
+
+
+def _doubt(text: str, unknown: int, shows_others: bool) -> str | None:
+    if unknown:
+        return "a letter in it has no known character"
+    if shows_others:
+        return "its box shows another block's line"
+    if any(map(mixes_scripts, text.split())):
+        return "a word in it mixes scripts"
+    return None
+
+
+def _with_turned_brackets(line: Line) -> Line:
+    return replace(line, text=turn_brackets(line.text)) if is_right_to_left(line.text) else line

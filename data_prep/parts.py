@@ -1,0 +1,88 @@
+"""A part of a document, a page or a block, as it is shown; and the sample that it makes."""
+
+import bisect
+import io
+import math
+from dataclasses import dataclass
+
+from PIL import Image
+
+from data_prep.config import ReadingConfig
+from data_prep.samples import Box, Sample, sample_key
+
+MAX_ASPECT_RATIO = 190  # the backbone's image processor refuses 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A page or block as the document shows it."""
+
+    image: Image.Image  # grey, upright
+    text: str
+    page: int  # from 1
+    box: Box
+    block: int | None = None
+    is_heading: bool = False
+    doubt: str | None = None
+    """Why its text may not be what its image shows."""
+
+
+def sample_of_part(document: str, part: Part, config: ReadingConfig) -> Sample:
+    fitted = fit_to_grid(part.image, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
+    fitted.save(buffer := io.BytesIO(), format="PNG")
+    return Sample(
+        key=sample_key(document, part.page, part.block),
+        document=document,
+        page=part.page,
+        block=part.block,
+        text=part.text,
+        is_heading=part.is_heading,
+        box=part.box,
+        ink=part.image.getextrema(),
+        reason=_why_not_trained_on(part, config),
+        width=fitted.width,
+        height=fitted.height,
+        png=buffer.getvalue(),
+    )
+
+
+def _why_not_trained_on(part: Part, config: ReadingConfig) -> str | None:
+    if part.doubt:
+        return part.doubt
+    if len(part.text) < config.min_characters:
+        return f"less than {config.min_characters} characters" if part.text else "no text"
+    # It comes with an image whose text could not be cut (no boxes).
+    if config.unit == "block" and len(part.text) > 2 * config.max_block_characters:
+        return "more text than one block may have"
+    return None
+
+
+def fit_to_grid(image: Image.Image, *, multiple: int, max_pixels: int) -> Image.Image:
+    """Shrink a grey image, then pad it with white to multiples of `multiple`, at most `max_pixels` in all.
+
+    The image processor of the backbone then has nothing to resize: training, evaluation and serving see
+    the same pixels. `max_pixels` must hold one square of `multiple`.
+    """
+    whole = max(image.size)
+
+    def shrunk(longest: int) -> tuple[int, int]:
+        width, height = (max(1, side * longest // whole) for side in image.size)
+        return width, height
+
+    def padded_pixels(longest: int) -> int:
+        return math.prod(_padded_size(shrunk(longest), multiple))
+
+    # The longest side, up to its own length, with which the padded image still fits.
+    longest = bisect.bisect_right(range(1, whole + 1), max_pixels, key=padded_pixels)
+    if longest < whole:
+        image = image.resize(shrunk(longest), Image.Resampling.LANCZOS)
+    padded = Image.new("L", _padded_size(image.size, multiple), 255)
+    padded.paste(image, (0, 0))
+    return padded
+
+
+def _padded_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Return the next (width, height) in whole multiples whose aspect ratio is allowed."""
+    shortest = math.ceil(max(size) / multiple) / MAX_ASPECT_RATIO * multiple
+    width, height = (math.ceil(max(side, shortest) / multiple) * multiple for side in size)
+    return width, height

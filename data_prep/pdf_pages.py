@@ -1,0 +1,131 @@
+"""Read a PDF: its pages as pictures, with the text that stands on them cut into blocks.
+
+PDFium is native code and draws what the file says; its text layer says what the file claims to show. What of it no
+ink stands for is left out and counted, and so is a page that cannot be read; neither costs the other pages.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+from data_prep.config import ReadingConfig
+from data_prep.errors import UnreadableDocument
+from data_prep.limits import check_pages, check_pixels
+from data_prep.page_text import read_page_text
+from data_prep.parts import Part
+from data_prep.samples import PageNote
+from data_prep.text_layer import read_words
+
+_HEAD_BYTES = 1024
+_WITHOUT_TEXT = (pdfium.FPDF_ANNOT_LINK, pdfium.FPDF_ANNOT_POPUP)
+
+
+class _NoFonts(pypdfium2.PdfSysfontBase):
+    """Fonts that a file names and does not hold are pdfium's own ones: the same picture on every machine."""
+
+    def EnumFonts(self, *_: object) -> None:
+        pass
+
+    def MapFont(self, *_: object) -> None:
+        return None
+
+    def GetFont(self, *_: object) -> None:
+        return None
+
+
+_NoFonts().setup()
+
+
+def read_pdf(content: bytes, config: ReadingConfig) -> Iterator[Part | PageNote]:
+    """Yield what every page gives.
+
+    Raises UnreadableDocument: the file is no whole PDF, encrypted, or has more pages than `config` allows.
+    """
+    _check_envelope(content)
+    try:
+        document = pypdfium2.PdfDocument(content)
+    except pypdfium2.PdfiumError as error:
+        encrypted = "password" in str(error).lower()
+        reason = "encrypted: needs a password" if encrypted else f"broken PDF: {error}"
+        raise UnreadableDocument(reason) from error
+    with closing(document):
+        if len(document) == 0:
+            raise UnreadableDocument("PDF without pages")
+        check_pages(len(document), config)
+        document.init_forms()  # then pdfium draws what was filled in
+        for number in range(1, len(document) + 1):
+            yield from _read_page(document, number, config)
+
+
+def _check_envelope(content: bytes) -> None:
+    """PDFium repairs a truncated file and then misses pages without a word; so look at its two ends first."""
+    if b"%PDF-" not in content[:_HEAD_BYTES]:
+        raise UnreadableDocument("not a PDF: the file does not begin with %PDF-")
+    end = content.rfind(b"%%EOF")
+    # A file that was cut may still hold the end marker of its first part; objects follow that one.
+    if end < 0 or b"endobj" in content[end:]:
+        raise UnreadableDocument("truncated PDF: the end-of-file marker is missing")
+
+
+def _read_page(
+    document: pypdfium2.PdfDocument, number: int, config: ReadingConfig
+) -> Iterator[Part | PageNote]:
+    try:
+        with closing(document[number - 1]) as page:
+            check_pixels(*_pixels(page, config), config, where=f"page {number}")
+            if not _draw_notes(page):
+                yield from _page_parts(page, number, config)
+                return
+        with closing(document[number - 1]) as page:
+            yield from _page_parts(page, number, config)
+    except pypdfium2.PdfiumError as error:
+        yield PageNote(page=number, refused=f"page {number} is broken: {error}")
+    except UnreadableDocument as error:
+        yield PageNote(page=number, refused=str(error))
+
+
+def _pixels(page: pypdfium2.PdfPage, config: ReadingConfig) -> tuple[int, int]:
+    width, height = (round(points * config.dots_per_inch / 72) for points in page.get_size())
+    return width, height
+
+
+def _draw_notes(page: pypdfium2.PdfPage) -> bool:
+    """Draw filled-in fields and notes into the page's content, where the text layer has them too.
+
+    Returns whether there were any; the page must then be loaded anew.
+    """
+    kinds = set()
+    for number in range(pdfium.FPDFPage_GetAnnotCount(page)):
+        if note := pdfium.FPDFPage_GetAnnot(page, number):
+            kinds.add(pdfium.FPDFAnnot_GetSubtype(note))
+            pdfium.FPDFPage_CloseAnnot(note)
+    if not kinds.difference(_WITHOUT_TEXT):
+        return False
+    page.render(scale=1 / max(page.get_size()))  # pdfium makes the looks of those that have none
+    return pdfium.FPDFPage_Flatten(page, pdfium.FLAT_NORMALDISPLAY) == pdfium.FLATTEN_SUCCESS
+
+
+def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> Iterator[Part | PageNote]:
+    words = read_words(page, config)
+    scale = config.dots_per_inch / 72
+    picture = page.render(scale=scale, grayscale=True).to_pil().convert("L")
+    read = read_page_text(words, picture, page.get_size(), scale, config)
+    if read.left_out:
+        yield PageNote(page=number, left_out=read.left_out)
+    if config.unit == "page" or not read.blocks:
+        text = " ".join(block.text for block in read.blocks)
+        doubt = next((block.doubt for block in read.blocks if block.doubt), read.doubt)
+        yield Part(image=picture, text=text, page=number, box=(0, 0, *picture.size), doubt=doubt)
+        return
+    for index, block in enumerate(read.blocks):
+        yield Part(
+            image=block.crop(picture),
+            text=block.text,
+            page=number,
+            box=block.box,
+            block=index,
+            is_heading=block.is_heading,
+            doubt=block.doubt,
+        )
