@@ -14,20 +14,19 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import pypdfium2
-from PIL import Image, ImageOps, ImageSequence, TiffImagePlugin, UnidentifiedImageError  # noqa: F401
+from PIL import Image
 
 from data_prep import text_layer
 from data_prep.config import ReadingConfig
 from data_prep.errors import UnreadableDocument
-from data_prep.plain_text import clean_text
+from data_prep.image_pages import BadPage, read_image_pages
+from data_prep.limits import check_pages, check_pixels
 from data_prep.samples import Box, Sample, sample_key
 from data_prep.source_files import PDF_SUFFIXES
 
-IMAGE_FORMATS = ("PNG", "JPEG", "TIFF")  # whatever the name says, no other decoder is let at a file
 PDF_HEAD_BYTES = 1024
 PDF_TAIL_BYTES = 4096  # a whole PDF names its end within these last bytes
 MAX_ASPECT_RATIO = 190  # the backbone's image processor refuses 200
-Image.preinit()  # decoders are loaded once, before readers are forked
 
 
 class _Part(NamedTuple):
@@ -95,7 +94,7 @@ def _pdf_parts(content: bytes, config: ReadingConfig) -> Iterator[_Part]:
         with closing(pypdfium2.PdfDocument(content)) as document:
             if len(document) == 0:
                 raise UnreadableDocument("PDF without pages")
-            _check_pages(len(document), config)
+            check_pages(len(document), config)
             for number in range(len(document)):
                 with closing(document[number]) as page:
                     yield from _page_parts(page, number + 1, config)
@@ -116,7 +115,7 @@ def _check_pdf_envelope(content: bytes) -> None:
 def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> Iterator[_Part]:
     scale = config.dots_per_inch / 72
     width, height = (round(points * scale) for points in page.get_size())
-    _check_pixels(width, height, config, where=f"page {number}")
+    check_pixels(width, height, config, where=f"page {number}")
     lines = text_layer.read_lines(page, config.max_page_characters)
     image = page.render(scale=scale, grayscale=True).to_pil().convert("L")
     if config.unit == "page" or not lines:
@@ -148,60 +147,10 @@ def _pixel_box(
 def _image_parts(
     name: PurePosixPath, content: bytes, beside: bytes | None, config: ReadingConfig
 ) -> Iterator[_Part]:
-    text = _text_beside(beside, config)
-    try:
-        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as source:
-            _check_pixels(*source.size, config, where="image")
-            frames = getattr(source, "n_frames", 1)
-            _check_pages(frames, config)
-            for number, frame in enumerate(ImageSequence.Iterator(source), start=1):
-                _check_pixels(*frame.size, config, where=f"page {number}")
-                # A text file beside a many-page TIFF cannot say which page its words are on.
-                image = _grey(ImageOps.exif_transpose(frame))
-                yield _Part(image, text if frames == 1 else "", number, (0, 0, *image.size))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableDocument(f"oversized image: {error}") from error
-    except UnidentifiedImageError as error:
-        raise UnreadableDocument(f"broken image: cannot identify image file '{name.name}'") from error
-    except OSError as error:
-        if error.errno is not None or "out of memory" in str(error):  # the machine's fault, not the file's
-            raise
-        raise UnreadableDocument(f"broken image: {error}") from error
-    except (SyntaxError, ValueError) as error:
-        raise UnreadableDocument(f"broken image: {error}") from error
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """Return 8-bit grey on white. Pillow alone would make 16-bit scans white and transparent paper black."""
-    if image.mode.startswith("I;16"):
-        return image.convert("I").point(lambda value: value * (1 / 257) + 0).convert("L")
-    if image.has_transparency_data:
-        paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, image.convert("RGBA")).convert("L")
-    return image.convert("L")
-
-
-def _text_beside(content: bytes | None, config: ReadingConfig) -> str:
-    try:
-        text = clean_text((content or b"").decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UnreadableDocument("the text beside it is not UTF-8: save it as UTF-8") from error
-    text_layer.check_characters(len(text), config.max_page_characters)
-    return text
-
-
-def _check_pages(pages: int, config: ReadingConfig) -> None:
-    if pages > config.max_pages_per_document:
-        raise UnreadableDocument(f"{pages:,} pages, the limit is {config.max_pages_per_document:,}")
-
-
-def _check_pixels(width: int, height: int, config: ReadingConfig, *, where: str) -> None:
-    if width < 1 or height < 1:
-        raise UnreadableDocument(f"{where} has no area")
-    if width * height > config.max_source_pixels:
-        raise UnreadableDocument(
-            f"oversized: {where} has {width:,} x {height:,} pixels, the limit is {config.max_source_pixels:,}"
-        )
+    for page in read_image_pages(name, content, beside, config):
+        if isinstance(page, BadPage):
+            raise UnreadableDocument(page.reason)
+        yield _Part(page.image, page.text, page.number, (0, 0, *page.image.size))
 
 
 def fit_to_grid(image: Image.Image, *, multiple: int, max_pixels: int) -> Image.Image:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from data_prep.errors import UnreadableDocument
+from data_prep.limits import check_characters
 from data_prep.plain_text import clean_text
 
 ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual line pitch
@@ -95,12 +95,6 @@ def read_lines(page: pypdfium2.PdfPage, max_characters: int) -> list[Line]:
                     lines.append([])
                 lines[-1].append(measured)
     return [_joined(line) for line in lines if any(one.text.strip() for one in line)]
-
-
-def check_characters(characters: int, most: int) -> None:
-    """Raise UnreadableDocument for a page of more characters than one may have."""
-    if characters > most:
-        raise UnreadableDocument(f"a page has {characters:,} characters, the limit is {most:,}")
 
 
 def _measure(textpage: pypdfium2.PdfTextPage, index: int, character: str, view: _View) -> Line | None:

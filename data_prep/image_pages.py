@@ -1,0 +1,183 @@
+"""Read the pages of an image file: what a viewer shows of it, in grey on white, the right way up.
+
+A page is a picture of its own. What a file holds of the same picture besides (a phone's second JPEG, the
+frames of an animated PNG, a TIFF's thumbnails, smaller copies and masks) is none.
+"""
+
+import io
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, ImageChops, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+
+from data_prep.config import ReadingConfig
+from data_prep.errors import UnreadableDocument
+from data_prep.limits import check_characters, check_pages, check_pixels
+from data_prep.plain_text import clean_text
+from data_prep.tiff_pages import make_first, tiff_pages
+
+_Decoder = Callable[[io.BytesIO], ImageFile.ImageFile]
+# Decoders by how a file begins; no other is let at one. The JPEG one never looks for a second picture.
+_DECODERS: dict[bytes, _Decoder] = {
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+} | dict.fromkeys(TiffImagePlugin.PREFIXES, TiffImagePlugin.TiffImageFile)
+TiffImagePlugin.READ_LIBTIFF = True  # Pillow's own reader of bare strips knows no subsampled YCbCr
+_LIBTIFF_BROKEN = "decoder error -2"
+
+_BITS, _MEANING, _KIND = 258, 262, 339  # tags of a TIFF
+_WHITE_IS_ZERO = 0  # its PhotometricInterpretation
+_SIGNED = 2  # its SampleFormat
+
+# What makes a level of grey that is transparent in a PNG one of 8 bits, as its pixels become.
+_TRANSPARENT = {
+    "L;2": lambda level: level * 85,
+    "L;4": lambda level: level * 17,
+    "RGB;16B": lambda levels: tuple(level >> 8 for level in levels),
+}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImagePage(NamedTuple):
+    number: int  # from 1
+    image: Image.Image  # 8-bit grey
+    text: str  # of the file beside it; empty where that file cannot say which page its words are on
+
+
+class BadPage(NamedTuple):
+    number: int
+    reason: str
+
+
+def read_image_pages(
+    name: PurePosixPath, content: bytes, beside: bytes | None, config: ReadingConfig
+) -> Iterator[ImagePage | BadPage]:
+    """Yield every page of a PNG, JPEG or TIFF in its order.
+
+    Args:
+        beside: the content of the text beside the file; it is given to the page of a file of one page only.
+
+    Raises:
+        UnreadableDocument: no page can be used (said behind the last), or there are too many.
+        MemoryError, OSError: the process was refused something by the machine.
+    """
+    text = _text_beside(beside, config)
+    decoder = next((decoder for start, decoder in _DECODERS.items() if content.startswith(start)), None)
+    if decoder is None:
+        raise UnreadableDocument(f"broken image: cannot identify image file '{name.name}'")
+    file = io.BytesIO(content)
+    places = tiff_pages(content) if decoder is TiffImagePlugin.TiffImageFile else [None]
+    if not places:
+        raise UnreadableDocument("broken image: a TIFF without pages")
+    check_pages(len(places), config)
+    reasons = []
+    for number, place in enumerate(places, start=1):
+        try:
+            if place is not None:
+                make_first(file, content, place)
+            image = _picture(decoder, file, config, where=f"page {number}")
+        except UnreadableDocument as error:
+            reasons.append(str(error))
+            yield BadPage(number, reasons[-1])
+        else:
+            yield ImagePage(number, image, text if len(places) == 1 else "")
+    if len(reasons) == len(places):
+        raise UnreadableDocument(reasons[0])
+
+
+def _text_beside(content: bytes | None, config: ReadingConfig) -> str:
+    try:
+        text = clean_text((content or b"").decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UnreadableDocument("the text beside it is not UTF-8: save it as UTF-8") from error
+    check_characters(len(text), config.max_page_characters)
+    return text
+
+
+def _picture(decoder: _Decoder, file: io.BytesIO, config: ReadingConfig, *, where: str) -> Image.Image:
+    """Decode one picture; whatever a decoder says or raises of it becomes an UnreadableDocument."""
+    file.seek(0)
+    try:
+        with decoder(file) as source:
+            check_pixels(*source.size, config, where=where)
+            grey = _grey(source)
+            turn = None if source.format == "TIFF" else _turn(source)  # Pillow has turned a TIFF
+            return grey if turn is None else grey.transpose(turn)
+    except (UnreadableDocument, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is not None or "out of memory" in str(error):  # the machine's fault, not the file's
+            raise
+        what = "its data are cut short or broken" if str(error) == _LIBTIFF_BROKEN else error
+        raise UnreadableDocument(f"broken image: {what}") from error
+    except Exception as error:
+        raise UnreadableDocument(f"broken image: {error or type(error).__name__}") from error
+
+
+def _turn(source: ImageFile.ImageFile) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(source.getexif().get(ExifTags.Base.Orientation))
+    except (SyntaxError, ValueError, struct.error):  # no EXIF at all, under its name: shown as it lies
+        return None
+
+
+def _grey(source: ImageFile.ImageFile) -> Image.Image:
+    """Return 8-bit grey on white. Pillow alone cuts off above 255 and makes transparent paper black."""
+    raw_mode = source.tile[0].args if source.tile else None
+    tags = getattr(source, "tag_v2", {})
+    source.load()
+    if source.mode == "LAB":
+        return source.getchannel("L")
+    if source.mode in ("I", "F") or source.mode.startswith("I;16") or tags.get(_KIND) == (_SIGNED,):
+        return _grey_of_numbers(source, tags)
+    if source.mode == "CMYK" and source.format == "JPEG" and "adobe" not in source.info:
+        return ImageChops.invert(source).convert(
+            "L"
+        )  # Pillow takes every one for Adobe's, which are negatives
+    if not source.has_transparency_data:
+        return source.convert("L")
+    if raw_mode in _TRANSPARENT:
+        source.info["transparency"] = _TRANSPARENT[raw_mode](source.info["transparency"])
+    paper = Image.new("RGBA", source.size, "white")
+    in_colour = source.convert("LA") if source.mode == "La" else source
+    return Image.alpha_composite(paper, in_colour.convert("RGBA")).convert("L")
+
+
+def _grey_of_numbers(source: ImageFile.ImageFile, tags: Mapping[int, Any]) -> Image.Image:
+    """Return the grey of a picture whose numbers are no bytes; `tags`: those of a TIFF."""
+    bits, kind = tags.get(_BITS, (16,))[0], tags.get(_KIND, (1,))[0]
+    number = np.dtype(f"{'uif'[kind - 1]}{(bits + 7) // 8}")
+    values = np.asarray(source).astype(number)
+    if (
+        source.mode in ("I", "F") and tags.prefix == b"MM"
+    ):  # libtiff has turned the bytes, Pillow did it again
+        values = values.byteswap()
+    black, white = (0, 2**bits - 1) if number == np.uint16 else _range(values)
+    if black == white:
+        return Image.new("L", source.size, "white")
+    ends = (255, 0) if tags.get(_MEANING) == _WHITE_IS_ZERO else (0, 255)
+    grey = np.nan_to_num(np.interp(values, (black, white), ends).round(), nan=255).astype(np.uint8)
+    if "transparency" in source.info:
+        grey[values == source.info["transparency"]] = 255
+    return Image.fromarray(grey)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Return what is black and white among numbers of which nothing says so; equal: there is no picture."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0, 0
+    low, high = float(finite.min()), float(finite.max())
+    usual = [white for white in (1, 255) if low >= 0 and high <= white]
+    return (0, usual[0]) if usual else (low, high)
