@@ -27,6 +27,7 @@ from data_prep.source_files import PDF_SUFFIXES
 PDF_HEAD_BYTES = 1024
 PDF_TAIL_BYTES = 4096  # a whole PDF names its end within these last bytes
 MAX_ASPECT_RATIO = 190  # the backbone's image processor refuses 200
+Image.preinit()  # encoders are loaded once, before readers are forked
 
 
 class _Part(NamedTuple):

@@ -27,6 +27,7 @@ _DECODERS: dict[bytes, _Decoder] = {
 } | dict.fromkeys(TiffImagePlugin.PREFIXES, TiffImagePlugin.TiffImageFile)
 TiffImagePlugin.READ_LIBTIFF = True  # Pillow's own reader of bare strips knows no subsampled YCbCr
 _LIBTIFF_BROKEN = "decoder error -2"
+_NO_MEMORY = ("out of memory", "decoder error -9")
 
 _BITS, _MEANING, _KIND = 258, 262, 339  # tags of a TIFF
 _WHITE_IS_ZERO = 0  # its PhotometricInterpretation
@@ -112,12 +113,12 @@ def _picture(decoder: _Decoder, file: io.BytesIO, config: ReadingConfig, *, wher
         with decoder(file) as source:
             check_pixels(*source.size, config, where=where)
             grey = _grey(source)
-            turn = None if source.format == "TIFF" else _turn(source)  # Pillow has turned a TIFF
+            turn = _turn(source)
             return grey if turn is None else grey.transpose(turn)
     except (UnreadableDocument, MemoryError):
         raise
     except OSError as error:
-        if error.errno is not None or "out of memory" in str(error):  # the machine's fault, not the file's
+        if error.errno is not None or any(one in str(error) for one in _NO_MEMORY):  # the machine's fault
             raise
         what = "its data are cut short or broken" if str(error) == _LIBTIFF_BROKEN else error
         raise UnreadableDocument(f"broken image: {what}") from error
@@ -126,6 +127,7 @@ def _picture(decoder: _Decoder, file: io.BytesIO, config: ReadingConfig, *, wher
 
 
 def _turn(source: ImageFile.ImageFile) -> Image.Transpose | None:
+    """Return how a loaded picture is turned upright; Pillow has done it to a TIFF, which says nothing now."""
     try:
         return _TURNS.get(source.getexif().get(ExifTags.Base.Orientation))
     except (SyntaxError, ValueError, struct.error):  # no EXIF at all, under its name: shown as it lies
@@ -142,9 +144,8 @@ def _grey(source: ImageFile.ImageFile) -> Image.Image:
     if source.mode in ("I", "F") or source.mode.startswith("I;16") or tags.get(_KIND) == (_SIGNED,):
         return _grey_of_numbers(source, tags)
     if source.mode == "CMYK" and source.format == "JPEG" and "adobe" not in source.info:
-        return ImageChops.invert(source).convert(
-            "L"
-        )  # Pillow takes every one for Adobe's, which are negatives
+        # Pillow takes every one for Adobe's, which are negatives.
+        return ImageChops.invert(source).convert("L")
     if not source.has_transparency_data:
         return source.convert("L")
     if raw_mode in _TRANSPARENT:
@@ -158,16 +159,16 @@ def _grey_of_numbers(source: ImageFile.ImageFile, tags: Mapping[int, Any]) -> Im
     """Return the grey of a picture whose numbers are no bytes; `tags`: those of a TIFF."""
     bits, kind = tags.get(_BITS, (16,))[0], tags.get(_KIND, (1,))[0]
     number = np.dtype(f"{'uif'[kind - 1]}{(bits + 7) // 8}")
-    values = np.asarray(source).astype(number)
-    if (
-        source.mode in ("I", "F") and tags.prefix == b"MM"
-    ):  # libtiff has turned the bytes, Pillow did it again
-        values = values.byteswap()
+    values = np.asarray(source).astype(number, copy=False)
+    if source.mode in ("I", "F") and tags.prefix == b"MM":
+        values = values.byteswap()  # libtiff turns the bytes, and Pillow does it again
     black, white = (0, 2**bits - 1) if number == np.uint16 else _range(values)
     if black == white:
         return Image.new("L", source.size, "white")
     ends = (255, 0) if tags.get(_MEANING) == _WHITE_IS_ZERO else (0, 255)
-    grey = np.nan_to_num(np.interp(values, (black, white), ends).round(), nan=255).astype(np.uint8)
+    parts = np.array_split(values, 1 + source.height // 64)  # numpy takes 32 bytes a pixel meanwhile
+    scaled = (np.interp(part, (black, white), ends).round() for part in parts)
+    grey = np.vstack([np.nan_to_num(part, nan=255).astype(np.uint8) for part in scaled])
     if "transparency" in source.info:
         grey[values == source.info["transparency"]] = 255
     return Image.fromarray(grey)

@@ -1,7 +1,7 @@
 """Find the pages of a TIFF: a chain of directories, each of one picture.
 
-Some of the pictures are copies of a page: a thumbnail, a smaller one to look at from afar, a mask. Pillow counts
-them as pages, and none of a file's pages can be had from it where the first one is bad.
+Some of the pictures are copies of a page: a thumbnail, a smaller one to look at from afar, a mask. Pillow
+counts them as pages, and gives none of a file's pages where the first one is bad.
 """
 
 import io
