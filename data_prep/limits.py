@@ -1,4 +1,4 @@
-"""Sizes beyond which a document or a page of it is not read."""
+"""The limits that every page is held to, whatever file it comes from. Each raises UnreadableDocument."""
 
 from data_prep.config import ReadingConfig
 from data_prep.errors import UnreadableDocument
@@ -23,3 +23,8 @@ def check_characters(characters: int, config: ReadingConfig) -> None:
         raise UnreadableDocument(
             f"a page has {characters:,} characters, the limit is {config.max_page_characters:,}"
         )
+
+
+def pages_of(count: int, wanted: range) -> range:
+    """Return those of the wanted page numbers, from 1, that a document of `count` pages has."""
+    return range(wanted.start, min(wanted.stop, count + 1))

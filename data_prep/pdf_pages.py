@@ -5,14 +5,14 @@ ink stands for is left out and counted, and so is a page that cannot be read; ne
 """
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pypdfium2
 import pypdfium2.raw as pdfium
 
 from data_prep.config import ReadingConfig
 from data_prep.errors import UnreadableDocument
-from data_prep.limits import check_pages, check_pixels
+from data_prep.limits import check_pages, check_pixels, pages_of
 from data_prep.page_text import read_page_text
 from data_prep.parts import Part
 from data_prep.samples import PageNote
@@ -38,11 +38,25 @@ class _NoFonts(pypdfium2.PdfSysfontBase):
 _NoFonts().setup()
 
 
-def read_pdf(content: bytes, config: ReadingConfig) -> Iterator[Part | PageNote]:
-    """Yield what every page gives.
+def count_pdf_pages(content: bytes, config: ReadingConfig) -> int:
+    """Return how many pages a PDF has. Raises as `read_pdf_pages`."""
+    with _opened(content, config) as document:
+        return len(document)
+
+
+def read_pdf_pages(content: bytes, config: ReadingConfig, pages: range) -> Iterator[Part | PageNote]:
+    """Yield what those of `pages` give that the file has.
 
     Raises UnreadableDocument: the file is no whole PDF, encrypted, or has more pages than `config` allows.
     """
+    with _opened(content, config) as document:
+        document.init_forms()  # then pdfium draws what was filled in
+        for number in pages_of(len(document), pages):
+            yield from _read_page(document, number, config)
+
+
+@contextmanager
+def _opened(content: bytes, config: ReadingConfig) -> Iterator[pypdfium2.PdfDocument]:
     _check_envelope(content)
     try:
         document = pypdfium2.PdfDocument(content)
@@ -54,9 +68,7 @@ def read_pdf(content: bytes, config: ReadingConfig) -> Iterator[Part | PageNote]
         if len(document) == 0:
             raise UnreadableDocument("PDF without pages")
         check_pages(len(document), config)
-        document.init_forms()  # then pdfium draws what was filled in
-        for number in range(1, len(document) + 1):
-            yield from _read_page(document, number, config)
+        yield document
 
 
 def _check_envelope(content: bytes) -> None:

@@ -99,14 +99,14 @@ def main(arguments, inputs, output):
         with mock.patch("data_prep.reader._content", side_effect=OSError(number, os.strerror(number))):
             reader.main(arguments, inputs, output)
     elif name == "decoder":
-        with mock.patch("data_prep.documents._grey", side_effect=OSError(errno.EIO, "Input/output error")):
+        with mock.patch("data_prep.image_pages._grey", side_effect=OSError(errno.EIO, "Input/output error")):
             reader.main(arguments, inputs, output)
     elif name == "memory":
         with mock.patch("data_prep.reader.read_document", side_effect=MemoryError):
             reader.main(arguments, inputs, output)
     elif name == "pillow-memory":
         error = OSError("out of memory error when reading image file")
-        with mock.patch("data_prep.documents._grey", side_effect=error):
+        with mock.patch("data_prep.image_pages._grey", side_effect=error):
             reader.main(arguments, inputs, output)
     else:
         answer = lies({"digest": own_digest(inputs)})[name]()

@@ -11,6 +11,7 @@ from fpdf import FPDF
 from data_prep.config import DocumentsConfig
 from data_prep.prepare import Prepared, prepare_documents
 from infra.store import LocalStore
+from tests.unit.data_prep.pictures import chunk
 
 Line = tuple[float, float, str]  # millimetres from the left and from the top (of the baseline), text
 WORDS = [
@@ -50,10 +51,6 @@ def prose(seed: int, lines: int = 6) -> list[Line]:
 
 def png_of(width: int, height: int) -> bytes:
     """A PNG whose header promises this size; its pixels do not exist."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + content
