@@ -9,18 +9,18 @@ import bisect
 import io
 import math
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import pypdfium2
-from PIL import Image, ImageOps, ImageSequence, TiffImagePlugin, UnidentifiedImageError  # noqa: F401
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError  # noqa: F401
 
 from data_prep import text_layer
 from data_prep.config import ReadingConfig
 from data_prep.errors import UnreadableDocument
 from data_prep.plain_text import clean_text
-from data_prep.samples import Box, Sample, sample_key
+from data_prep.samples import Box, PageNote, Sample, sample_key
 from data_prep.source_files import PDF_SUFFIXES
 
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF")  # whatever the name says, no other decoder is let at a file
@@ -41,12 +41,26 @@ class _Part(NamedTuple):
     is_heading: bool = False
 
 
-def read_document(name: str, content: bytes, beside: bytes | None, config: ReadingConfig) -> Iterator[Sample]:
-    """Read one file; every page gives at least one sample.
+def count_pages(name: str, content: bytes, config: ReadingConfig) -> int:
+    """Return how many pages a file has. Raises as `read_document`."""
+    if PurePosixPath(name).suffix.lower() in PDF_SUFFIXES:
+        with _opened_pdf(content, config) as document:
+            return len(document)
+    with _opened_image(PurePosixPath(name), content, config) as source:
+        return _frames(source)
+
+
+def read_document(
+    name: str, content: bytes, beside: bytes | None, config: ReadingConfig, pages: range | None = None
+) -> Iterator[Sample | PageNote]:
+    """Read one file, page by page: a note, where one is needed, then the page's samples.
+
+    A page has at least one sample, or its note says why it is refused.
 
     Args:
         name: what the samples call the document; its ending says what it is.
         beside: of an image, the content of the text beside it.
+        pages: numbers of the pages to read, from 1; those behind the last page are left out. All by default.
 
     Raises:
         UnreadableDocument: the file is truncated, encrypted, not what its name says, or has more or larger
@@ -54,10 +68,10 @@ def read_document(name: str, content: bytes, beside: bytes | None, config: Readi
         MemoryError, OSError: the process was refused something by the machine.
     """
     if PurePosixPath(name).suffix.lower() in PDF_SUFFIXES:
-        parts = _pdf_parts(content, config)
+        parts = _pdf_parts(content, config, pages)
     else:
-        parts = _image_parts(PurePosixPath(name), content, beside, config)
-    return (_sample(name, part, config) for part in parts)
+        parts = _image_parts(PurePosixPath(name), content, beside, config, pages)
+    return (part if isinstance(part, PageNote) else _sample(name, part, config) for part in parts)
 
 
 def _sample(document: str, part: _Part, config: ReadingConfig) -> Sample:
@@ -89,20 +103,31 @@ def _why_not_trained_on(part: _Part, config: ReadingConfig) -> str | None:
     return None
 
 
-def _pdf_parts(content: bytes, config: ReadingConfig) -> Iterator[_Part]:
+def _pdf_parts(content: bytes, config: ReadingConfig, pages: range | None) -> Iterator[_Part | PageNote]:
+    with _opened_pdf(content, config) as document:
+        for number in _numbers(len(document), pages):
+            with closing(document[number - 1]) as page:
+                yield from _page_parts(page, number, config)
+
+
+@contextmanager
+def _opened_pdf(content: bytes, config: ReadingConfig) -> Iterator[pypdfium2.PdfDocument]:
     _check_pdf_envelope(content)
     try:
         with closing(pypdfium2.PdfDocument(content)) as document:
             if len(document) == 0:
                 raise UnreadableDocument("PDF without pages")
             _check_pages(len(document), config)
-            for number in range(len(document)):
-                with closing(document[number]) as page:
-                    yield from _page_parts(page, number + 1, config)
+            yield document
     except pypdfium2.PdfiumError as error:
         encrypted = "password" in str(error).lower()
         reason = "encrypted: needs a password" if encrypted else f"broken PDF: {error}"
         raise UnreadableDocument(reason) from error
+
+
+def _numbers(count: int, pages: range | None) -> range:
+    """Return those of `pages` that a document of `count` pages has."""
+    return range(1, count + 1) if pages is None else range(pages.start, min(pages.stop, count + 1))
 
 
 def _check_pdf_envelope(content: bytes) -> None:
@@ -146,19 +171,30 @@ def _pixel_box(
 
 
 def _image_parts(
-    name: PurePosixPath, content: bytes, beside: bytes | None, config: ReadingConfig
-) -> Iterator[_Part]:
+    name: PurePosixPath, content: bytes, beside: bytes | None, config: ReadingConfig, pages: range | None
+) -> Iterator[_Part | PageNote]:
     text = _text_beside(beside, config)
+    with _opened_image(name, content, config) as source:
+        frames = _frames(source)
+        for number in _numbers(frames, pages):
+            source.seek(number - 1)
+            _check_pixels(*source.size, config, where=f"page {number}")
+            # A text file beside a many-page TIFF cannot say which page its words are on.
+            image = _grey(ImageOps.exif_transpose(source))
+            yield _Part(image, text if frames == 1 else "", number, (0, 0, *image.size))
+
+
+def _frames(source: Image.Image) -> int:
+    return getattr(source, "n_frames", 1)
+
+
+@contextmanager
+def _opened_image(name: PurePosixPath, content: bytes, config: ReadingConfig) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as source:
             _check_pixels(*source.size, config, where="image")
-            frames = getattr(source, "n_frames", 1)
-            _check_pages(frames, config)
-            for number, frame in enumerate(ImageSequence.Iterator(source), start=1):
-                _check_pixels(*frame.size, config, where=f"page {number}")
-                # A text file beside a many-page TIFF cannot say which page its words are on.
-                image = _grey(ImageOps.exif_transpose(frame))
-                yield _Part(image, text if frames == 1 else "", number, (0, 0, *image.size))
+            _check_pages(_frames(source), config)
+            yield source
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableDocument(f"oversized image: {error}") from error
     except UnidentifiedImageError as error:
