@@ -40,10 +40,10 @@ class Reading:
     pages: int
     reason: str | None
     refused_pages: int = 0  # that have no sample
-    refused: list[dict] = field(default_factory=list)
-    """`page` and `reason` of the first of them."""
-    left_out: dict[str, int] = field(default_factory=dict)
-    """How many characters of its text are in no sample, for each reason."""
+    first_refused_pages: list[dict] = field(default_factory=list)
+    """`page` and `reason` of each."""
+    left_out_characters: dict[str, int] = field(default_factory=dict)
+    """How many of its text are in no sample, for each reason, the most first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +231,7 @@ def _commit(unread: _Unread, write: Callable[[Path], dict], config: ReadingConfi
         counts = {
             "pages": summary["pages"],
             "refused_pages": summary.get("refused_pages", 0),
-            "left_out_characters": sum(summary.get("left_out", {}).values()),
+            "left_out_characters": sum(summary.get("left_out_characters", {}).values()),
         }
         committed = attempt.commit(
             inputs={"file": unread.digest}, configuration=asdict(config), counts=counts
@@ -260,8 +260,10 @@ def _write(folder: Path, pages: int, content: Iterator[Sample | PageNote]) -> di
         "pages": pages,
         "reason": None,
         "refused_pages": len(refused),
-        "refused": [{"page": one.page, "reason": one.refused} for one in refused[:_REFUSED_PAGES_NAMED]],
-        "left_out": dict(left_out),
+        "first_refused_pages": [
+            {"page": one.page, "reason": one.refused} for one in refused[:_REFUSED_PAGES_NAMED]
+        ],
+        "left_out_characters": dict(sorted(left_out.items(), key=lambda one: (-one[1], one[0]))),
     }
 
 

@@ -122,8 +122,8 @@ def honest_answer(texts: list[str]) -> bytes:
     Image.new("L", (32, 16), 7).save(buffer := io.BytesIO(), format="PNG")
     png = buffer.getvalue()
     record = {
-        "kind": "sample", "is_heading": False, "width": 32, "height": 16, "block": None, "box": [0, 0, 32, 16],
-        "ink": [7, 7], "reason": None, "png_bytes": len(png),
+        "kind": "sample", "is_heading": False, "width": 32, "height": 16, "block": None,
+        "box": [0, 0, 32, 16], "ink": [7, 7], "reason": None, "png_bytes": len(png),
     }  # fmt: skip
     lines = [
         json.dumps(record | {"page": page, "text": text}).encode() + b"\n" + png
