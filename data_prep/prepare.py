@@ -93,6 +93,8 @@ def prepare_documents(
             "used": len(usable),
             "quarantined": len(readings) - len(usable),
             "unsupported": len(unsupported),
+            "refused_pages": sum(r.refused_pages for r in usable),
+            "left_out_characters": sum(sum(r.left_out_characters.values()) for r in usable),
         },
         "splits": {name: _counts(name, outputs) | dropped[name] for name in chosen},
         "outputs": {name: output.manifest.fingerprint for name, output in outputs.items()},

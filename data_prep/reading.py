@@ -155,19 +155,17 @@ def _read_each(files: Sequence[_Unread], config: ReadingConfig, workers: int) ->
             if not running:
                 return
             document = _take_in(running.popleft(), config)
-            unasked.extend((document, pages) for pages in _ranges_to_ask(document, workers))
+            if len(document.answers) == 1:
+                others = _other_ranges(document.pages, workers)
+                document.asked += len(others)
+                unasked.extend((document, pages) for pages in others)
             yield document
 
 
-def _ranges_to_ask(document: _Underway, workers: int) -> list[range]:
-    """Return the ranges of a document's other pages, when its first ones are read."""
-    if len(document.answers) > 1 or document.pages <= FIRST_PAGES:
-        return []
-    left = document.pages - FIRST_PAGES
-    size = ceil(left / (_RANGES_PER_WORKER * workers))
-    starts = range(FIRST_PAGES + 1, document.pages + 1, size)
-    document.asked += len(starts)
-    return [range(start, start + size) for start in starts]
+def _other_ranges(pages: int, workers: int) -> list[range]:
+    """Divide the pages behind the first ones, from 1."""
+    size = max(1, ceil((pages - FIRST_PAGES) / (_RANGES_PER_WORKER * workers)))
+    return [range(start, start + size) for start in range(FIRST_PAGES + 1, pages + 1, size)]
 
 
 def _start(
