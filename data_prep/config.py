@@ -29,7 +29,7 @@ class ReadingConfig:
     max_sample_bytes_per_document: int = 256 * 2**20
     """Texts and stored images of all samples of one document together."""
     document_seconds: float = 300.0
-    """Wall-clock limit for reading one document."""
+    """Wall-clock limit for reading the first pages of a document, and for each further range of them."""
     document_memory_bytes: int = 4 * 2**30
     """Address-space limit of the process that reads a document."""
 

@@ -93,6 +93,8 @@ def prepare_documents(
             "used": len(usable),
             "quarantined": len(readings) - len(usable),
             "unsupported": len(unsupported),
+            "refused_pages": sum(r.refused_pages for r in usable),
+            "left_out_characters": sum(sum(r.left_out_characters.values()) for r in usable),
         },
         "splits": {name: _counts(name, outputs) | dropped[name] for name in chosen},
         "outputs": {name: output.manifest.fingerprint for name, output in outputs.items()},
@@ -220,7 +222,14 @@ def _what_became_of_each(
     splits_of: dict[str, set[str]] = {}
     for (document, _), split in splits.items():
         splits_of.setdefault(document, set()).add(split)
-    nothing = {"pages": 0, "samples": 0, "splits": []}
+    nothing = {
+        "pages": 0,
+        "samples": 0,
+        "splits": [],
+        "refused_pages": 0,
+        "first_refused_pages": [],
+        "left_out_characters": {},
+    }
     return [
         {
             "path": r.source.name,
@@ -229,6 +238,9 @@ def _what_became_of_each(
             "pages": r.pages,
             "samples": len(ShardSource(r.samples.path)) if r.samples else 0,
             "splits": sorted(splits_of.get(r.source.name, ())),
+            "refused_pages": r.refused_pages,
+            "first_refused_pages": r.first_refused_pages,
+            "left_out_characters": r.left_out_characters,
         }
         for r in readings
     ] + [{"path": one.name, "status": "unsupported", "reason": one.reason} | nothing for one in unsupported]

@@ -1,50 +1,79 @@
-"""What a reader process writes about one document, and how that is taken in.
+"""What a reader process writes about some pages of one document, and how that is taken in.
 
 The reader may have been taken over by what it read: its answer is text and image bytes only, each checked,
-and counts for nothing but the document that it names by digest. The first line is a `_Header`; of a document
-that could be read its samples follow, each a `_Record` on a line and then so many bytes of PNG.
+and counts for nothing but the document that it names by digest. The first line is a `_Header`; where the
+pages could be read, each follows: a `_NoteLine` where it has a note, then its samples, each a `_SampleLine`
+and then so many bytes of PNG.
 """
 
 import hashlib
 import os
 import struct
 import warnings
-from collections.abc import Iterator
-from typing import Annotated, Any, BinaryIO
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, BinaryIO, Literal
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 
 from data_prep.config import ReadingConfig
-from data_prep.documents import read_document
+from data_prep.documents import count_pages, read_document
 from data_prep.errors import ReaderFailure, UnreadableDocument
 from data_prep.plain_text import clean_text
-from data_prep.samples import Sample, sample_key
+from data_prep.samples import PageNote, Sample, sample_key
 from data_prep.source_files import joint_digest
 
 _REASON_CHARACTERS = 1_000
+_KIND_CHARACTERS = 100
+_KINDS = 20
 HEADER_BYTES = 16_384
-_RECORD_BYTES = 1_024  # without the text
+_LINE_BYTES = 65_536  # without a sample's text
 _CHARACTER_BYTES = 12  # composing a character may make three of it
 
 
-_Reason = Annotated[str, AfterValidator(clean_text), MinLen(1), MaxLen(_REASON_CHARACTERS)]
+_Text = Annotated[str, AfterValidator(clean_text)]
+_Reason = Annotated[_Text, MinLen(1), MaxLen(_REASON_CHARACTERS)]
+_Kind = Annotated[_Text, MinLen(1), MaxLen(_KIND_CHARACTERS)]
 _Grey = Annotated[int, Ge(0), Le(255)]
 
 
-class _Header(BaseModel, strict=True, extra="forbid"):
+class _Checked(BaseModel, strict=True, extra="forbid"):
+    pass
+
+
+class _Header(_Checked):
     digest: str  # of what was read
+    pages: PositiveInt | None = None  # that the document has, where some could be read
     refused: _Reason | None = None  # what is wrong with the document
     failed: _Reason | None = None  # what went wrong while it was read
 
 
-class _Record(BaseModel, strict=True, extra="forbid"):
-    """A sample without what the document's name decides."""
+class _NoteLine(_Checked):
+    """A PageNote."""
 
+    kind: Literal["note"] = "note"
+    page: PositiveInt
+    refused: _Reason | None
+    left_out: Annotated[dict[_Kind, PositiveInt], MaxLen(_KINDS)]
+
+
+class _SampleLine(_Checked):
+    """A Sample without what the document's name decides."""
+
+    kind: Literal["sample"] = "sample"
     page: PositiveInt
     block: NonNegativeInt | None
-    text: Annotated[str, AfterValidator(clean_text)]
+    text: _Text
     is_heading: bool
     box: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
     ink: tuple[_Grey, _Grey]
@@ -54,8 +83,14 @@ class _Record(BaseModel, strict=True, extra="forbid"):
     png_bytes: PositiveInt
 
 
+_HEADER = TypeAdapter(_Header)
+_LINE = TypeAdapter(Annotated[_NoteLine | _SampleLine, Field(discriminator="kind")])
+_NOTE_FIELDS = [name for name in _NoteLine.model_fields if name != "kind"]
+_SAMPLE_FIELDS = [name for name in _SampleLine.model_fields if name not in ("kind", "png_bytes")]
+
+
 def main(arguments: dict[str, Any], inputs: list[int], output: int) -> None:
-    """Read the document whose parts are `inputs` (see infra.sandbox)."""
+    """Read pages of the document whose parts are `inputs` (see infra.sandbox)."""
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     config = ReadingConfig(**arguments["config"])
     digest = ""
@@ -63,9 +98,10 @@ def main(arguments: dict[str, Any], inputs: list[int], output: int) -> None:
         content, *beside = [_content(descriptor) for descriptor in inputs]
         digest = joint_digest(hashlib.sha256(part).digest() for part in (content, *beside))
         with open(output, "wb", closefd=False) as answer:
-            answer.write(_Header(digest=digest).model_dump_json().encode() + b"\n")
-            samples = read_document(arguments["name"], content, beside[0] if beside else None, config)
-            _write(answer, samples, config)
+            name, pages = arguments["name"], range(*arguments["pages"])
+            header = _Header(digest=digest, pages=count_pages(name, content, config))
+            answer.write(header.model_dump_json().encode() + b"\n")
+            _write(answer, read_document(name, content, beside[0] if beside else None, config, pages), config)
         return
     except ReaderFailure as error:
         problem = {"failed": str(error)}
@@ -91,75 +127,153 @@ def _content(descriptor: int) -> bytes:
     return content
 
 
-def _write(answer: BinaryIO, samples: Iterator[Sample], config: ReadingConfig) -> None:
-    written = 0
-    for number, sample in enumerate(samples, start=1):
-        fields = {name: getattr(sample, name) for name in _Record.model_fields if name != "png_bytes"}
-        record = _Record(**fields, png_bytes=len(sample.png)).model_dump_json().encode() + b"\n"
-        written += len(record) + len(sample.png)
-        if number > config.max_samples_per_document:
-            raise UnreadableDocument(f"more than {config.max_samples_per_document:,} samples, the limit")
-        if written > config.max_sample_bytes_per_document:
-            raise UnreadableDocument(
-                f"its samples take more than {config.max_sample_bytes_per_document:,} bytes, the limit"
-            )
-        answer.write(record + sample.png)
+def _write(answer: BinaryIO, content: Iterator[Sample | PageNote], config: ReadingConfig) -> None:
+    samples = written = 0
+    for one in content:
+        if isinstance(one, Sample):
+            fields = {name: getattr(one, name) for name in _SAMPLE_FIELDS}
+            line, png = _SampleLine(**fields, png_bytes=len(one.png)), one.png
+        else:
+            line, png = _NoteLine(**{name: getattr(one, name) for name in _NOTE_FIELDS}), b""
+        whole = line.model_dump_json().encode() + b"\n" + png
+        samples, written = samples + bool(png), written + len(whole)
+        _check_limits(samples, written, config)
+        answer.write(whole)
 
 
-def read_answer(answer: BinaryIO, name: str, digest: str, config: ReadingConfig) -> Iterator[Sample]:
-    """Return the samples of the document of this name and digest, each checked when it is asked for.
+def _check_limits(samples: int, written: int, config: ReadingConfig) -> None:
+    """Raise UnreadableDocument where there are more samples, or bytes of them and of notes, than allowed."""
+    if samples > config.max_samples_per_document:
+        raise UnreadableDocument(f"more than {config.max_samples_per_document:,} samples, the limit")
+    if written > config.max_sample_bytes_per_document:
+        raise UnreadableDocument(
+            f"its samples take more than {config.max_sample_bytes_per_document:,} bytes, the limit"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a reader said of some pages of a document."""
+
+    document_pages: int
+    bytes: int  # of what follows
+    content: Iterator[Sample | PageNote]
+    """Each checked when it is asked for, which raises ReaderFailure."""
+
+
+def read_answer(answer: BinaryIO, name: str, digest: str, config: ReadingConfig, pages: range) -> Answer:
+    """Return what is said of the pages, from 1, of the document of this name and digest.
 
     Raises:
         UnreadableDocument: the reader refused it.
-        ReaderFailure: the reader failed, read something else or wrote something else; also later, from the
-            iterator.
+        ReaderFailure: the reader failed, read something else or wrote something else.
     """
-    header = _checked(_Header, answer.readline(HEADER_BYTES))
+    header = _checked(_HEADER, answer.readline(HEADER_BYTES))
     if header.failed is not None:
         raise ReaderFailure(header.failed)
     if header.digest != digest:
         raise ReaderFailure("it changed while it was read")
     if header.refused is not None:
         raise UnreadableDocument(header.refused)
-    return _samples(answer, name, config)
+    if header.pages is None or header.pages > config.max_pages_per_document:
+        raise _malformed()
+    start = answer.tell()
+    size = answer.seek(0, os.SEEK_END) - start
+    answer.seek(start)
+    last = min(pages.stop - 1, header.pages)
+    content = _content_of(answer, name, config, range(pages.start, last + 1))
+    return Answer(document_pages=header.pages, bytes=size, content=content)
 
 
-def _samples(answer: BinaryIO, document: str, config: ReadingConfig) -> Iterator[Sample]:
-    most_bytes = _RECORD_BYTES + _CHARACTER_BYTES * config.max_page_characters
-    page, block = 0, None
-    for _ in range(config.max_samples_per_document):
-        line = answer.readline(most_bytes)
-        if not line:
-            break
-        record = _checked(_Record, line)
-        png = answer.read(min(record.png_bytes, config.max_sample_bytes_per_document))
-        if not (_follows(record, page, block) and _fits(png, record, config)):
+def joined(
+    answers: Iterable[Answer | UnreadableDocument], config: ReadingConfig
+) -> Iterator[Sample | PageNote]:
+    """Yield what the answers, in order of their pages, say of one document; one that is no answer is raised.
+
+    Raises:
+        UnreadableDocument: together they have more than one document may have.
+        ReaderFailure: one of them is malformed.
+    """
+    samples = written = pages = 0
+    kinds: set[str] = set()
+    for answer in answers:
+        if isinstance(answer, UnreadableDocument):
+            raise answer
+        pages = pages or answer.document_pages
+        if answer.document_pages != pages:
             raise _malformed()
-        page, block = record.page, record.block
-        fields = {name: value for name, value in record if name != "png_bytes"}
-        yield Sample(key=sample_key(document, page, block), document=document, png=png, **fields)
-    if not page or answer.read(1):
+        written += answer.bytes
+        _check_limits(samples, written, config)
+        for one in answer.content:
+            if isinstance(one, Sample):
+                samples += 1
+                _check_limits(samples, written, config)
+            elif len(kinds := kinds | one.left_out.keys()) > _KINDS:
+                raise _malformed()
+            yield one
+
+
+def _content_of(
+    answer: BinaryIO, document: str, config: ReadingConfig, pages: range
+) -> Iterator[Sample | PageNote]:
+    most_bytes = _LINE_BYTES + _CHARACTER_BYTES * config.max_page_characters
+    before: Sample | PageNote = PageNote(page=pages.start - 1, refused="not asked for")
+    while line := answer.readline(most_bytes):
+        read = _checked(_LINE, line)
+        if isinstance(read, _SampleLine):
+            one = _sample(read, answer, document, config)
+        else:
+            one = _note(read, config)
+        if one.page not in pages or not _follows(one, before):
+            raise _malformed()
+        yield one
+        before = one
+    if before.page != pages.stop - 1 or not _may_end(before):
         raise _malformed()
 
 
-def _follows(record: _Record, page: int, block: int | None) -> bool:
-    """Whether it is the next block of the page, or the first of the next page."""
-    if record.page == page:
-        return block is not None and record.block == block + 1
-    return record.page == page + 1 and not record.block
-
-
-def _fits(png: bytes, record: _Record, config: ReadingConfig) -> bool:
-    """Whether all is there and begins as a grey PNG of 8 bits and of the size that is said, within limits."""
-    if record.page > config.max_pages_per_document or record.width * record.height > config.max_pixels:
+def _follows(one: Sample | PageNote, before: Sample | PageNote) -> bool:
+    """Whether it is the next block of the page, or begins the page's samples or the next page."""
+    first = isinstance(one, PageNote) or not one.block
+    if one.page == before.page + 1:
+        return first and _may_end(before)
+    if one.page != before.page or isinstance(one, PageNote):
         return False
-    header = struct.pack(">I4sIIBBBBB", 13, b"IHDR", record.width, record.height, 8, 0, 0, 0, 0)
-    return len(png) == record.png_bytes and png.startswith(b"\x89PNG\r\n\x1a\n" + header)
+    if isinstance(before, PageNote):
+        return first and before.refused is None
+    return before.block is not None and one.block == before.block + 1
 
 
-def _checked(kind: type, line: bytes) -> Any:
+def _may_end(before: Sample | PageNote) -> bool:
+    """Whether its page may end with it."""
+    return isinstance(before, Sample) or before.refused is not None
+
+
+def _note(line: _NoteLine, config: ReadingConfig) -> PageNote:
+    if not (line.refused or line.left_out) or sum(line.left_out.values()) > config.max_page_characters:
+        raise _malformed()
+    return PageNote(page=line.page, refused=line.refused, left_out=line.left_out)
+
+
+def _sample(line: _SampleLine, answer: BinaryIO, document: str, config: ReadingConfig) -> Sample:
+    png = answer.read(min(line.png_bytes, config.max_sample_bytes_per_document))
+    if not _fits(png, line, config):
+        raise _malformed()
+    fields = {name: getattr(line, name) for name in _SAMPLE_FIELDS}
+    return Sample(key=sample_key(document, line.page, line.block), document=document, png=png, **fields)
+
+
+def _fits(png: bytes, line: _SampleLine, config: ReadingConfig) -> bool:
+    """Whether all is there and begins as a grey PNG of 8 bits and of the size that is said, within limits."""
+    if line.width * line.height > config.max_pixels:
+        return False
+    header = struct.pack(">I4sIIBBBBB", 13, b"IHDR", line.width, line.height, 8, 0, 0, 0, 0)
+    return len(png) == line.png_bytes and png.startswith(b"\x89PNG\r\n\x1a\n" + header)
+
+
+def _checked(kind: TypeAdapter, line: bytes) -> Any:
     try:
-        return kind.model_validate_json(line)
+        return kind.validate_json(line)
     except ValidationError as error:
         raise _malformed() from error
 

@@ -1,21 +1,22 @@
 """Read each document of a folder once, in processes that hold nothing of ours (infra.sandbox).
 
-What was read from a file, or what is wrong with it, is committed under the digest of the bytes that were
-read.
+A long document's pages are shared between the processes, in ranges. What was read from a file, or what is
+wrong with it, is committed under the digest of the bytes that were read.
 """
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
-from itertools import islice
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 from data_prep import reader
 from data_prep.config import ReadingConfig
 from data_prep.errors import ReaderFailure, UnreadableDocument
-from data_prep.samples import Sample
+from data_prep.samples import PageNote, Sample
 from data_prep.source_files import SourceFile, digest_of, opened
 from data_prep.write_shards import write_split
 from infra.fingerprint import fingerprint
@@ -23,6 +24,9 @@ from infra.sandbox import Call, CallFailed, Limits, Sandbox
 from infra.store import Committed, Store
 
 Progress = Callable[[int, int, str], None]
+FIRST_PAGES = 16  # of a document are read at once: when they are there, so is the number of its pages
+_RANGES_PER_WORKER = 2  # each loads the whole file
+_REFUSED_PAGES_NAMED = 20
 # Where pdfium looks for a font that a document names and does not hold.
 _FONTS = ("/usr/share/fonts", "/usr/share/X11/fonts", "/usr/local/share/fonts")
 
@@ -35,6 +39,11 @@ class Reading:
     samples: Committed | None
     pages: int
     reason: str | None
+    refused_pages: int = 0  # that have no sample
+    first_refused_pages: list[dict] = field(default_factory=list)
+    """`page` and `reason` of each."""
+    left_out_characters: dict[str, int] = field(default_factory=dict)
+    """How many of its text are in no sample, for each reason, the most first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +53,36 @@ class _Unread:
     file: SourceFile
     digest: str
     fingerprint: str
+
+
+@dataclass(kw_only=True, eq=False)
+class _Underway:
+    """A document that is being read."""
+
+    unread: _Unread
+    answers: list[reader.Answer | UnreadableDocument] = field(default_factory=list)
+    """In the order of their pages."""
+    asked: int = 1  # ranges of pages that are read or to be read
+    read_to: int = 0  # last page that was read
+    outputs: ExitStack = field(default_factory=ExitStack)
+    """Open files of the answers."""
+
+    @property
+    def pages(self) -> int:
+        """How many it has; 0 where that is not known."""
+        return getattr(self.answers[0], "document_pages", 0)
+
+    @property
+    def problem(self) -> UnreadableDocument | None:
+        return next((one for one in self.answers if isinstance(one, UnreadableDocument)), None)
+
+
+class _Part(NamedTuple):
+    """A range of a document's pages that is being read."""
+
+    document: _Underway
+    pages: range
+    call: Call | UnreadableDocument
 
 
 def read_documents(
@@ -62,13 +101,16 @@ def read_documents(
             readings[file] = _load(file, committed)
         else:
             missing.append(unread)
-    with closing(_read_each(missing, config, workers)) as calls:
-        for done, (unread, call) in enumerate(calls, start=1):
-            try:
-                readings[unread.file] = _finish(unread, call, config, store)
-            except UnreadableDocument as error:
-                readings[unread.file] = _not_used(unread.file, error)
-            progress(done, len(missing), "reading documents")
+    done = 0
+    with closing(_read_each(missing, config, workers)) as documents:
+        for one in documents:
+            file, label = one.unread.file, "reading documents"
+            if one.asked > len(one.answers):
+                label = f"reading page {one.read_to:,} of {one.pages:,} of {file.name}"
+            else:
+                readings[file] = _finish(one, config, store)
+                done += 1
+            progress(done, len(missing), label)
     return [readings[file] for file in files]
 
 
@@ -83,10 +125,12 @@ def _named(file: SourceFile, config: ReadingConfig) -> _Unread:
     return _Unread(file=file, digest=digest, fingerprint=name)
 
 
-def _read_each(
-    files: Sequence[_Unread], config: ReadingConfig, workers: int
-) -> Iterator[tuple[_Unread, Call | UnreadableDocument]]:
-    """Yield every file with its reader, or what is wrong with it, in order; only a few are read ahead."""
+def _read_each(files: Sequence[_Unread], config: ReadingConfig, workers: int) -> Iterator[_Underway]:
+    """Yield a document whenever some of its pages are read; few pages are read ahead.
+
+    The first pages of each are read in order of the files, and the others of a document before those of the
+    next ones.
+    """
     if not files:
         return
     limits = Limits(
@@ -95,61 +139,130 @@ def _read_each(
         file_bytes=config.max_sample_bytes_per_document + reader.HEADER_BYTES,
         readable=_FONTS,
     )
-    with Sandbox(module=reader.__name__, limits=limits, processes=min(workers, len(files))) as sandbox:
-        started = ((one, _start(sandbox, one.file, config)) for one in files)
-        waiting = deque(islice(started, workers + 1))
-        while waiting:
-            yield waiting.popleft()
-            waiting.extend(islice(started, 1))
+    documents = (_Underway(unread=one) for one in files)
+    unasked: deque[tuple[_Underway, range]] = deque()
+    with Sandbox(module=reader.__name__, limits=limits, processes=workers) as sandbox:
+        running: deque[_Part] = deque()
+        while True:
+            while len(running) <= workers:
+                if not unasked and (following := next(documents, None)):
+                    unasked.append((following, range(1, FIRST_PAGES + 1)))
+                if not unasked:
+                    break
+                document, pages = unasked.popleft()
+                call = document.problem or _start(sandbox, document.unread.file, config, pages)
+                running.append(_Part(document, pages, call))
+            if not running:
+                return
+            document = _take_in(running.popleft(), config)
+            if len(document.answers) == 1:
+                others = _other_ranges(document.pages, workers)
+                document.asked += len(others)
+                unasked.extend((document, pages) for pages in others)
+            yield document
 
 
-def _start(sandbox: Sandbox, file: SourceFile, config: ReadingConfig) -> Call | UnreadableDocument:
+def _other_ranges(pages: int, workers: int) -> list[range]:
+    """Divide the pages behind the first ones, from 1."""
+    size = max(1, ceil((pages - FIRST_PAGES) / (_RANGES_PER_WORKER * workers)))
+    return [range(start, start + size) for start in range(FIRST_PAGES + 1, pages + 1, size)]
+
+
+def _start(
+    sandbox: Sandbox, file: SourceFile, config: ReadingConfig, pages: range
+) -> Call | UnreadableDocument:
     try:
         with opened(file, config) as parts:
-            arguments = {"name": file.name, "config": asdict(config)}
+            asked = (pages.start, pages.stop)
+            arguments = {"name": file.name, "config": asdict(config), "pages": asked}
             return sandbox.start(arguments, [part.fileno() for part in parts])
     except UnreadableDocument as error:  # it was readable when it was named
         return ReaderFailure(str(error))
 
 
-def _finish(unread: _Unread, call: Call | UnreadableDocument, config: ReadingConfig, store: Store) -> Reading:
-    """Wait for one document, and commit what was read. Raises ReaderFailure where nothing is committed."""
-    if isinstance(call, UnreadableDocument):
-        raise call
+def _take_in(part: _Part, config: ReadingConfig) -> _Underway:
+    """Wait for a range of pages; return its document, to which its answer is added."""
+    document = part.document
     try:
-        answer = call.result()
+        answer = _answer(part, config)
+    except UnreadableDocument as error:
+        answer = error
+    document.answers.append(answer)
+    document.read_to = min(part.pages.stop - 1, document.pages)
+    return document
+
+
+def _answer(part: _Part, config: ReadingConfig) -> reader.Answer:
+    if isinstance(part.call, UnreadableDocument):
+        raise part.call
+    try:
+        output = part.document.outputs.enter_context(part.call.result())
     except CallFailed as error:
         late = f"took longer than {config.document_seconds:g} s to read"
         died = f"the reader died on it (exit code {error.exit_code})"
         raise ReaderFailure(late if error.exit_code is None else died) from error
-    with answer, store.attempt("document", unread.fingerprint) as attempt:
+    unread = part.document.unread
+    return reader.read_answer(output, unread.file.name, unread.digest, config, part.pages)
+
+
+def _finish(document: _Underway, config: ReadingConfig, store: Store) -> Reading:
+    """Commit what was read of a document, or what is wrong with it; nothing where a reader failed."""
+
+    def write(folder: Path) -> dict:
+        return _write(folder, document.pages, reader.joined(document.answers, config))
+
+    with document.outputs:
         try:
-            samples = reader.read_answer(answer, unread.file.name, unread.digest, config)
-        except ReaderFailure:
-            raise
+            return _commit(document.unread, write, config, store)
+        except ReaderFailure as error:
+            return _not_used(document.unread.file, error)
         except UnreadableDocument as error:
-            summary = {"pages": 0, "reason": " ".join(str(error).split())}
-        else:
-            summary = {"pages": _write(attempt.path, samples), "reason": None}
+            refused = {"pages": 0, "reason": " ".join(str(error).split())}
+            return _commit(document.unread, lambda folder: refused, config, store)
+
+
+def _commit(unread: _Unread, write: Callable[[Path], dict], config: ReadingConfig, store: Store) -> Reading:
+    """`write` fills the output's folder, but for the summary that it returns."""
+    with store.attempt("document", unread.fingerprint) as attempt:
+        summary = write(attempt.path)
         (attempt.path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+        counts = {
+            "pages": summary["pages"],
+            "refused_pages": summary.get("refused_pages", 0),
+            "left_out_characters": sum(summary.get("left_out_characters", {}).values()),
+        }
         committed = attempt.commit(
-            inputs={"file": unread.digest}, configuration=asdict(config), counts={"pages": summary["pages"]}
+            inputs={"file": unread.digest}, configuration=asdict(config), counts=counts
         )
     return _load(unread.file, committed)
 
 
-def _write(folder: Path, samples: Iterator[Sample]) -> int:
-    """Write the samples as they come; return the number of the last page."""
-    page = 0
+def _write(folder: Path, pages: int, content: Iterator[Sample | PageNote]) -> dict:
+    """Write the samples as they come; return the summary. Raises UnreadableDocument where there is none."""
+    left_out: Counter[str] = Counter()
+    refused: list[PageNote] = []
 
-    def noted() -> Iterator[Sample]:
-        nonlocal page
-        for sample in samples:
-            page = sample.page
-            yield sample
+    def samples() -> Iterator[Sample]:
+        for one in content:
+            if isinstance(one, Sample):
+                yield one
+                continue
+            left_out.update(one.left_out)
+            if one.refused:
+                refused.append(one)
 
-    write_split(folder, noted(), per_shard=1_000_000)
-    return page
+    write_split(folder, samples(), per_shard=1_000_000)
+    if len(refused) == pages:
+        raise UnreadableDocument(refused[0].refused)
+    return {
+        "pages": pages,
+        "reason": None,
+        "refused_pages": len(refused),
+        "first_refused_pages": [
+            {"page": one.page, "reason": one.refused} for one in refused[:_REFUSED_PAGES_NAMED]
+        ],
+        "left_out_characters": dict(sorted(left_out.items(), key=lambda one: (-one[1], one[0]))),
+    }
 
 
 def _not_used(file: SourceFile, error: UnreadableDocument) -> Reading:

@@ -1,6 +1,7 @@
 """A folder of documents as committed shards: one task a folder."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,14 +53,33 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
 
 def inventory_summary(inventory: Output) -> tuple[int, int, list[str]]:
     """(documents used, documents quarantined, lines for the screen: the warnings, the first documents and the
-    first of the user's queries that could not be used)."""
+    first of the user's queries that could not be used, and what was left out of the documents used)."""
     content = inventory.json("inventory.json")
     used = sum(one["status"] == "used" for one in content["documents"])
     quarantined = [one for one in content["documents"] if one["status"] == "quarantined"]
     refused = [f"{one['path']}: {one['reason']}" for one in quarantined]
     unused = [f"{USER_QUERIES}: {line}" for line in content["unused_queries"]]
-    lines = [*_first(refused), *content["warnings"], *_first(unused)]
+    lines = [*_first(refused), *_left_out(content["documents"]), *content["warnings"], *_first(unused)]
     return used, len(quarantined), [printable(one) for one in lines]
+
+
+def _left_out(documents: Sequence[dict]) -> list[str]:
+    """What of the documents used is in no sample: a line for pages, a line for characters."""
+    lines = []
+    if of := [one for one in documents if one["refused_pages"]]:
+        first, pages = of[0]["first_refused_pages"][0], sum(one["refused_pages"] for one in of)
+        lines.append(
+            f"{pages:,} page(s) of {len(of):,} document(s) could not be used; the first is page "
+            f"{first['page']:,} of {of[0]['path']}: {first['reason']}"
+        )
+    if of := [one["left_out_characters"] for one in documents if one["left_out_characters"]]:
+        reasons = sum(map(Counter, of), Counter())
+        told = [f"{reason} ({count:,})" for reason, count in reasons.most_common(SHOWN)]
+        more = ["other reasons, in the report"] if len(reasons) > SHOWN else []
+        lines.append(
+            f"{reasons.total():,} character(s) of {len(of):,} document(s) left out: {', '.join(told + more)}"
+        )
+    return lines
 
 
 def _first(lines: Sequence[str]) -> list[str]:

@@ -20,14 +20,17 @@ class Canary:
 
 CANARY_FILE = "/tmp/lco-test-canary-that-nobody-may-make"
 LINE = {
-    "page": 1, "block": None, "text": "taken over", "is_heading": False, "width": 16, "height": 16,
-    "box": [0, 0, 16, 16], "ink": [0, 255], "reason": None,
+    "kind": "sample", "page": 1, "block": None, "text": "taken over", "is_heading": False, "width": 16,
+    "height": 16, "box": [0, 0, 16, 16], "ink": [0, 255], "reason": None,
 }  # fmt: skip
+NOTE = {"kind": "note", "page": 1, "refused": None, "left_out": {"no ink": 3}}
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d494844520000001000000010080000000037255bd8")
 
 
 def lie(header, *records: tuple[dict, bytes]) -> bytes:
-    lines = b"".join(json.dumps(LINE | one).encode() + b"\n" + png for one, png in records)
+    """A record is a note, or what a sample has else than LINE."""
+    whole = ((one if one.get("kind") == "note" else LINE | one, png) for one, png in records)
+    lines = b"".join(json.dumps(one).encode() + b"\n" + png for one, png in whole)
     return (header if isinstance(header, bytes) else json.dumps(header).encode()) + b"\n" + lines
 
 
@@ -42,6 +45,10 @@ def lies(true: dict) -> dict[str, Callable[[], bytes]]:
 
     def changed(**fields) -> bytes:
         return lie(true, (good[0] | fields, PNG))
+
+    def noted(*notes: dict, then: tuple[tuple[dict, bytes], ...] = (good,), **header) -> bytes:
+        """An answer with these notes, and then these samples."""
+        return lie(true | header, *[(NOTE | note, b"") for note in notes], *then)
 
     return {
         "nothing": lambda: b"",
@@ -66,8 +73,8 @@ def lies(true: dict) -> dict[str, Callable[[], bytes]]:
         "page-2": lambda: changed(page=2),
         "block-1": lambda: changed(block=1),
         "twice": lambda: lie(true, good, good),
-        "pages-beyond-the-limit": lambda: lie(
-            true, *[({"page": n + 1, **good[0]}, PNG) for n in range(5001)]
+        "pages-beyond-those-asked-for": lambda: lie(
+            true | {"pages": 5000}, *[({"page": n + 1, **good[0]}, PNG) for n in range(5000)]
         ),
         "huge-width": lambda: changed(width=10**30),
         "no-area": lambda: changed(width=0),
@@ -85,6 +92,38 @@ def lies(true: dict) -> dict[str, Callable[[], bytes]]:
         "no-png": lambda: lie(true, ({"png_bytes": 4}, b"GIF8")),
         "something-behind": lambda: lie(true, good) + b"x",
         "not-a-number": lambda: changed(page="1"),
+        "sample-of-a-refused-page": lambda: noted({"refused": "no"}),
+        "note-without-a-sample": lambda: noted({}, then=()),
+        "note-behind-its-samples": lambda: lie(true, good, (NOTE, b"")),
+        "two-notes-of-a-page": lambda: noted({}, {}),
+        "two-notes-of-a-refused-page": lambda: noted({"refused": "no"}, {"refused": "no"}, then=()),
+        "note-that-says-nothing": lambda: noted({"left_out": {}}),
+        "note-of-page-0": lambda: noted({"page": 0}),
+        "note-of-page-2": lambda: noted({"page": 2, "refused": "no"}, then=()),
+        "note-behind-the-last-page": lambda: lie(true, good, (NOTE | {"page": 2, "refused": "no"}, b"")),
+        "note-with-no-reason": lambda: noted({"refused": " \x1b "}, then=()),
+        "note-with-a-huge-reason": lambda: noted({"refused": "a" * 10_000}, then=()),
+        "note-with-an-unknown-field": lambda: noted({"document": "../other.pdf"}),
+        "note-with-an-image": lambda: lie(true, (NOTE, PNG), good),
+        "left-out-for-no-reason": lambda: noted({"left_out": {"": 3}}),
+        "left-out-for-a-huge-reason": lambda: noted({"left_out": {"a" * 1000: 3}}),
+        "left-out-for-many-reasons": lambda: noted({"left_out": {f"reason {n}": 1 for n in range(21)}}),
+        "left-out-for-many-reasons-in-all": lambda: noted(
+            *({"page": n + 1, "refused": "no", "left_out": {f"a{n}": 1, f"b{n}": 1}} for n in range(11)),
+            then=(),
+            pages=11,
+        ),
+        "left-out-nothing": lambda: noted({"left_out": {"no ink": 0}}),
+        "left-out-less-than-nothing": lambda: noted({"left_out": {"no ink": 5, "white": -5}}),
+        "left-out-more-than-a-page-has": lambda: noted({"left_out": {"no ink": 200_001}}),
+        "left-out-half-a-character": lambda: noted({"left_out": {"no ink": 0.5}}),
+        "no-kind": lambda: changed().replace(b'"kind": "sample", ', b""),
+        "another-kind": lambda: changed(kind="page"),
+        "no-pages": lambda: lie({"digest": true["digest"]}, good),
+        "0-pages": lambda: lie(true | {"pages": 0}),
+        "fewer-pages-than-it-says": lambda: lie(true | {"pages": 2}, good),
+        "more-pages-than-allowed": lambda: lie(true | {"pages": 5_001}, good),
+        "pages-of-another-kind": lambda: lie(true | {"pages": "1"}, good),
         "nan": lambda: lie(true, good).replace(b'"page": 1', b'"page": NaN'),
     }
 
@@ -109,6 +148,6 @@ def main(arguments, inputs, output):
         with mock.patch("data_prep.image_pages._grey", side_effect=error):
             reader.main(arguments, inputs, output)
     else:
-        answer = lies({"digest": own_digest(inputs)})[name]()
+        answer = lies({"digest": own_digest(inputs), "pages": 1})[name]()
         os.write(output, answer)
         os.ftruncate(output, len(answer))

@@ -281,18 +281,18 @@ def test_a_document_that_changes_is_never_committed_as_another(tmp_path, monkeyp
 
     start, take_in = reading._start, reading.reader.read_answer
 
-    def started(sandbox, file, config):
+    def started(sandbox, file, config, pages):
         if step == "hashed":
             change(file.path)
-        call = start(sandbox, file, config)
+        call = start(sandbox, file, config, pages)
         if step == "started":
             change(file.path)
         return call
 
-    def taken_in(answer, name, digest, config):
+    def taken_in(answer, name, digest, config, pages):
         if step == "read":
             change(folder / name)
-        return take_in(answer, name, digest, config)
+        return take_in(answer, name, digest, config, pages)
 
     store = LocalStore(tmp_path / "store")
     with monkeypatch.context() as patch:

@@ -12,9 +12,9 @@ from PIL import Image
 from data_prep import reading
 from data_prep.config import ReadingConfig
 from data_prep.errors import ReaderFailure, UnreadableDocument
-from data_prep.reader import read_answer
+from data_prep.reader import joined, read_answer
 from data_prep.reading import read_documents
-from data_prep.samples import sample_key
+from data_prep.samples import PageNote, Sample, sample_key
 from data_prep.source_files import find_documents
 from infra.sandbox import Sandbox
 from infra.store import LocalStore
@@ -22,7 +22,7 @@ from tests.security.hostile_reader import CANARY_FILE, FAILURES, lies
 from tests.unit.data_prep.making import prose, write_pdf
 
 HOSTILE = "tests.security.hostile_reader"
-LIES = tuple(lies({"digest": ""}))
+LIES = tuple(lies({"digest": "", "pages": 1}))
 
 
 @pytest.fixture
@@ -122,18 +122,25 @@ def honest_answer(texts: list[str]) -> bytes:
     Image.new("L", (32, 16), 7).save(buffer := io.BytesIO(), format="PNG")
     png = buffer.getvalue()
     record = {
-        "is_heading": False, "width": 32, "height": 16, "block": None, "box": [0, 0, 32, 16],
-        "ink": [7, 7], "reason": None, "png_bytes": len(png),
+        "kind": "sample", "is_heading": False, "width": 32, "height": 16, "block": None,
+        "box": [0, 0, 32, 16], "ink": [7, 7], "reason": None, "png_bytes": len(png),
     }  # fmt: skip
     lines = [
         json.dumps(record | {"page": page, "text": text}).encode() + b"\n" + png
         for page, text in enumerate(texts, start=1)
     ]
-    return json.dumps({"digest": DIGEST}).encode() + b"\n" + b"".join(lines)
+    return json.dumps({"digest": DIGEST, "pages": len(texts)}).encode() + b"\n" + b"".join(lines)
+
+
+def taken(answer: bytes, config: ReadingConfig | None = None) -> list[Sample | PageNote]:
+    """What a document is that was read at once."""
+    config = config or ReadingConfig()
+    read = read_answer(io.BytesIO(answer), "a.pdf", DIGEST, config, range(1, 17))
+    return list(joined([read], config))
 
 
 def test_an_honest_answer_is_taken_with_the_name_that_the_caller_knows():
-    samples = list(read_answer(io.BytesIO(honest_answer(["một", "hai"])), "a.pdf", DIGEST, ReadingConfig()))
+    samples = taken(honest_answer(["một", "hai"]))
     assert [(one.document, one.page, one.text) for one in samples] == [
         ("a.pdf", 1, "một"),
         ("a.pdf", 2, "hai"),
@@ -144,8 +151,8 @@ def test_an_honest_answer_is_taken_with_the_name_that_the_caller_knows():
 
 def test_an_answer_of_more_samples_than_a_document_may_have_is_none():
     answer, config = honest_answer(["one", "two"]), ReadingConfig(max_samples_per_document=1)
-    with pytest.raises(ReaderFailure, match="malformed"):
-        list(read_answer(io.BytesIO(answer), "a.pdf", DIGEST, config))
+    with pytest.raises(UnreadableDocument, match="more than 1 samples, the limit"):
+        taken(answer, config)
 
 
 @given(st.data())
@@ -156,7 +163,7 @@ def test_an_answer_that_was_changed_anywhere_gives_samples_or_one_of_two_errors(
         end = start + data.draw(st.integers(0, 8))
         answer[start:end] = data.draw(st.binary(max_size=8) | st.sampled_from([b"\n", b"{", b"9" * 30, b'"']))
     try:
-        samples = list(read_answer(io.BytesIO(bytes(answer)), "a.pdf", DIGEST, ReadingConfig()))
+        samples = taken(bytes(answer))
     except (ReaderFailure, UnreadableDocument):
         return
     assert samples

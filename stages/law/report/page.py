@@ -136,12 +136,14 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _summary(inventory: dict) -> dict:
-    """What the report shows of an inventory: used documents, refused files as (path, reason), the rest."""
+    """What the report shows of an inventory: used documents, those of them of which something was left out,
+    refused files as (path, reason), the rest."""
     documents = inventory["documents"]
     refused = [(document["path"], document["reason"]) for document in documents if document["reason"]]
     used = [document for document in documents if not document["reason"]]
+    in_part = [one for one in used if one["refused_pages"] or one["left_out_characters"]]
     rest = {name: inventory[name] for name in ("splits", "warnings", "unused_queries")}
-    return rest | {"used": used, "refused": refused}
+    return rest | {"used": used, "used_in_part": in_part, "refused": refused}
 
 
 def _thumbnails(test: Path) -> Callable[[str], bytes]:

@@ -86,7 +86,9 @@ def test_one_good_document_among_bad_ones_is_enough(folder, tmp_path, scan, page
         assert reasons.pop(name).startswith(reason), name
     assert reasons.pop("notes.docx") == "neither a PDF nor a page image"
     assert reasons == {"good.pdf": None, "scanned.pdf": None}
-    assert inventory["counts"] == {"used": 2, "quarantined": len(REASONS), "unsupported": 1}
+    assert inventory["counts"] == {
+        "used": 2, "quarantined": len(REASONS), "unsupported": 1, "refused_pages": 0, "left_out_characters": 0
+    }  # fmt: skip
     for entry in inventory["documents"]:
         bad = "unsupported" if entry["path"] == "notes.docx" else "quarantined"
         assert entry["status"] == (bad if entry["reason"] else "used")

@@ -22,7 +22,14 @@ def prepare_documents(
         raise NoUsableDocuments(f"{folder}: none of {len(texts)} documents can be used")
     asked = [path.read_text(encoding="utf-8") for path in folder.glob("queries.jsonl")]
     documents = [
-        {"path": name, "status": "used" if text else "quarantined", "reason": None if text else "empty"}
+        {
+            "path": name,
+            "status": "used" if text else "quarantined",
+            "reason": None if text else "empty",
+            "refused_pages": 0,
+            "first_refused_pages": [],
+            "left_out_characters": {},
+        }
         for name, text in texts.items()
     ]
     outputs = {}

@@ -109,12 +109,15 @@ def test_a_pipe_gets_lines_with_the_time_of_day_and_the_log_the_summaries(capsys
     assert logged == ["refine: done", "a.pdf: empty"]
 
 
+NOTHING_LEFT_OUT = {"refused_pages": 0, "first_refused_pages": [], "left_out_characters": {}}
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [("[/].pdf", "[/].pdf"), ("\x1b[2Jtrắng\n.pdf", r"\x1b[2Jtrắng\n.pdf"), ("\udcff.pdf", r"\udcff.pdf")],
 )
 def test_a_file_name_is_neither_markup_nor_a_terminal_command(tmp_path: Path, name: str, shown: str) -> None:
-    document = {"path": name, "status": "quarantined", "reason": "empty"}
+    document = {"path": name, "status": "quarantined", "reason": "empty"} | NOTHING_LEFT_OUT
     content = {"documents": [document], "warnings": [name], "unused_queries": []}
     (tmp_path / "inventory.json").write_text(json.dumps(content))
     inventory = Output(stage="documents-inventory", cell=Cell(), path=tmp_path, digest="d")
@@ -129,7 +132,8 @@ def test_a_file_name_is_neither_markup_nor_a_terminal_command(tmp_path: Path, na
 
 
 def test_the_screen_has_all_warnings_and_the_first_ten_of_what_is_not_used(tmp_path: Path) -> None:
-    documents = [{"path": f"{n}.pdf", "status": "quarantined", "reason": "empty"} for n in range(12)]
+    bad = {"status": "quarantined", "reason": "empty"} | NOTHING_LEFT_OUT
+    documents = [{"path": f"{n}.pdf"} | bad for n in range(12)]
     lines = [f"line {n}: no document" for n in range(1, 41)]
     content = {"documents": documents, "warnings": ["one", "two"], "unused_queries": lines}
     (tmp_path / "inventory.json").write_text(json.dumps(content))
@@ -142,3 +146,25 @@ def test_the_screen_has_all_warnings_and_the_first_ten_of_what_is_not_used(tmp_p
         *(f"queries.jsonl: {line}" for line in lines[:10]),
         "... and 30 more, in the report",
     ]
+
+
+def test_the_screen_has_what_was_left_out_of_the_documents_used(tmp_path: Path) -> None:
+    first = {"page": 7, "reason": "too large"}
+    of = {"status": "used", "reason": None} | NOTHING_LEFT_OUT
+    documents = [
+        {"path": "a.pdf"} | of,
+        {"path": "b.pdf"} | of | {"left_out_characters": {"no ink": 300}},
+        {"path": "c.pdf"} | of | {"refused_pages": 1_200, "first_refused_pages": [first]},
+        {"path": "d.pdf"} | of | {"left_out_characters": {"turned": 28, "no ink": 1_012}},
+    ]
+    content = {"documents": documents, "warnings": [], "unused_queries": []}
+    (tmp_path / "inventory.json").write_text(json.dumps(content))
+    inventory = Output(stage="documents-inventory", cell=Cell(), path=tmp_path, digest="d")
+    assert inventory_summary(inventory)[2] == [
+        "1,200 page(s) of 1 document(s) could not be used; the first is page 7 of c.pdf: too large",
+        "1,340 character(s) of 2 document(s) left out: no ink (1,312), turned (28)",
+    ]
+    many = {"left_out_characters": {f"reason {n}": 20 - n for n in range(12)}}
+    (tmp_path / "inventory.json").write_text(json.dumps(content | {"documents": [of | many]}))
+    [line] = inventory_summary(inventory)[2]
+    assert line.endswith(", reason 8 (12), reason 9 (11), other reasons, in the report")

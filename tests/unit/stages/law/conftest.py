@@ -18,12 +18,15 @@ REFUSED = [
 ]  # fmt: skip
 
 
+NOTHING_LEFT_OUT = {"refused_pages": 0, "first_refused_pages": [], "left_out_characters": {}}
+
+
 def inventory(refused):
     """Contents of an inventory.json."""
     splits = ("train", "train", "train", "test", "validation")
     used = [
         {"path": f"help/topic-{i:02d}.pdf", "status": "used", "reason": None, "pages": 4, "samples": 21,
-         "splits": [splits[i % 5]]} for i in range(25)
+         "splits": [splits[i % 5]]} | NOTHING_LEFT_OUT for i in range(25)
     ]  # fmt: skip
     counts = {"samples": 105, "trainable": 101, "shards": 1, "queries": 200, "text_bytes": 9000,
               "exact_duplicates": 4, "near_duplicates_of_other_splits": 3}  # fmt: skip

@@ -153,6 +153,10 @@ def test_hostile_documents_and_names_stay_text():
             del sweep.contents[stage, cell]
             sweep.contents[stage, replace(cell, arm=hostile)] = content
     document = {"path": HOSTILE, "reason": None, "pages": 0, "samples": 0, "splits": [HOSTILE]}
+    refused_page = {"page": 1, "reason": HOSTILE}
+    document |= {
+        "refused_pages": 1, "first_refused_pages": [refused_page], "left_out_characters": {HOSTILE: 1}
+    }  # fmt: skip
     hostile = {"documents": [document, document | {"reason": HOSTILE}]}
     inventory = INVENTORIES["target"] | hostile | {"warnings": [HOSTILE], "unused_queries": [HOSTILE]}
     page = page_of(
