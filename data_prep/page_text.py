@@ -61,7 +61,7 @@ class PageText:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Frame:
+class Frame:
     """How words of one direction lie on a page and in its picture. Points, pixels."""
 
     turn: int
@@ -75,7 +75,7 @@ class _Frame:
     @classmethod
     def of(
         cls, turn: int, is_vertical: bool, picture: Image.Image, page_size: tuple[float, float], scale: float
-    ) -> "_Frame":
+    ) -> "Frame":
         width, height = page_size
         left, top = ((0.0, height), (0.0, 0.0), (-width, 0.0), (-height, width))[turn]
         turned = picture.transpose(_UPRIGHT[turn]) if turn else picture
@@ -116,12 +116,12 @@ def read_page_text(
         page_size: width and height in points.
     """
     left_out: Counter[str] = Counter()
-    read: list[tuple[_Frame, Words]] = []
+    read: list[tuple[Frame, Words]] = []
     for (turn, is_vertical), of_direction in _directions(words):
         if turn == SLANTED:
             left_out[SLANTING] += _letters(of_direction)
             continue
-        frame = _Frame.of(turn, is_vertical, picture, page_size, scale)
+        frame = Frame.of(turn, is_vertical, picture, page_size, scale)
         is_seen = _are_seen(of_direction, frame)
         left_out[UNSEEN] += _letters(of_direction.at(np.flatnonzero(~is_seen)))
         seen = _drawn_once(of_direction.at(np.flatnonzero(is_seen)))
@@ -176,7 +176,7 @@ def _in_columns(characters: Words) -> Words:
     return Words(**values)
 
 
-def _are_seen(words: Words, frame: _Frame) -> np.ndarray:
+def _are_seen(words: Words, frame: Frame) -> np.ndarray:
     """(n,) whether the picture has ink of different greys where the words stand."""
     is_seen = _contrasts(words, frame, _HEIGHTS_OF_LETTERS) >= LEAST_INK
     signs = [n for n in np.flatnonzero(~is_seen).tolist() if not any(map(str.isalnum, words.texts[n]))]
@@ -185,7 +185,7 @@ def _are_seen(words: Words, frame: _Frame) -> np.ndarray:
     return is_seen
 
 
-def _contrasts(words: Words, frame: _Frame, heights: np.ndarray) -> np.ndarray:
+def _contrasts(words: Words, frame: Frame, heights: np.ndarray) -> np.ndarray:
     """(n,) what parts the darkest from the lightest grey at these heights, in type sizes, of each word."""
     height, width = frame.picture.shape
     left = np.clip(((words.left - frame.left) * frame.scale).astype(int), 0, width - 1)
@@ -209,9 +209,10 @@ def _drawn_once(words: Words) -> Words:
     """Leave out what is drawn again at the same place, and text without ink under other text."""
     kept: list[int] = []
     places: dict[str, list[int]] = {}
-    left, baseline, size = words.left.tolist(), words.baseline.tolist(), words.size.tolist()
+    left, baseline = words.left.tolist(), words.baseline.tolist()
+    nearness = np.minimum(0.3 * words.size, 0.5 * (words.right - words.left)).tolist()
     for number, text in enumerate(words.texts):
-        near = 0.3 * size[number]
+        near = nearness[number]
         others = places.setdefault(text, [])
         if not any(
             abs(left[other] - left[number]) < near and abs(baseline[other] - baseline[number]) < near
@@ -234,7 +235,7 @@ def _why_unusable(texts: list[str]) -> str | None:
     return None
 
 
-def _blocks(read: list[tuple[_Frame, Words]], config: ReadingConfig, left_out: Counter[str]) -> list[Block]:
+def _blocks(read: list[tuple[Frame, Words]], config: ReadingConfig, left_out: Counter[str]) -> list[Block]:
     laid_out = [(frame, paragraphs(words, config.max_block_characters)) for frame, words in read]
     lines = [(frame, line) for frame, groups in laid_out for group in groups for line in group]
     if brackets_are_turned(line.text for _, line in lines):
@@ -260,7 +261,7 @@ def _blocks(read: list[tuple[_Frame, Words]], config: ReadingConfig, left_out: C
     return found
 
 
-def _middle(frame: _Frame, line: Line) -> Box:
+def _middle(frame: Frame, line: Line) -> Box:
     """Return where the page shows the middle of a line's letters."""
     height = line.baseline + 0.25 * line.size
     inner = Line(text="", left=line.left, right=line.right, baseline=height, size=0.0, is_bold=False)

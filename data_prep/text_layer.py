@@ -111,8 +111,12 @@ def read_words(page: pypdfium2.PdfPage, config: ReadingConfig) -> Words:
 
 def _ends_of_words(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(n,) the first and (n,) the last character of each word."""
-    edges = np.flatnonzero(np.diff(~np.isin(codes, _SPACES), prepend=False, append=False))
-    return edges[::2], edges[1::2] - 1
+    is_printed = ~np.isin(codes, _SPACES)
+    goes_on = is_printed[1:] & is_printed[:-1] & (codes[:-1] != _HYPHEN)
+    is_first, is_last = is_printed.copy(), is_printed.copy()
+    is_first[1:] &= ~goes_on
+    is_last[:-1] &= ~goes_on
+    return np.flatnonzero(is_first), np.flatnonzero(is_last)
 
 
 def _taken_apart(first: np.ndarray, last: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +154,7 @@ def _measured(
     )
     goes_on = (left[b] >= left[a]) & (right[b] - left[a] < (1.3 * length + 1) * size[a])
     fits = (is_one_line & (is_right_to_left | goes_on) & (is_shown[a] == is_shown[b])) | (length == 1)
-    text = codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+    text = codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass").replace(chr(_HYPHEN), "-")
     left, right = np.minimum(left[a], left[b]), np.maximum(right[a], right[b])
     words = Words(
         texts=[text[start : end + 1] for start, end in zip(first.tolist(), last.tolist(), strict=True)],
@@ -261,7 +265,6 @@ class _Characters:
         # The bulk text has 16 bits a character, and one code for what has none and for a hyphen at a line's end.
         asked = np.flatnonzero(codes >= 0x80) if given == count + 1 else np.arange(count)
         codes[asked] = self._each(_GET_UNICODE, asked.tolist(), np.uint32)
-        codes[(codes == _HYPHEN) | (codes == 0xAD)] = ord("-")
         codes[(codes == 0) | (codes > 0x10FFFF)] = ord(UNKNOWN)
         return codes
 

@@ -24,7 +24,7 @@ from benchmarks.mteb_tasks import (
     named_tasks,
     run_benchmarks,
 )
-from data_prep.documents import fit_to_grid
+from data_prep.parts import fit_to_grid
 from stages.backbones.config import TinyShape
 from stages.backbones.tiny import build_tiny_backbone
 from stages.recipes import get_recipe

@@ -13,6 +13,8 @@ from PIL import Image
 
 from data_prep.config import ReadingConfig
 from data_prep.documents import read_document
+from data_prep.layout import Line
+from data_prep.page_text import Frame
 from data_prep.parts import fit_to_grid
 from tests.unit.data_prep.making import column, write_pdf
 
@@ -94,8 +96,8 @@ def test_an_image_that_fits_is_padded_and_a_larger_one_keeps_its_shape():
 
 @pytest.mark.parametrize("baseline", [0.0, 50.0, 100.0])
 def test_type_of_no_size_still_gets_a_pixel(baseline):
-    line = text_layer.Line(text="a", left=10, right=10, baseline=baseline, size=0.0, is_bold=False)
-    left, top, right, bottom = _pixel_box([line], (100, 100), page_height=100.0, scale=1.0)
+    line = Line(text="a", left=10, right=10, baseline=baseline, size=0.0, is_bold=False)
+    left, top, right, bottom = Frame.of(0, False, Image.new("L", (100, 100)), (100.0, 100.0), 1.0).box([line])
     assert 0 <= left < right <= 100
     assert 0 <= top < bottom <= 100
 
@@ -130,7 +132,7 @@ def ink(unit) -> int:
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_a_turned_page_is_read_as_it_is_displayed(tmp_path, turn):
-    """A text that was written turned, on a page that is displayed turned back; across it, it is not read."""
+    """A text that was written turned, on a page that is displayed turned back; across it, its crops are turned."""
     pdf = FPDF()
     pdf.add_page()
     pdf.set_font("Helvetica", "", 11)
@@ -143,8 +145,11 @@ def test_a_turned_page_is_read_as_it_is_displayed(tmp_path, turn):
     assert [unit.text for unit in units] == [" ".join(FIRST), " ".join(SECOND)]
     straight = write_pdf(tmp_path / "a.pdf", [TWO_PARAGRAPHS])
     assert ink(units[0]) == pytest.approx(ink(units_of(straight, max_block_characters=200)[0]), rel=0.2)
-    (across,) = units_of(changed_page(straight, lambda page: page.set_rotation(turn)))
-    assert (across.text, across.block) == ("", None)
+    across = units_of(changed_page(straight, lambda page: page.set_rotation(turn)), max_block_characters=200)
+    assert [unit.text for unit in across] == [unit.text for unit in units]
+    for unit, upright in zip(across, units_of(straight, max_block_characters=200), strict=True):
+        assert unit.image().size == upright.image().size
+        assert ink(unit) == pytest.approx(ink(upright), rel=0.2)
 
 
 def test_only_what_the_crop_box_shows_is_read(tmp_path):

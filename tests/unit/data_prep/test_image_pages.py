@@ -2,7 +2,6 @@
 
 import io
 import struct
-from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -11,8 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 from data_prep.config import ReadingConfig
+from data_prep.documents import ALL_PAGES
 from data_prep.errors import UnreadableDocument
-from data_prep.image_pages import BadPage, ImagePage, read_image_pages
+from data_prep.image_pages import count_image_pages, read_image_pages
+from data_prep.parts import Part
+from data_prep.samples import PageNote
 from tests.unit.data_prep.making import tiff_of
 from tests.unit.data_prep.pictures import bar, chunk, frame, ink_as_alpha, png, tiff
 
@@ -21,8 +23,11 @@ SMALL = np.asarray(PAGE.resize((100, 60)))
 TURNED = PAGE.rotate(180)
 
 
-def pages_of(content: bytes, beside: bytes | None = b"the text", **settings) -> list[ImagePage | BadPage]:
-    return list(read_image_pages(PurePosixPath("a.tif"), content, beside, ReadingConfig(**settings)))
+def pages_of(content: bytes, beside: bytes | None = b"the text", **settings) -> list[Part | PageNote]:
+    config = ReadingConfig(**settings)
+    pages = list(read_image_pages(content, beside, config, ALL_PAGES))
+    assert [page.page for page in pages] == list(range(1, count_image_pages(content, config) + 1))
+    return pages
 
 
 def saved(image: Image.Image, kind: str, **options) -> bytes:
@@ -85,7 +90,7 @@ ONE_PAGE = {
 @pytest.mark.parametrize("content", ONE_PAGE.values(), ids=ONE_PAGE)
 def test_one_picture_is_one_page_whatever_else_its_file_holds_of_it(content):
     [page] = pages_of(content)
-    assert (page.number, page.text) == (1, "the text")
+    assert (page.page, page.text) == (1, "the text")
     assert shows_the_bar(page.image)
 
 
@@ -93,14 +98,14 @@ def test_one_picture_is_one_page_whatever_else_its_file_holds_of_it(content):
 def test_pages_of_a_tiff_stay_pages_and_their_copies_are_not_counted(big):
     content = tiff(frame(bar()), frame(SMALL, t254=1), frame(bar()[::-1]), frame(SMALL), big=big)
     pages = pages_of(content)
-    assert [(page.number, page.text) for page in pages] == [(1, ""), (2, ""), (3, "")]
+    assert [(page.page, page.text) for page in pages] == [(1, ""), (2, ""), (3, "")]
     assert np.array_equal(pages[1].image, bar()[::-1])
     assert np.array_equal(pages[2].image, SMALL)
 
 
 @pytest.mark.parametrize("back_to", [0, 1, 2])
 def test_a_chain_of_pages_that_ends_in_a_circle_ends(back_to):
-    assert [page.number for page in pages_of(tiff_of(3, back_to=back_to))] == [1, 2, 3]
+    assert [page.page for page in pages_of(tiff_of(3, back_to=back_to))] == [1, 2, 3]
 
 
 def in_lab(**options) -> bytes:
@@ -240,8 +245,8 @@ def test_a_bad_page_is_left_out_and_named_and_the_others_are_used(bad):
     frames = [GOOD, GOOD, GOOD]
     frames[bad] = UNKNOWN
     pages = pages_of(tiff(*frames))
-    assert [page.number for page in pages] == [1, 2, 3]
-    assert pages.pop(bad) == BadPage(bad + 1, "broken image: unknown pixel mode")
+    assert [page.page for page in pages] == [1, 2, 3]
+    assert pages.pop(bad) == PageNote(page=bad + 1, refused="broken image: unknown pixel mode")
     assert all(shows_the_bar(page.image) for page in pages)
 
 
@@ -257,28 +262,31 @@ def test_a_bad_page_is_left_out_and_named_and_the_others_are_used(bad):
 def test_what_is_wrong_with_one_page_is_said_of_it(last, reason):
     good, bad = pages_of(tiff(GOOD, last))
     assert shows_the_bar(good.image)
-    assert bad.number == 2 and bad.reason.startswith(reason)
+    assert bad.page == 2 and bad.refused.startswith(reason)
 
 
 @pytest.mark.parametrize("cut", [1, 100, 300])
 def test_a_page_that_is_cut_off_is_left_out_and_named(cut):
     content = tiff(GOOD, GOOD, GOOD)
     pages = pages_of(content[: len(tiff(GOOD, GOOD)) - 4 - cut])
-    assert [type(page) for page in pages] == [ImagePage, BadPage]
-    assert pages[1] == BadPage(2, "truncated image: the file ends before it")
+    assert [type(page) for page in pages] == [Part, PageNote]
+    assert pages[1] == PageNote(page=2, refused="truncated image: the file ends before it")
 
 
 def refusal(content: bytes, **settings) -> str:
-    with pytest.raises(UnreadableDocument) as caught:
-        pages_of(content, **settings)
-    return str(caught.value)
+    """Why a file, or its only page, is refused."""
+    try:
+        (page,) = pages_of(content, **settings)
+    except UnreadableDocument as error:
+        return str(error)
+    return page.refused
 
 
-def test_a_file_without_a_good_page_is_refused_with_the_first_reason():
-    assert refusal(tiff(UNKNOWN)) == refusal(tiff(UNKNOWN, UNKNOWN)) == "broken image: unknown pixel mode"
+def test_a_file_that_is_no_image_is_refused_and_a_bad_page_says_why():
+    assert refusal(tiff(UNKNOWN)) == "broken image: unknown pixel mode"
     assert refusal(tiff()) == "broken image: a TIFF without pages"
     assert refusal(b"MM\0*") == "broken image: a TIFF without pages"
-    assert refusal(b"GIF89a") == "broken image: cannot identify image file 'a.tif'"
+    assert refusal(b"GIF89a") == "broken image: it begins as no PNG, JPEG or TIFF"
     assert refusal(tiff(GOOD, GOOD, GOOD), max_pages_per_document=2) == "3 pages, the limit is 2"
 
 
@@ -320,6 +328,6 @@ def test_a_file_that_was_changed_anywhere_gives_pages_or_a_reason(data):
     except UnreadableDocument as error:
         assert str(error)
         return
-    assert [page.number for page in pages] == list(range(1, len(pages) + 1))
+    assert [page.page for page in pages] == list(range(1, len(pages) + 1))
     for page in pages:
-        assert page.reason if isinstance(page, BadPage) else page.image.mode == "L"
+        assert page.refused if isinstance(page, PageNote) else page.image.mode == "L"

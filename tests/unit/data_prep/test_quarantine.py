@@ -40,7 +40,7 @@ REASONS = {
     "latin.png": "the text beside it is not UTF-8: save it as UTF-8",
     "long.png": "the text beside it, long.txt, is too large: 1,048,577 bytes, the limit is 1,048,576",
     "link.pdf": "cannot be read: No such file or directory",
-    "other.png": "broken image: cannot identify image file 'other.png'",
+    "other.png": "broken image: it begins as no PNG, JPEG or TIFF",
     "text.pdf": "not a PDF: the file does not begin with %PDF-",
     "torn.pdf": "broken PDF",
 }
