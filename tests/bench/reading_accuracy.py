@@ -28,7 +28,7 @@ import statistics
 import subprocess
 import sys
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -192,18 +192,17 @@ def _judged(path: Path) -> Judged:
 def judge(path: Path) -> Judged:
     """Read a document with both readers and compare them."""
     judged = Judged(file=str(path))
-    config = ReadingConfig(unit="block")
+    config, samples = ReadingConfig(unit="block"), defaultdict(list)
     try:
-        samples = list(read_document(path.name, path.read_bytes(), None, config))
+        for sample in read_document(path.name, path.read_bytes(), None, config):
+            samples[sample.page].append(sample)
     except UnreadableDocument as error:
         judged.refused = str(error)
         return judged
     texts, lines = poppler_texts(path), poppler_lines(path)
     judged.pages = len(lines)
     for number, (text, lines_of_page) in enumerate(zip(texts, lines, strict=True), start=1):
-        _judge_page(
-            judged, number, [one for one in samples if one.page == number], text, lines_of_page, config
-        )
+        _judge_page(judged, number, samples[number], text, lines_of_page, config)
     return judged
 
 
