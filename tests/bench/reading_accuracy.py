@@ -45,7 +45,7 @@ from rich.table import Table
 from data_prep.config import ReadingConfig
 from data_prep.documents import read_document
 from data_prep.errors import UnreadableDocument
-from data_prep.samples import Sample
+from data_prep.samples import PageNote, Sample
 
 BLANK_RANGE = 16
 SEEN_SHARE = 0.8
@@ -53,6 +53,12 @@ FOREIGN_WORDS, FOREIGN_CHARACTERS = 2, 8
 SECONDS = 600  # for one document
 LIMITS = (0.99, 0.95, 0.9, 0.5)
 EXAMPLES = 40
+COUNTED = {
+    "files_refused": "file refused",
+    "pages_refused": "page refused",
+    "reasons": "sample not trained on",
+    "left_out": "characters left out",
+}
 SHOWN = 60  # characters of an example
 _WORD = re.compile(r'<word xMin="(\S+)" yMin="(\S+)" xMax="(\S+)" yMax="(\S+)">(.*?)</word>', re.DOTALL)
 _PLACES = re.compile(rf"<(page|line)[^>]*>|{_WORD.pattern}", re.DOTALL)
@@ -137,7 +143,9 @@ class Judged:
     blocks: int = 0
     trainable: int = 0
     blank: list[str] = field(default_factory=list)
-    reasons: dict[str, int] = field(default_factory=dict)
+    pages_refused: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)  # of samples that are not trained on
+    left_out: dict[str, int] = field(default_factory=dict)  # characters that are in no sample
     foreign: list[Foreign] = field(default_factory=list)
     f1: list[float] = field(default_factory=list)
     common: int = 0
@@ -145,6 +153,12 @@ class Judged:
     only_theirs: int = 0
     ours_examples: list[str] = field(default_factory=list)
     theirs_examples: list[str] = field(default_factory=list)
+
+    def note(self, note: PageNote) -> None:
+        if note.refused is not None:
+            _count(self.pages_refused, _kind(note.refused))
+        for reason, characters in note.left_out.items():
+            _count(self.left_out, _kind(reason), characters)
 
     @property
     def document_f1(self) -> float:
@@ -194,8 +208,11 @@ def judge(path: Path) -> Judged:
     judged = Judged(file=str(path))
     config, samples = ReadingConfig(unit="block"), defaultdict(list)
     try:
-        for sample in read_document(path.name, path.read_bytes(), None, config):
-            samples[sample.page].append(sample)
+        for read in read_document(path.name, path.read_bytes(), None, config):
+            if isinstance(read, PageNote):
+                judged.note(read)
+            else:
+                samples[read.page].append(read)
     except UnreadableDocument as error:
         judged.refused = str(error)
         return judged
@@ -221,8 +238,7 @@ def _judge_page(
     for sample in samples:
         judged.trainable += sample.trainable
         if sample.reason is not None:
-            reason = _kind(sample.reason)
-            judged.reasons[reason] = judged.reasons.get(reason, 0) + 1
+            _count(judged.reasons, _kind(sample.reason))
         if sample.trainable and is_blank(sample.image()):
             judged.blank.append(f"page {number}, block {sample.block}: {sample.text[:SHOWN]}")
         if sample.block is not None:
@@ -332,6 +348,10 @@ def _pdftotext(path: Path, *options: str) -> str:
     )
 
 
+def _count(counts: dict[str, int], kind: str, number: int = 1) -> None:
+    counts[kind] = counts.get(kind, 0) + number
+
+
 def _kind(reason: str) -> str:
     """Return a reason without what differs between files: its numbers and quoted names."""
     return re.sub(r"'[^']*'", "'...'", re.sub(r"\d[\d,.]*", "N", reason))[:100]
@@ -343,7 +363,10 @@ def summary(documents: Sequence[Judged]) -> dict:
     f1 = [value for document in read for value in document.f1]
     foreign = [one for document in read for one in document.foreign]
     blocks, trainable = (sum(getattr(d, name) for d in read) for name in ("blocks", "trainable"))
-    reasons = sum((Counter(document.reasons) for document in read), Counter())
+    counted = {
+        name: dict(sum((Counter(getattr(document, name)) for document in read), Counter()).most_common())
+        for name in ("pages_refused", "reasons", "left_out")
+    }
     refused = Counter(_kind(document.refused) for document in documents if document.refused is not None)
     words = [sum(getattr(d, name) for d in read) for name in ("common", "only_ours", "only_theirs")]
     another = sum(one.of_another for one in foreign)
@@ -355,7 +378,7 @@ def summary(documents: Sequence[Judged]) -> dict:
         "pages_without_text": sum(document.pages_without_text for document in read),
         "blocks": blocks,
         "trainable": trainable,
-        "reasons": dict(reasons.most_common()),
+        **counted,
         "blank_trainable": sum(len(document.blank) for document in read),
         "show_another_blocks_line": another,
         "show_another_blocks_line_share": another / max(blocks, 1),
@@ -409,7 +432,7 @@ def _show_counts(console: Console, totals: dict) -> None:
     for name, key, whole in rows:
         share = f"{totals[key] / max(totals[whole], 1):.3%}" if whole else ""
         table.add_row(name, f"{totals[key]:,}", share)
-    for key, name in (("files_refused", "file refused"), ("reasons", "sample left out")):
+    for key, name in COUNTED.items():
         for reason, count in totals[key].items():
             table.add_row(f"{name}: {reason}", f"{count:,}", "")
     console.print(table)
