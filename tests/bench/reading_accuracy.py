@@ -8,14 +8,14 @@ Is a crop that is trained on blank? Its PNG is decoded, the white padding at its
 and it is blank where the rest spans fewer than `BLANK_RANGE` greys.
 
 Does a block show what is not in its text? Words and lines are poppler's. A word is in the crop where at least
-`SEEN_SHARE` of its width and the middle half of its height are within the block's box. A word is foreign to
-the block where its letters and digits (NFKC, casefolded, without marks) do not stand in those of the block's
-text, spaces left out: hyphens, ligatures, accents, spaces and what is drawn twice therefore never make a word
-foreign. (Poppler gives right-to-left words letter by letter as they are printed, so of these the letters in
-any order within one word of the text are enough.) A block shows another line where the foreign words of one
-of poppler's lines are at least `FOREIGN_WORDS`, or have together `FOREIGN_CHARACTERS`. The line is
-*another block's* where most of these characters are in words that another block of the page has in its text;
-else it is *unread*: in no block, or read with other characters.
+`poppler.SEEN_SHARE` of its width and the middle half of its height are within the block's box. A word is
+foreign to the block where its letters and digits (NFKC, casefolded, without marks) do not stand in those of
+the block's text, spaces left out: hyphens, ligatures, accents, spaces and what is drawn twice therefore never
+make a word foreign. (Poppler gives right-to-left words letter by letter as they are printed, so of these the
+letters in any order within one word of the text are enough.) A block shows another line where the foreign
+words of one of poppler's lines are at least `FOREIGN_WORDS`, or have together `FOREIGN_CHARACTERS`. The line
+is *another block's* where most of these characters are in words that another block of the page has in its
+text; else it is *unread*: in no block, or read with other characters.
 
 Are the page's words poppler's? Words are runs of letters, marks and digits (NFKC, casefolded); in a script
 without spaces every letter is one. Counted is the F1 of the two multisets: 1 where both have the same words.
@@ -27,13 +27,11 @@ import re
 import statistics
 import subprocess
 import sys
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +44,10 @@ from data_prep.config import ReadingConfig
 from data_prep.documents import read_document
 from data_prep.errors import UnreadableDocument
 from data_prep.samples import PageNote, Sample
+from tests.bench.poppler import SECONDS, Word, bare, poppler_lines, poppler_texts, words_of
 
 BLANK_RANGE = 16
-SEEN_SHARE = 0.8
 FOREIGN_WORDS, FOREIGN_CHARACTERS = 2, 8
-SECONDS = 600  # for one document
 LIMITS = (0.99, 0.95, 0.9, 0.5)
 EXAMPLES = 40
 COUNTED = {
@@ -60,39 +57,6 @@ COUNTED = {
     "left_out": "characters left out",
 }
 SHOWN = 60  # characters of an example
-_WORD = re.compile(r'<word xMin="(\S+)" yMin="(\S+)" xMax="(\S+)" yMax="(\S+)">(.*?)</word>', re.DOTALL)
-_PLACES = re.compile(rf"<(page|line)[^>]*>|{_WORD.pattern}", re.DOTALL)
-_WITHOUT_SPACES = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    "\U00020000-\U0003ffff"
-)
-_WORDS = re.compile(rf"[{_WITHOUT_SPACES}]|[^{_WITHOUT_SPACES}\s]+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Word:
-    """A word as poppler places it, in points from the upper left of the page as displayed."""
-
-    text: str  # its letters and digits
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @cached_property
-    def is_right_to_left(self) -> bool:
-        return any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in self.text)
-
-    def is_within(self, box: Sequence[float]) -> bool:
-        """Whether a crop of this box (left, top, right, bottom) shows it."""
-        left, top, right, bottom = box
-        seen = min(right, self.right) - max(left, self.left)
-        quarter = (self.bottom - self.top) / 4
-        return (
-            seen >= SEEN_SHARE * (self.right - self.left)
-            and top <= self.top + quarter
-            and bottom >= self.bottom - quarter
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +126,7 @@ class Judged:
 
     @property
     def document_f1(self) -> float:
-        return _f1(self.common, self.only_ours, self.only_theirs)
+        return _f1(self.common, self.only_ours, self.only_theirs) if self.f1 else 1.0
 
 
 def main() -> None:
@@ -306,48 +270,6 @@ def _f1(common: int, only_ours: int, only_theirs: int) -> float:
     return 2 * common / max(2 * common + only_ours + only_theirs, 1)
 
 
-def bare(text: str) -> str:
-    """Return the letters and digits of a text in one form, without marks: glyph by glyph they wander."""
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
-    return "".join(character for character in folded if unicodedata.category(character)[0] in "LN")
-
-
-def words_of(text: str) -> Iterator[str]:
-    """Yield the words of a text in their one form."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    split = "".join(
-        one if (kind := unicodedata.category(one))[0] in "LMN" else "" if kind == "Cf" else " "
-        for one in folded
-    )
-    yield from _WORDS.findall(split)
-
-
-def poppler_texts(path: Path) -> list[str]:
-    """Return the text of every page."""
-    return _pdftotext(path).split("\f")[:-1]
-
-
-def poppler_lines(path: Path) -> list[list[list[Word]]]:
-    """Return the lines of every page, as words; a word without letters and digits is left out."""
-    pages: list[list[list[Word]]] = []
-    for found in _PLACES.finditer(_pdftotext(path, "-bbox-layout")):
-        if found[1] == "page":
-            pages.append([])
-        elif found[1] == "line":
-            pages[-1].append([])
-        elif text := bare(unescape(found[6])):
-            left, top, right, bottom = (float(found[number]) for number in (2, 3, 4, 5))
-            pages[-1][-1].append(Word(text=text, left=left, top=top, right=right, bottom=bottom))
-    return pages
-
-
-def _pdftotext(path: Path, *options: str) -> str:
-    command = ["pdftotext", "-q", "-cropbox", "-enc", "UTF-8", *options, str(path), "-"]
-    return subprocess.run(command, capture_output=True, timeout=SECONDS, check=True).stdout.decode(
-        errors="replace"
-    )
-
-
 def _count(counts: dict[str, int], kind: str, number: int = 1) -> None:
     counts[kind] = counts.get(kind, 0) + number
 
@@ -456,7 +378,9 @@ def _show_worst(console: Console, documents: Sequence[Judged], worst: int) -> No
         "document", "F1", "only ours", "only theirs", "examples", title="The worst documents, one a folder"
     )
     folders: set[str] = set()
-    for document in sorted((d for d in documents if d.f1), key=lambda d: (d.document_f1, d.file)):
+    for document in sorted(
+        (d for d in documents if d.document_f1 < 1), key=lambda d: (d.document_f1, d.file)
+    ):
         folder = document.file.split("/")[0]
         if folder in folders or len(folders) == worst:
             continue

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bench.reading_accuracy import Block, Word, bare, foreign_lines, is_blank, words_of
+from tests.bench.poppler import Word, bare, words_of
+from tests.bench.reading_accuracy import Block, foreign_lines, is_blank
 
 FIRST, SECOND = "the river runs below the bridge", "a market opens in the morning"
 UPPER, BOTH = (10, 10, 330, 22), (10, 10, 330, 36)  # boxes, in points, of one line and of two
