@@ -23,7 +23,7 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from PIL import Image
 
-from data_prep.documents import fit_to_grid
+from data_prep.parts import fit_to_grid
 from data_prep.queries import USER_QUERIES
 from data_prep.user_queries import read_user_queries
 from stages.backbones.backbone import Backbone, load_backbone
