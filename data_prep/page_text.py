@@ -25,6 +25,8 @@ SLANTING = "neither upright nor sideways"
 UNKNOWN_LETTERS = "no known character"
 LEAST_INK = 24  # of 255: what parts the darkest from the lightest grey of anything that is seen
 _UNUSABLE_SHARE = 0.25  # of a page's letters or words
+_DOUBTFUL_SHARE = 0.01  # of the letters of a page that is trained on as a whole
+_WITHOUT_GLYPHS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width spaces and joiners
 # Where the picture is looked at, in type sizes above the baseline: letters of every script have ink low there; signs
 # such as _ and " may not.
 _HEIGHTS_OF_LETTERS, _HEIGHTS_OF_SIGNS = np.linspace(0.0, 0.6, 7), np.linspace(-0.2, 0.9, 23)
@@ -40,8 +42,21 @@ class Block:
     turn: int
     """Quarter turns to the left in which it is displayed."""
     is_heading: bool
-    doubt: str | None
-    """Why its text may not be what its box shows."""
+    unknown: int
+    """How many of its letters nobody knows; they are not in `text`."""
+    shows_others: bool
+    """Whether its box shows another block's line."""
+
+    @property
+    def doubt(self) -> str | None:
+        """Why its text may not be what its box shows."""
+        if self.unknown:
+            return "a letter in it has no known character"
+        if self.shows_others:
+            return "its box shows another block's line"
+        if any(map(mixes_scripts, self.text.split())):
+            return "a word in it mixes scripts"
+        return None
 
     def crop(self, picture: Image.Image) -> Image.Image:
         """Return what its box shows, upright."""
@@ -56,8 +71,20 @@ class PageText:
     blocks: list[Block]
     left_out: dict[str, int]
     """How many of its characters are in no block, for each reason."""
-    doubt: str | None = None
+    why_unusable: str | None = None
     """Why there is no block though there are characters."""
+
+    @property
+    def text(self) -> str:
+        return " ".join(block.text for block in self.blocks)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the text of the whole page may not be what it shows."""
+        unknown = sum(block.unknown for block in self.blocks)
+        if unknown > _DOUBTFUL_SHARE * len(self.text):
+            return f"{unknown:,} letters in it have no known character"
+        return self.why_unusable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,21 +149,21 @@ def read_page_text(
             left_out[SLANTING] += _letters(of_direction)
             continue
         frame = Frame.of(turn, is_vertical, picture, page_size, scale)
-        is_seen = _are_seen(of_direction, frame)
+        is_seen = _are_seen(of_direction, frame) & ~_are_under_others(of_direction)
         left_out[UNSEEN] += _letters(of_direction.at(np.flatnonzero(~is_seen)))
         seen = _drawn_once(of_direction.at(np.flatnonzero(is_seen)))
         if len(seen):
             read.append((frame, seen))
-    doubt = _why_unusable([text for _, seen in read for text in seen.texts])
-    if doubt:
+    why_unusable = _why_unusable([text for _, seen in read for text in seen.texts])
+    if why_unusable:
         left_out[UNKNOWN_LETTERS] += sum(_letters(seen) for _, seen in read)
         read = []
     found = _blocks(read, config, left_out)
-    return PageText(blocks=found, left_out=dict(+left_out), doubt=doubt)
+    return PageText(blocks=found, left_out=dict(+left_out), why_unusable=why_unusable)
 
 
 def _letters(words: Words) -> int:
-    return sum(map(len, words.texts))
+    return sum(len(text.strip(_WITHOUT_GLYPHS)) for text in words.texts)
 
 
 def _directions(words: Words) -> Iterator[tuple[tuple[int, bool], Words]]:
@@ -183,6 +210,19 @@ def _are_seen(words: Words, frame: Frame) -> np.ndarray:
     if signs:
         is_seen[signs] = _contrasts(words.at(np.array(signs)), frame, _HEIGHTS_OF_SIGNS) >= LEAST_INK
     return is_seen
+
+
+def _are_under_others(words: Words) -> np.ndarray:
+    """(n,) whether they are drawn without ink where others are drawn with it: what is seen there is not theirs."""
+    is_under = words.is_invisible.copy()
+    middle, with_ink = (words.left + words.right) / 2, ~words.is_invisible
+    for number in np.flatnonzero(is_under).tolist():
+        is_under[number] = (
+            with_ink
+            & (words.left < middle[number]) & (middle[number] < words.right)
+            & (abs(words.baseline - words.baseline[number]) < 0.5 * words.size)
+        ).any()  # fmt: skip
+    return is_under
 
 
 def _contrasts(words: Words, frame: Frame, heights: np.ndarray) -> np.ndarray:
@@ -255,9 +295,16 @@ def _blocks(read: list[tuple[Frame, Words]], config: ReadingConfig, left_out: Co
                     left_out[UNKNOWN_LETTERS] += unknown + len(text)
                     continue
                 box = frame.displayed(frame.box(block))
-                doubt = _doubt(text, unknown, _shows_others(box, middles, own))
-                turn = 0 if frame.is_vertical else frame.turn
-                found.append(Block(text=text, box=box, turn=turn, is_heading=is_heading, doubt=doubt))
+                found.append(
+                    Block(
+                        text=text,
+                        box=box,
+                        turn=0 if frame.is_vertical else frame.turn,
+                        is_heading=is_heading,
+                        unknown=unknown,
+                        shows_others=_shows_others(box, middles, own),
+                    )
+                )
     return found
 
 
@@ -276,16 +323,6 @@ def _shows_others(box: Box, middles: np.ndarray, own: slice) -> bool:
     shows = (wide > 3) & (high > 0)
     shows[own] = False
     return bool(shows.any())
-
-
-def _doubt(text: str, unknown: int, shows_others: bool) -> str | None:
-    if unknown:
-        return "a letter in it has no known character"
-    if shows_others:
-        return "its box shows another block's line"
-    if any(map(mixes_scripts, text.split())):
-        return "a word in it mixes scripts"
-    return None
 
 
 def _with_turned_brackets(line: Line) -> Line:

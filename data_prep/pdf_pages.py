@@ -127,9 +127,8 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
     if read.left_out:
         yield PageNote(page=number, left_out=read.left_out)
     if config.unit == "page" or not read.blocks:
-        text = " ".join(block.text for block in read.blocks)
-        doubt = next((block.doubt for block in read.blocks if block.doubt), read.doubt)
-        yield Part(image=picture, text=text, page=number, box=(0, 0, *picture.size), doubt=doubt)
+        box = (0, 0, *picture.size)
+        yield Part(image=picture, text=read.text, page=number, box=box, doubt=read.doubt)
         return
     for index, block in enumerate(read.blocks):
         yield Part(

@@ -27,8 +27,6 @@ Progress = Callable[[int, int, str], None]
 FIRST_PAGES = 16  # of a document are read at once: when they are there, so is the number of its pages
 _RANGES_PER_WORKER = 2  # each loads the whole file
 _REFUSED_PAGES_NAMED = 20
-# Where pdfium looks for a font that a document names and does not hold.
-_FONTS = ("/usr/share/fonts", "/usr/share/X11/fonts", "/usr/local/share/fonts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +135,6 @@ def _read_each(files: Sequence[_Unread], config: ReadingConfig, workers: int) ->
         seconds=config.document_seconds,
         memory_bytes=config.document_memory_bytes,
         file_bytes=config.max_sample_bytes_per_document + reader.HEADER_BYTES,
-        readable=_FONTS,
     )
     documents = (_Underway(unread=one) for one in files)
     unasked: deque[tuple[_Underway, range]] = deque()
