@@ -196,7 +196,8 @@ class Reporter:
             if self._view:
                 self._view.stop()
             self._view = None
-            self.note(summary)
+            if summary:
+                self.note(summary)
 
     def note(self, text: str) -> None:
         if self.console:
@@ -221,4 +222,6 @@ def terminal_reporter(console: Console) -> Reporter:
     """Bars on a terminal, plain lines anywhere else."""
     if console.is_terminal:
         return Reporter(console=console)
-    return Reporter(write=lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", flush=True))
+    return Reporter(
+        write=lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", file=console.file, flush=True)
+    )
