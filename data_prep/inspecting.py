@@ -94,10 +94,8 @@ def given_documents(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Unsup
         try:
             found, not_used = _below(path) if os.path.isdir(path) else _named(path)
         except NoUsableDocuments as error:
-            found, not_used = (
-                [],
-                [Unsupported(name=shown_name(path), reason=str(error).removeprefix(f"{path}: "))],
-            )
+            reason = str(error).removeprefix(f"{path}: ")
+            found, not_used = [], [Unsupported(name=shown_name(path), reason=reason)]
         documents |= {one.name: one for one in found}
         unsupported |= {one.name: one for one in not_used}
     read = {shown_name(one.beside) for one in documents.values() if one.beside}

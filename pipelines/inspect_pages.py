@@ -60,8 +60,8 @@ class PagesFolder:
         inside = [one for one in documents if os.path.isdir(one) and _lies_in(folder, one)]
         if inside:
             raise BadParameter(
-                f"html {folder} lies inside {inside[0]}, whose documents are read: the next time its pictures "
-                "would be read too; name a folder elsewhere"
+                f"html {folder} lies inside {inside[0]}, where the next inspection or run would read its "
+                "pictures as documents: name a folder elsewhere"
             )
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def _lies_in(folder: Path, documents: Path) -> bool:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier inspection wrote. Raises BadParameter, and removes nothing, where there is more."""
+    """Remove what an earlier inspection wrote; nothing, and BadParameter is raised, where there is more."""
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     index = folder / "index.html"
@@ -135,7 +135,7 @@ def _clear(folder: Path) -> None:
 
 
 def _ours(entry: os.DirEntry) -> Iterator[Path]:
-    """What is in a folder of pictures, and the entry itself. Raises BadParameter for what we did not write."""
+    """The entry, before it what is in its folder. Raises BadParameter for what no inspection wrote."""
     if entry.is_dir(follow_symlinks=False) and _OUR_FOLDERS.fullmatch(entry.name):
         with os.scandir(entry) as pictures:
             for picture in pictures:
