@@ -78,6 +78,7 @@ def _read(
 ) -> Iterator[tuple[Inspected, Iterator[Sample]]]:
     """Each document with the pictures of its pages, where they are asked for; progress goes to stderr."""
     reporter, began, pages = terminal_reporter(Console(stderr=True)), time.monotonic(), 0
+    workers = max(1, workers // 2) if pictures else workers
     with ExitStack() as stack:
         read = stack.enter_context(closing(inspect_documents(documents, config, workers=workers)))
         shown: Iterator[Iterator[Sample]] = repeat(iter(()))

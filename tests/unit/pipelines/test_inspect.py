@@ -224,17 +224,22 @@ def test_an_earlier_inspection_is_replaced_and_nothing_else(documents, capsys):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", ["index.html", "document-00001.html", "document-00001/page-00001.png", "my.txt"]
-)
-@pytest.mark.parametrize("earlier", [False, True])
-def test_a_folder_with_files_of_others_is_left_alone(tmp_path, name, earlier):
-    folder = tmp_path / "mine"
-    if earlier and name == "my.txt":
-        PagesFolder.new(folder, documents=[], config=CONFIG)
-    elif earlier:
-        name = "document-00001/mine.png"
-        PagesFolder.new(folder, documents=[], config=CONFIG)
+OTHERS = ["index.html", "document-00001.html", "document-00001/page-00001.png", "my.txt"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path, name):
+    write_and_refuse(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["my.txt", "document-00001/mine.png", "document-00001/deep/page-00001.png"])
+def test_a_file_of_somebody_elses_in_an_earlier_inspection_keeps_all_of_it(tmp_path, name):
+    PagesFolder.new(tmp_path, documents=[], config=CONFIG)
+    write_and_refuse(tmp_path, name)
+
+
+def write_and_refuse(folder: Path, name: str) -> None:
+    """Write a file into the folder, which is then no place for an inspection."""
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text("<p>mine</p>")
     before = sorted(folder.rglob("*"))
