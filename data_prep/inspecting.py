@@ -3,13 +3,13 @@
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_prep.config import ReadingConfig
 from data_prep.errors import NoUsableDocuments, UnreadableDocument
-from data_prep.reading import read_answers
+from data_prep.reading import read_each
 from data_prep.samples import PageNote, Sample
 from data_prep.source_files import (
     IMAGE_SUFFIXES,
@@ -125,16 +125,24 @@ def _named(path: Path) -> tuple[list[SourceFile], list[Unsupported]]:
 
 
 def inspect_documents(
-    files: Sequence[SourceFile], config: ReadingConfig, *, workers: int
+    files: Sequence[SourceFile],
+    config: ReadingConfig,
+    told: Callable[[float, str], None] = lambda done, label: None,
+    *,
+    workers: int,
 ) -> Iterator[Inspected]:
-    """Read the files as a run does; yield each, in their order, when all of it has been read."""
-    for file, answer in read_answers(files, config, workers=workers):
+    """Read the files as a run does; yield each, in their order, when all of it has been read.
+
+    `told` hears how many are read.
+    """
+    for file, content in read_each(files, config, told, workers=workers):
         try:
-            parts = [replace(one, png=b"") if isinstance(one, Sample) else one for one in answer]
+            parts = [replace(one, png=b"") if isinstance(one, Sample) else one for one in content]
         except UnreadableDocument as error:
             yield Inspected(name=file.name, reason=str(error))
-        else:
-            yield Inspected(name=file.name, parts=parts)
+            continue
+        whole = Inspected(name=file.name, parts=parts)
+        yield whole if whole.samples else replace(whole, reason=whole.notes[0].refused)
 
 
 def page_pictures(
@@ -146,10 +154,10 @@ def page_pictures(
     may be smaller. They end where the file can be read no further.
     """
     whole = replace(config, unit="page", pixel_multiple=1, max_pixels=_PICTURE_PIXELS)
-    for _, answer in read_answers(files, whole, workers=workers):
-        yield _pictures(answer)
+    for _, content in read_each(files, whole, lambda done, label: None, workers=workers):
+        yield _pictures(content)
 
 
-def _pictures(answer: Iterator[Sample | PageNote]) -> Iterator[Sample]:
+def _pictures(content: Iterator[Sample | PageNote]) -> Iterator[Sample]:
     with contextlib.suppress(UnreadableDocument):  # inspect_documents says it
-        yield from (one for one in answer if isinstance(one, Sample))
+        yield from (one for one in content if isinstance(one, Sample))

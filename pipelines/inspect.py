@@ -77,24 +77,26 @@ def _read(
     documents: Sequence[SourceFile], config: ReadingConfig, *, pictures: bool, workers: int
 ) -> Iterator[tuple[Inspected, Iterator[Sample]]]:
     """Each document with the pictures of its pages, where they are asked for; progress goes to stderr."""
-    reporter, began, pages = terminal_reporter(Console(stderr=True)), time.monotonic(), 0
+    reporter, began, pages, said = terminal_reporter(Console(stderr=True)), time.monotonic(), 0, ""
     workers = max(1, workers // 2) if pictures else workers
-    with ExitStack() as stack:
-        read = stack.enter_context(closing(inspect_documents(documents, config, workers=workers)))
-        shown: Iterator[Iterator[Sample]] = repeat(iter(()))
-        if pictures:
-            shown = stack.enter_context(closing(page_pictures(documents, config, workers=workers)))
-        reporter.stage_started("reading documents", cells=1, reused=0)
-        said = ""
-        try:
-            for done, (document, its_pictures) in enumerate(zip(read, shown, strict=False), start=1):
+
+    def told(done: float, label: str) -> None:
+        reporter.progress(label=label, step=done, total=len(documents))
+
+    reporter.stage_started("reading documents", cells=1, reused=0)
+    try:
+        with ExitStack() as stack:
+            read = stack.enter_context(closing(inspect_documents(documents, config, told, workers=workers)))
+            shown: Iterator[Iterator[Sample]] = repeat(iter(()))
+            if pictures:
+                shown = stack.enter_context(closing(page_pictures(documents, config, workers=workers)))
+            for document, its_pictures in zip(read, shown, strict=False):
                 yield document, its_pictures
-                reporter.progress(label="reading documents", step=done, total=len(documents))
                 pages += document.summary().pages
-            took = clock_time(time.monotonic() - began)
-            said = f"read {len(documents):,} document(s), {pages:,} page(s), in {took}"
-        finally:
-            reporter.stage_finished(said)
+        took = clock_time(time.monotonic() - began)
+        said = f"read {len(documents):,} document(s), {pages:,} page(s), in {took}"
+    finally:
+        reporter.stage_finished(said)
 
 
 def write_lines(document: Inspected) -> None:
