@@ -21,7 +21,13 @@ from data_prep.source_files import (
     why_no_document,
 )
 
+Told = Callable[[float, str], None]
+"""Hears how many files are read, with the shares of those underway, and what is done now."""
 _PICTURE_PIXELS = 2**20  # a page of 8.5 x 11 inches at 96 dots an inch has 860 thousand
+
+
+def _tell_nobody(done: float, label: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,16 +131,9 @@ def _named(path: Path) -> tuple[list[SourceFile], list[Unsupported]]:
 
 
 def inspect_documents(
-    files: Sequence[SourceFile],
-    config: ReadingConfig,
-    told: Callable[[float, str], None] = lambda done, label: None,
-    *,
-    workers: int,
+    files: Sequence[SourceFile], config: ReadingConfig, told: Told = _tell_nobody, *, workers: int
 ) -> Iterator[Inspected]:
-    """Read the files as a run does; yield each, in their order, when all of it has been read.
-
-    `told` hears how many are read.
-    """
+    """Read the files as a run does; yield each, in their order, when all of it has been read."""
     for file, content in read_each(files, config, told, workers=workers):
         try:
             parts = [replace(one, png=b"") if isinstance(one, Sample) else one for one in content]
@@ -146,7 +145,7 @@ def inspect_documents(
 
 
 def page_pictures(
-    files: Sequence[SourceFile], config: ReadingConfig, *, workers: int
+    files: Sequence[SourceFile], config: ReadingConfig, told: Told = _tell_nobody, *, workers: int
 ) -> Iterator[Iterator[Sample]]:
     """Yield the pages of each file as they are displayed, whole, in their order.
 
@@ -154,7 +153,7 @@ def page_pictures(
     may be smaller. They end where the file can be read no further.
     """
     whole = replace(config, unit="page", pixel_multiple=1, max_pixels=_PICTURE_PIXELS)
-    for _, content in read_each(files, whole, lambda done, label: None, workers=workers):
+    for _, content in read_each(files, whole, told, workers=workers):
         yield _pictures(content)
 
 

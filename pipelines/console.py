@@ -107,7 +107,7 @@ class StageView(Progress):
         done = f" [{self.done}]" if self.done else ""
         pace, left = self.pace(), task.time_remaining
         pace = f", {pace}, {clock_time(left)} left" if pace and left is not None else ""
-        count = f"{task.completed:.0f}/{task.total:.0f}"
+        count = f"{int(task.completed)}/{int(task.total)}"
         return f"{self.title}{done}: {self.label} {count}{pace} ({elapsed})"
 
 

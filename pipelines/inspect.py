@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -54,23 +55,29 @@ def inspect(
     documents, unsupported = given_documents(files)
     outcomes: list[Outcome] = []
     try:
-        for document, pictures in _read(documents, config, pictures=folder is not None, workers=workers):
-            if as_json:
-                write_lines(document)
-            if folder:
-                folder.add(document, pictures)
-            outcomes.append(document.outcome())
+        with closing(_read(documents, config, pictures=folder is not None, workers=workers)) as read:
+            for document, pictures in read:
+                if as_json:
+                    write_lines(document)
+                if folder:
+                    folder.add(document, pictures)
+                outcomes.append(document.outcome())
         if as_json:
             for one in unsupported:
                 write_lines(Inspected(name=one.name, reason=one.reason))
     except BrokenPipeError:
         return 0
-    if folder:
-        folder.finish(outcomes, unsupported)
+    usable = any(one.summary for one in outcomes)
     if not as_json:
         _print_summary(outcomes, Counter(one.reason for one in unsupported), config)
-    _lead_on(Console(stderr=as_json), folder, read=any(one.summary for one in outcomes))
-    return 0 if any(one.summary for one in outcomes) else EXIT_FAILED
+    if folder:
+        folder.finish(outcomes, unsupported)
+        say(Console(stderr=as_json), f"Pages with their boxes: {folder.index}")
+    elif usable and not as_json:
+        say(Console(), "To look at the pages with their boxes: the same with --html FOLDER")
+    if usable and not as_json:
+        say(Console(), "To train on them: lco run --documents FOLDER; what is refused here takes no part")
+    return 0 if usable else EXIT_FAILED
 
 
 def _read(
@@ -78,18 +85,21 @@ def _read(
 ) -> Iterator[tuple[Inspected, Iterator[Sample]]]:
     """Each document with the pictures of its pages, where they are asked for; progress goes to stderr."""
     reporter, began, pages, said = terminal_reporter(Console(stderr=True)), time.monotonic(), 0, ""
-    workers = max(1, workers // 2) if pictures else workers
+    passes = [0.0, 0.0] if pictures else [0.0]
 
-    def told(done: float, label: str) -> None:
-        reporter.progress(label=label, step=done, total=len(documents))
+    def told(number: int, done: float, label: str) -> None:
+        passes[number] = done
+        reporter.progress(label=label, step=sum(passes) / len(passes), total=len(documents))
 
     reporter.stage_started("reading documents", cells=1, reused=0)
     try:
         with ExitStack() as stack:
-            read = stack.enter_context(closing(inspect_documents(documents, config, told, workers=workers)))
+            first = inspect_documents(documents, config, partial(told, 0), workers=workers)
+            read = stack.enter_context(closing(first))
             shown: Iterator[Iterator[Sample]] = repeat(iter(()))
             if pictures:
-                shown = stack.enter_context(closing(page_pictures(documents, config, workers=workers)))
+                second = page_pictures(documents, config, partial(told, 1), workers=workers)
+                shown = stack.enter_context(closing(second))
             for document, its_pictures in zip(read, shown, strict=False):
                 yield document, its_pictures
                 pages += document.summary().pages
@@ -175,15 +185,6 @@ def _print_reasons(console: Console, title: str, reasons: Mapping[str, int]) -> 
         say(console, f"  {count:>7,}  {reason}" + (f" ({advice[0]})" if advice else ""))
     if len(found) > SHOWN:
         say(console, f"           and {len(found) - SHOWN:,} other reasons: --json has all")
-
-
-def _lead_on(console: Console, folder: PagesFolder | None, *, read: bool) -> None:
-    if folder:
-        say(console, f"Pages with their boxes: {folder.index}")
-    elif read:
-        say(console, "To look at the pages with their boxes: the same with --html FOLDER")
-    if read:
-        say(console, "To train on them: lco run --documents FOLDER; what is refused here takes no part in it")
 
 
 def say(console: Console, text: str) -> None:
