@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -37,10 +38,12 @@ ADVICE = {
     "truncated": "fetch the file again: its end is missing",
     "cannot be read: No such file": "check the path",
     "cannot be read: Permission": "correct the file's permissions",
+    "no usable text": "recognise the text anew (OCR): what the file says is not what it shows",
     "no text": "recognise the text first (OCR), or put a .txt of the same name beside a page image",
     "more text than one block": "read whole pages (--unit page), or use PDFs with a text layer",
 }
 SHOWN = 10
+_NUMBER = re.compile(r"\d[\d,]*")
 
 
 def inspect(
@@ -179,12 +182,25 @@ def _print_reasons(console: Console, title: str, reasons: Mapping[str, int]) -> 
     if not reasons:
         return
     say(console, f"{title}:")
-    found = Counter(reasons).most_common()
+    found = alike(reasons).most_common()
     for reason, count in found[:SHOWN]:
         advice = [words for beginning, words in ADVICE.items() if reason.startswith(beginning)]
         say(console, f"  {count:>7,}  {reason}" + (f" ({advice[0]})" if advice else ""))
     if len(found) > SHOWN:
         say(console, f"           and {len(found) - SHOWN:,} other reasons: --json has all")
+
+
+def alike(reasons: Mapping[str, int]) -> Counter[str]:
+    """Reasons that differ only in their numbers are counted as one, without them."""
+    groups: dict[str, list[str]] = {}
+    for reason in reasons:
+        groups.setdefault(_NUMBER.sub("…", reason), []).append(reason)
+    return Counter(
+        {
+            group[0] if len(group) == 1 else without: sum(reasons[one] for one in group)
+            for without, group in groups.items()
+        }
+    )
 
 
 def say(console: Console, text: str) -> None:

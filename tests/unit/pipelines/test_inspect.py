@@ -14,7 +14,7 @@ from data_prep.config import DocumentsConfig
 from data_prep.inspecting import Inspected
 from data_prep.samples import PageNote, Sample, sample_key
 from pipelines.cli import main
-from pipelines.inspect import lines_of
+from pipelines.inspect import alike, lines_of
 from pipelines.inspect_pages import PagesFolder
 from pipelines.parameters import BadParameter
 from tests.unit.data_prep.making import encrypted_pdf, prose, write_pdf
@@ -117,6 +117,11 @@ def test_the_screen_has_a_row_a_document_totals_and_what_to_do(documents, capsys
     assert "1  encrypted: needs a password (save a copy that needs no password)" in shown
     assert "Not documents (files):\n        1  neither a PDF nor a page image\n" in shown
     assert "--html FOLDER" in shown
+
+
+def test_reasons_that_differ_in_numbers_are_counted_together():
+    reasons = {"7 of 9 letters": 2, "less than 4 characters": 1, "17 of 1,900 letters": 3}
+    assert alike(reasons) == {"… of … letters": 5, "less than 4 characters": 1}
 
 
 def test_names_and_reasons_are_no_markup(documents, capsys):
