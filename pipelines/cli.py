@@ -24,13 +24,15 @@ class Inspect:
     """Show what the reader makes of documents, before anything is trained on them.
 
     Reads PDFs and page images as a run does, in the same sandbox, and keeps nothing: which blocks there are,
-    which of them are trained on, and what is left out and why. The exit status is 1 where no document could
-    be read.
+    which of them are trained on, and what is left out or refused, and why. With --html, the pages to look at.
 
-      lco inspect scan.pdf ~/pdfs            a summary, a row for each document
-      lco inspect ~/pdfs --html seen         the pages with their boxes: open seen/index.html
+    For example
+      lco inspect scan.pdf ~/pdfs
+      lco inspect ~/pdfs --html seen
+      lco inspect ~/pdfs --recipe paper-3b
       lco inspect a.pdf --json | jq 'select(.trainable == false)'
-      lco inspect ~/pdfs --recipe paper-3b   as that recipe reads: whole pages
+
+    Ends with status 1 if no document could be read.
     """
 
     files: tyro.conf.Positional[tuple[Path, ...]]

@@ -120,8 +120,12 @@ def write_lines(document: Inspected) -> None:
     descriptor = sys.stdout.fileno()
     for line in lines_of(document):
         rest = json.dumps(line, ensure_ascii=False).encode() + b"\n"
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except OSError as error:
+            error.filename = "standard output"
+            raise
 
 
 def lines_of(document: Inspected) -> Iterator[dict[str, Any]]:

@@ -97,6 +97,18 @@ def test_a_reader_that_goes_away_ends_it_quietly(documents):
     assert all(re.search(r"reading documents|status", one) for one in said.stderr.splitlines())
 
 
+@pytest.mark.chaos
+def test_a_full_disk_is_an_error(documents):
+    line = f"{sys.executable} -m pipelines.cli inspect a --json >/dev/full"
+    said = subprocess.run(
+        ["sh", "-c", line],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert said.returncode == 1
+    last = said.stderr.splitlines()[-1]
+    assert last == "lco: no space left on device: standard output: free space and run again"
+
+
 def test_no_program_of_the_inspection_loads_torch_or_prefect(documents):
     said = command("b/one.pdf", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert said.returncode == 0 and b"pypdfium2" in said.stderr
