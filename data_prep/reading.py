@@ -71,6 +71,16 @@ class _Underway:
         return getattr(self.answers[0], "document_pages", 0)
 
     @property
+    def share_read(self) -> float:
+        return len(self.answers) / self.asked
+
+    @property
+    def progress(self) -> str:
+        if self.share_read == 1:
+            return "reading documents"
+        return f"reading page {self.read_to:,} of {self.pages:,} of {self.unread.file.name}"
+
+    @property
     def problem(self) -> UnreadableDocument | None:
         return next((one for one in self.answers if isinstance(one, UnreadableDocument)), None)
 
@@ -102,14 +112,39 @@ def read_documents(
     done = 0
     with closing(_read_each(missing, config, workers)) as documents:
         for one in documents:
-            file, label = one.unread.file, "reading documents"
-            if one.asked > len(one.answers):
-                label = f"reading page {one.read_to:,} of {one.pages:,} of {file.name}"
-            else:
-                readings[file] = _finish(one, config, store)
+            if one.share_read == 1:
+                readings[one.unread.file] = _finish(one, config, store)
                 done += 1
-            progress(done, len(missing), label)
+            progress(done, len(missing), one.progress)
     return [readings[file] for file in files]
+
+
+def read_each(
+    files: Sequence[SourceFile], config: ReadingConfig, told: Callable[[float, str], None], *, workers: int
+) -> Iterator[tuple[SourceFile, Iterator[Sample | PageNote]]]:
+    """Yield the files, in their order, each with what its reader says of it; nothing is committed.
+
+    That is to be taken before the next file is asked for, and raises UnreadableDocument where the file is
+    refused. `told` hears how many files are read, with the shares of those underway.
+    """
+    unread, found, shares = [], {}, {}
+    for file in files:
+        try:
+            unread.append(_named(file, config))
+        except UnreadableDocument as error:
+            nameless = _Unread(file=file, digest="", fingerprint="")
+            found[file] = _Underway(unread=nameless, answers=[error])
+    with closing(_read_each(unread, config, workers)) as documents:
+        for file in files:
+            while file not in found:
+                one = next(documents)
+                shares[one.unread.file] = one.share_read
+                told(len(files) - len(unread) + sum(shares.values()), one.progress)
+                if one.share_read == 1:
+                    found[one.unread.file] = one
+            with found[file].outputs:
+                yield file, reader.joined(found[file].answers, config)
+            del found[file]
 
 
 def _named(file: SourceFile, config: ReadingConfig) -> _Unread:

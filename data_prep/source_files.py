@@ -61,14 +61,14 @@ def find_documents(folder: Path) -> tuple[list[SourceFile], list[Unsupported]]:
     if not os.path.isdir(folder):
         raise NoUsableDocuments(f"{folder}: no such folder; pass a folder of PDFs or page images")
     paths = sorted(_entries_below(folder))
-    beside = _texts_beside(paths)
+    beside = texts_beside(paths)
     documents, unsupported = [], []
     for path in paths:
         name = shown_name(path.relative_to(folder))
         read = beside.get(path.with_suffix(""))
         if name == USER_QUERIES or path == read:
             continue
-        if reason := _why_no_document(path, read):
+        if reason := why_no_document(path, read):
             unsupported.append(Unsupported(name=name, reason=reason))
         else:
             text = read if path.suffix.lower() in IMAGE_SUFFIXES else None
@@ -79,7 +79,7 @@ def find_documents(folder: Path) -> tuple[list[SourceFile], list[Unsupported]]:
     return documents, unsupported
 
 
-def _texts_beside(paths: Sequence[Path]) -> dict[Path, Path]:
+def texts_beside(paths: Sequence[Path]) -> dict[Path, Path]:
     """Return {path without its suffix: the text that is read} for every image that has one.
 
     Of several that differ in the case of their suffix only, `.txt` is read, or else the first one.
@@ -109,7 +109,7 @@ def _entries_below(folder: Path) -> Iterator[Path]:
         yield from (path for path, is_folder in inside if not is_folder)
 
 
-def _why_no_document(path: Path, read: Path | None) -> str | None:
+def why_no_document(path: Path, read: Path | None) -> str | None:
     """`read`: the text of the image of the same name, where there is one."""
     try:
         mode = path.stat().st_mode

@@ -1,4 +1,4 @@
-"""The `lco` command: run, sweep, plan, up and bootstrap. Imports nothing slow before it must."""
+"""The `lco` command: inspect, run, sweep, plan, up and bootstrap. Imports nothing slow before it must."""
 
 import os
 import sys
@@ -12,11 +12,46 @@ import tyro
 
 from infra.launcher import local_environment
 from infra.settings import Settings
-from pipelines.parameters import BadParameter, Run, Sweep, documents_folder
+from pipelines.parameters import BadParameter, RecipeName, Run, Sweep, documents_folder
 from pipelines.plan import Plan, plan
 from pipelines.run import exit_code, run
 from pipelines.screen import lasting_screen, open_closed_streams
 from stages.recipes import BOOTSTRAPS, get_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Show what the reader makes of documents, before anything is trained on them.
+
+    Reads PDFs and page images as a run does, in the same sandbox, and keeps nothing: which blocks there are,
+    which of them are trained on, and what is left out or refused, and why. With --html, the pages to look at.
+
+    For example
+      lco inspect scan.pdf ~/pdfs
+      lco inspect ~/pdfs --html seen
+      lco inspect ~/pdfs --recipe paper-3b
+      lco inspect a.pdf --json | jq 'select(.trainable == false)'
+
+    Ends with status 1 if no document could be read.
+    """
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """PDFs and page images, and folders of them, which are read with their subfolders. An image takes the
+    .txt of the same name beside it."""
+    recipe: RecipeName = "tiny"
+    """Whose settings say what a block is."""
+    unit: Literal["page", "block"] | None = None
+    """Read whole pages, or a block for each paragraph. Default: the recipe's."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print JSON lines, and nothing else on standard output. One for each block, or page that is read whole:
+    `document`, `page` (from 1), `block` (from 0; null: the whole page), `text`, `box` ([left, top, right,
+    bottom] in pixels of the page at the recipe's dots per inch, from its upper left), `ink` ([darkest,
+    lightest] grey of what the box shows, 0 to 255), `trainable`, `reason` (why it is not trained on).
+    One for each refused file or page: `document`, `page` (null: the file), `reason`. One for each page with
+    text that is in no block: `document`, `page`, `left_out` ({reason: characters})."""
+    html: Path | None = None
+    """Write the pages with their boxes in reading order to this folder, to be opened in a browser. It must be
+    new, empty or of an earlier `lco inspect`, whose pages are replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +86,7 @@ class Bootstrap:
 EXAMPLES = """\
 Does continual generative pretraining raise page retrieval on these documents?
 
+  lco inspect ~/pdfs --html seen                   what is read of your documents, page by page
   lco run                                          the sample documents, recipe tiny
   lco run --documents ~/pdfs --output ~/lco        your own folder of PDFs
   lco run --documents ~/pdfs --recipe smoke        only whether it runs on them: minutes, no verdict
@@ -66,6 +102,7 @@ Does continual generative pretraining raise page retrieval on these documents?
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Up, tyro.conf.subcommand("up")]
     | Annotated[Bootstrap, tyro.conf.subcommand("bootstrap")]
@@ -84,7 +121,7 @@ def _run(arguments: Sequence[str]) -> int:
     command = tyro.cli(
         Command, prog="lco", description=EXAMPLES, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
     )
-    commands = {Run: run, Sweep: run, Plan: plan, Up: _up, Bootstrap: _bootstrap}
+    commands = {Run: run, Sweep: run, Inspect: _inspect, Plan: plan, Up: _up, Bootstrap: _bootstrap}
     return commands[type(command)](command)
 
 
@@ -98,6 +135,21 @@ def _require_no_empty(arguments: Sequence[str]) -> None:
             given, value = True, argument
         if given and not value:
             raise BadParameter(f"{option} is given an empty value: give one, or leave the option out")
+
+
+def _inspect(command: Inspect) -> int:
+    if not command.files:
+        raise BadParameter("inspect: name the files to read, or a folder")
+    from pipelines.inspect import inspect  # slow to import: codecs
+
+    config = get_recipe(command.recipe).documents.reading
+    return inspect(
+        command.files,
+        replace(config, unit=command.unit or config.unit),
+        as_json=command.json,
+        html=command.html,
+        workers=Settings.from_environment().processes,
+    )
 
 
 def _up(command: Up) -> int:

@@ -5,6 +5,7 @@ A stage reports through the reporter of the current context, so that the same fl
 """
 
 import functools
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -82,7 +83,7 @@ class StageView(Progress):
     def stage(self) -> Task:
         return self.tasks[0]
 
-    def tell(self, *, label: str, step: int, total: int, cells_done: int) -> None:
+    def tell(self, *, label: str, step: float, total: int, cells_done: int) -> None:
         """Take one event; for new work, rate and time left start afresh."""
         if total != self.stage.total or step < self.stage.completed:
             self.reset(self.stage.id, total=total)
@@ -106,7 +107,7 @@ class StageView(Progress):
         done = f" [{self.done}]" if self.done else ""
         pace, left = self.pace(), task.time_remaining
         pace = f", {pace}, {clock_time(left)} left" if pace and left is not None else ""
-        count = f"{task.completed:.0f}/{task.total:.0f}"
+        count = f"{int(task.completed)}/{int(task.total)}"
         return f"{self.title}{done}: {self.label} {count}{pace} ({elapsed})"
 
 
@@ -185,7 +186,7 @@ class Reporter:
         self._stop = threading.Event()
         threading.Thread(target=self._tick, args=(self._stop,), name="progress-lines", daemon=True).start()
 
-    def progress(self, *, label: str, step: int, total: int, cells_done: int = 0) -> None:
+    def progress(self, *, label: str, step: float, total: int, cells_done: int = 0) -> None:
         with self._lock:
             if self._view:
                 self._view.tell(label=label, step=step, total=total, cells_done=cells_done)
@@ -196,7 +197,8 @@ class Reporter:
             if self._view:
                 self._view.stop()
             self._view = None
-            self.note(summary)
+            if summary:
+                self.note(summary)
 
     def note(self, text: str) -> None:
         if self.console:
@@ -221,4 +223,9 @@ def terminal_reporter(console: Console) -> Reporter:
     """Bars on a terminal, plain lines anywhere else."""
     if console.is_terminal:
         return Reporter(console=console)
-    return Reporter(write=lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", flush=True))
+
+    def write(text: str) -> None:
+        stream = sys.stderr if console.stderr else sys.stdout
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=stream, flush=True)
+
+    return Reporter(write=write)
