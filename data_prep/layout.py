@@ -338,42 +338,32 @@ def _continues(group: Paragraph, line: Line) -> bool:
 
 
 def _joined_rows(groups: list[Paragraph], longest: int) -> list[Paragraph]:
-    """Join lines that stand alone in one row, such as a field's name and its value, to one line.
+    """Join the parts of a row that stands alone, such as a field's name and its value, to one line.
 
-    Not over the gutter between two paragraphs: there they are headings of columns.
+    Rows below each other are left apart: they may be the cells of a table or two columns.
     """
-    alone = sorted(
-        (group for group in groups if len(group) == 1), key=lambda one: (-one[0].baseline, one[0].left)
-    )
-    others = [group for group in groups if len(group) > 1]
-    for group in alone:
-        previous = others[-1] if others else group
-        left, right = previous[0], group[0]
+    lines = sorted((line for group in groups for line in group), key=lambda one: (-one.baseline, one.left))
+    joined: list[Paragraph] = []
+    for group in sorted(groups, key=lambda one: (-one[0].baseline, one[0].left)):
+        right, left = group[0], joined[-1][0] if joined else None
         if (
-            len(previous) == 1
+            left is not None
+            and len(joined[-1]) == len(group) == 1
             and abs(left.baseline - right.baseline) < 0.15 * right.size
             and abs(left.size - right.size) < 0.2 * right.size
-            and left.right < right.left
+            and 0 < right.left - left.right < 8 * right.size
             and len(left.text) + 1 + len(right.text) <= longest
-            and not _is_gutter(left, right, groups)
+            and not any(_is_near(line, left) or _is_near(line, right) for line in lines)
         ):
-            others[-1] = [_joined(left, right)]
+            joined[-1] = [_joined(left, right)]
         else:
-            others.append(group)
-    return others
+            joined.append(group)
+    return joined
 
 
-def _is_gutter(left: Line, right: Line, groups: list[Paragraph]) -> bool:
-    sides = [
-        [group for group in groups if len(group) > 1 and any(line.overlaps(side) for line in group)]
-        for side in (left, right)
-    ]
-    return any(
-        one[0].top > other[-1].bottom and other[0].top > one[-1].bottom
-        for one in sides[0]
-        for other in sides[1]
-        if max(line.right for line in one) <= min(line.left for line in other)
-    )
+def _is_near(line: Line, other: Line) -> bool:
+    """Whether a line stands closely above or below another one."""
+    return line.overlaps(other) and 0.5 * other.size < abs(line.baseline - other.baseline) < 2.5 * other.size
 
 
 def _joined(left: Line, right: Line) -> Line:
