@@ -28,6 +28,7 @@ Place = tuple[str, int]
 class Candidate:
     """A sample that a split may hold: where it lies, and what is needed to plan with it."""
 
+    config: DocumentsConfig
     source: ShardSource
     position: int
     key: str
@@ -49,21 +50,27 @@ class Candidate:
     def signature(self) -> Signature:
         return text_signature(self.text) if self.text else image_signature(self.source[self.position].image())
 
-    def made_queries(self, config: DocumentsConfig) -> list[Query]:
-        """Return the queries made from its text; none for a sample that is only searched."""
+    @cached_property
+    def made_queries(self) -> list[Query]:
+        """The queries made from its text; none for a sample that is only searched."""
         if not self.trainable:
             return []
-        count, word_share = config.queries_per_sample, config.query_word_share
-        return make_queries(self.key, self.text, count=count, word_share=word_share, seed=config.seed)
+        count, word_share = self.config.queries_per_sample, self.config.query_word_share
+        return make_queries(self.key, self.text, count=count, word_share=word_share, seed=self.config.seed)
 
 
-def list_candidates(usable: list[Reading]) -> list[Candidate]:
+def list_candidates(usable: list[Reading], config: DocumentsConfig) -> list[Candidate]:
     fields = ("key", "document", "page", "text", "reason")
     candidates = []
     for reading in usable:
-        source, digest = ShardSource(reading.samples.path), reading.samples.manifest.content_digest
+        source = ShardSource(reading.samples.path)
+        of_all = {
+            "config": config,
+            "source": source,
+            "content_digest": reading.samples.manifest.content_digest,
+        }
         candidates += [
-            Candidate(source=source, position=n, content_digest=digest, **{f: record[f] for f in fields})
+            Candidate(position=n, **of_all, **{f: record[f] for f in fields})
             for n, record in enumerate(source.records())
         ]
     return candidates
@@ -73,7 +80,7 @@ def assign_pages(
     usable: list[Reading], candidates: list[Candidate], config: DocumentsConfig
 ) -> tuple[dict[Place, str], list[str]]:
     """Return the split of every page, and warnings for the report."""
-    with_text = {sample.place for sample in candidates if sample.made_queries(config)}
+    with_text = {sample.place for sample in candidates if sample.made_queries}
     documents = len({document for document, _ in with_text})
     by_document = documents >= config.min_documents_to_split
     groups: dict[Place, str] = {}
@@ -137,7 +144,7 @@ def _without_repeats(
 
 
 def choose_queries(
-    chosen: dict[str, list[Candidate]], of_users: dict[str, list[Query]], config: DocumentsConfig
+    chosen: dict[str, list[Candidate]], of_users: dict[str, list[Query]]
 ) -> dict[str, list[Query]]:
     """Return each split's queries.
 
@@ -150,7 +157,7 @@ def choose_queries(
     for name in chosen:
         own = of_users[name]
         asked |= {query.text.casefold() for query in own}
-        made = [query for sample in chosen[name] for query in sample.made_queries(config)]
+        made = [query for sample in chosen[name] for query in sample.made_queries]
         left = [query for query in made if query.text.casefold() not in asked]
         queries[name] = own if name == "test" and own else own + left
     return queries

@@ -71,14 +71,14 @@ def prepare_documents(
     inventory_fingerprint = _inventory_fingerprint(readings, unsupported, user_queries, config)
     if known := _known(inventory_fingerprint, store):
         return known
-    candidates = list_candidates(usable)
+    candidates = list_candidates(usable, config)
     splits, warnings = assign_pages(usable, candidates, config)
     chosen, dropped = choose_samples(candidates, splits, config)
     asked = assign_user_queries(user_queries or (), named_in(readings, unsupported, chosen))
     if user_queries and not any(asked.queries.values()):
         raise NoUsableDocuments(f"{of_user}: {none_is_used(asked.unused)}")
     outputs: dict[str, Committed] = {}
-    queries = choose_queries(chosen, asked.queries, config)
+    queries = choose_queries(chosen, asked.queries)
     for done, name in enumerate(chosen, start=1):
         outputs[name] = _commit_split(name, chosen[name], config, store)
         outputs[f"{name}_queries"] = _commit_queries(name, queries[name], outputs[name], config, store)
@@ -176,7 +176,7 @@ def _why_too_little_is_left(
     candidates: list[Candidate], dropped: dict[str, dict[str, int]], config: DocumentsConfig
 ) -> str:
     """Return the reason and the next step, for a split without enough text."""
-    if any(sample.made_queries(config) for sample in candidates):
+    if any(sample.made_queries for sample in candidates):
         repeats = sum(sum(counts.values()) for counts in dropped.values())
         return f"too little text, and {repeats} part(s) of it repeat others; add different pages"
     if any(len(sample.text) > config.max_block_characters for sample in candidates):

@@ -4,7 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 USER_QUERIES = "queries.jsonl"  # in a folder of documents
@@ -23,7 +23,7 @@ class Query:
     relevant: tuple[str, ...]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+        return json.dumps(vars(self), ensure_ascii=False, sort_keys=True)
 
 
 def write_queries(folder: Path, queries: Sequence[Query]) -> None:

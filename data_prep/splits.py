@@ -70,7 +70,7 @@ def text_signature(text: str) -> MinHash:
     folded = " ".join(text.casefold().split())
     shingles = {folded[i : i + _SHINGLE].encode() for i in range(max(1, len(folded) - _SHINGLE + 1))}
     signature = _EMPTY.copy()
-    signature.update_batch(sorted(shingles))
+    signature.update_batch(shingles)
     return signature
 
 

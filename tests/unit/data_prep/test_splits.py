@@ -67,8 +67,8 @@ def test_page_runs_are_contiguous_and_of_equal_length(pages, runs):
 def candidates(*texts: str, document: str = "a.pdf", page: int = 1) -> list[Candidate]:
     return [
         Candidate(
-            source=None, position=n, key=f"{document}{page}-{n}", document=document, page=page, text=text,
-            reason=None if text else "short", content_digest="",
+            config=DocumentsConfig(), source=None, position=n, key=f"{document}{page}-{n}", document=document,
+            page=page, text=text, reason=None if text else "short", content_digest="",
         )
         for n, text in enumerate(texts)
     ]  # fmt: skip
