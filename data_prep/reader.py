@@ -224,7 +224,7 @@ def _content_of(
             one = _sample(read, answer, document, config)
         else:
             one = _note(read, config)
-        if one.page not in pages or not _follows(one, before):
+        if not _follows(one, before):
             raise _malformed()
         yield one
         before = one

@@ -94,6 +94,9 @@ def lies(true: dict) -> dict[str, Callable[[], bytes]]:
         "not-a-number": lambda: changed(page="1"),
         "sample-of-a-refused-page": lambda: noted({"refused": "no"}),
         "note-without-a-sample": lambda: noted({}, then=()),
+        "note-without-a-sample-before-the-next-page": lambda: noted(
+            {}, {"page": 2, "refused": "no"}, then=(), pages=2
+        ),
         "note-behind-its-samples": lambda: lie(true, good, (NOTE, b"")),
         "two-notes-of-a-page": lambda: noted({}, {}),
         "two-notes-of-a-refused-page": lambda: noted({"refused": "no"}, {"refused": "no"}, then=()),

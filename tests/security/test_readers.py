@@ -155,6 +155,19 @@ def test_an_answer_of_more_samples_than_a_document_may_have_is_none():
         taken(answer, config)
 
 
+def test_a_document_has_no_more_pages_than_allowed_and_as_many_in_every_answer():
+    with pytest.raises(ReaderFailure, match="malformed"):
+        taken(honest_answer(["one", "two"]), ReadingConfig(max_pages_per_document=1))
+    config, parts = ReadingConfig(), []
+    for pages, asked in ((2, range(1, 3)), (4, range(3, 5))):
+        notes = [{"kind": "note", "page": page, "refused": "no", "left_out": {}} for page in asked]
+        lines = [{"digest": DIGEST, "pages": pages}, *notes]
+        answer = io.BytesIO(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        parts.append(read_answer(answer, "a.pdf", DIGEST, config, asked))
+    with pytest.raises(ReaderFailure, match="malformed"):
+        list(joined(parts, config))
+
+
 @given(st.data())
 def test_an_answer_that_was_changed_anywhere_gives_samples_or_one_of_two_errors(data):
     answer = bytearray(honest_answer(["river", "stone"]))

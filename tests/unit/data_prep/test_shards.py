@@ -78,6 +78,19 @@ def test_a_split_is_written_as_its_samples_come(tmp_path):
     assert max(alive) <= 3
 
 
+def test_a_key_that_no_tar_can_name_is_refused(tmp_path):
+    for length in (95, 96):  # and ".json"
+        folder = tmp_path / str(length)
+        folder.mkdir()
+        samples = [replace(SAMPLES[0], key="k" * length)]
+        if length == 95:
+            write_split(folder, samples, per_shard=1)
+            assert read_all(ShardSource(folder)) == samples
+        else:
+            with pytest.raises(ValueError, match="longer than the 100 bytes"):
+                write_split(folder, samples, per_shard=1)
+
+
 def read_all(source: ShardSource) -> list[Sample]:
     return [source[position] for position in range(len(source))]
 
