@@ -1,5 +1,6 @@
 """The text of a page, compared with its picture: blocks in reading order, each with the box that shows it."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from PIL import Image
 
 from data_prep.config import ReadingConfig
 from data_prep.layout import Line, Paragraph, blocks, paragraphs, text_of
+from data_prep.plain_text import UNKNOWN
 from data_prep.samples import Box
 from data_prep.scripts import (
     brackets_are_turned,
@@ -25,6 +27,8 @@ SLANTING = "neither upright nor sideways"
 UNKNOWN_LETTERS = "no known character"
 LEAST_INK = 24  # of 255: what parts the darkest from the lightest grey of anything that is seen
 _UNUSABLE_SHARE = 0.25  # of a page's letters or words
+_PLAUSIBLE_SHARE = 0.6  # of guessed letters
+_WORD = re.compile(r"[^\w\s]{0,2}(?:[A-Za-z]?[a-z]+|[A-Z]{2,})(?:-[A-Za-z]?[a-z]+)*[^\w\s]{0,2}")
 _DOUBTFUL_SHARE = 0.01  # of the letters of a page that is trained on as a whole
 _WITHOUT_GLYPHS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width spaces and joiners
 # Where the picture is looked at, in type sizes above the baseline: letters of every script have ink low there; signs
@@ -39,8 +43,8 @@ class Block:
 
     text: str
     box: Box
-    turn: int
-    """Quarter turns to the left in which it is displayed."""
+    image: Image.Image
+    """What its box shows, upright."""
     is_heading: bool
     unknown: int
     """How many of its letters nobody knows; they are not in `text`."""
@@ -58,30 +62,26 @@ class Block:
             return "a word in it mixes scripts"
         return None
 
-    def crop(self, picture: Image.Image) -> Image.Image:
-        """Return what its box shows, upright."""
-        shown = picture.crop(self.box)
-        return shown.transpose(_UPRIGHT[self.turn]) if self.turn else shown
-
 
 @dataclass(frozen=True, kw_only=True)
 class PageText:
     """What can be read on a page."""
 
-    blocks: list[Block]
+    paragraphs: "list[tuple[Frame, Paragraph]]"
+    """In reading order."""
     left_out: dict[str, int]
-    """How many of its characters are in no block, for each reason."""
-    why_unusable: str | None = None
-    """Why there is no block though there are characters."""
+    """How many of its characters are in no paragraph, for each reason."""
+    why_unusable: str | None
+    """Why there is no paragraph though there are characters."""
 
     @property
     def text(self) -> str:
-        return " ".join(block.text for block in self.blocks)
+        return " ".join(text_of(paragraph) for _, paragraph in self.paragraphs)
 
     @property
     def doubt(self) -> str | None:
         """Why the text of the whole page may not be what it shows."""
-        unknown = sum(block.unknown for block in self.blocks)
+        unknown = sum(line.unknown for _, paragraph in self.paragraphs for line in paragraph)
         if unknown > _DOUBTFUL_SHARE * len(self.text):
             return f"{unknown:,} letters in it have no known character"
         return self.why_unusable
@@ -121,6 +121,10 @@ class Frame:
         right, bottom = min(max(right, left + 2, 1), width), min(max(bottom, 1), height)
         return min(max(left, 0), right - 1), min(max(top, 0), bottom - 1), right, bottom
 
+    def upright(self, image: Image.Image) -> Image.Image:
+        """Return a part of the page as it is read."""
+        return image.transpose(_UPRIGHT[self.turn]) if self.turn and not self.is_vertical else image
+
     def displayed(self, box: Box) -> Box:
         """Return where a box of the turned picture lies on the page."""
         left, top, right, bottom = box
@@ -151,15 +155,18 @@ def read_page_text(
         frame = Frame.of(turn, is_vertical, picture, page_size, scale)
         is_seen = _are_seen(of_direction, frame) & ~_are_under_others(of_direction)
         left_out[UNSEEN] += _letters(of_direction.at(np.flatnonzero(~is_seen)))
-        seen = _drawn_once(of_direction.at(np.flatnonzero(is_seen)))
+        seen = _drawn_once(_known(of_direction.at(np.flatnonzero(is_seen))))
         if len(seen):
             read.append((frame, seen))
     why_unusable = _why_unusable([text for _, seen in read for text in seen.texts])
     if why_unusable:
         left_out[UNKNOWN_LETTERS] += sum(_letters(seen) for _, seen in read)
         read = []
-    found = _blocks(read, config, left_out)
-    return PageText(blocks=found, left_out=dict(+left_out), why_unusable=why_unusable)
+    found = [
+        (frame, group) for frame, seen in read for group in paragraphs(seen, config.max_block_characters)
+    ]
+    known = _without_unknown(_with_brackets(found), left_out)
+    return PageText(paragraphs=known, left_out=dict(+left_out), why_unusable=why_unusable)
 
 
 def _letters(words: Words) -> int:
@@ -246,21 +253,32 @@ def _contrasts(words: Words, frame: Frame, heights: np.ndarray) -> np.ndarray:
 
 
 def _drawn_once(words: Words) -> Words:
-    """Leave out what is drawn again at the same place, and text without ink under other text."""
-    kept: list[int] = []
-    places: dict[str, list[int]] = {}
-    left, baseline = words.left.tolist(), words.baseline.tolist()
-    nearness = np.minimum(0.3 * words.size, 0.5 * (words.right - words.left)).tolist()
-    for number, text in enumerate(words.texts):
-        near = nearness[number]
-        others = places.setdefault(text, [])
-        if not any(
-            abs(left[other] - left[number]) < near and abs(baseline[other] - baseline[number]) < near
-            for other in others
-        ):
-            kept.append(number)
-            others.append(number)
-    return words.at(np.array(kept, int)) if len(kept) < len(words) else words
+    """Leave out what is drawn again at the same place."""
+    near = np.minimum(0.3 * words.size, 0.5 * (words.right - words.left))
+    repeats: set[int] = set()
+    band = 4 * float(np.median(near)) or 1.0
+    for offset in (0.0, 0.5):  # what the edge of a band parts is in one band of the other kind
+        order = np.lexsort((words.left, np.floor(words.baseline / band + offset)))
+        for lag in (1, 2, 3):
+            one, other = order[:-lag], order[lag:]
+            is_near = (
+                (abs(words.left[one] - words.left[other]) < near[one])
+                & (abs(words.baseline[one] - words.baseline[other]) < near[one])
+            )  # fmt: skip
+            pairs = zip(one[is_near].tolist(), other[is_near].tolist(), strict=True)
+            repeats |= {max(pair) for pair in pairs if words.texts[pair[0]] == words.texts[pair[1]]}
+    return words.at(np.setdiff1d(np.arange(len(words)), list(repeats))) if repeats else words
+
+
+def _known(words: Words) -> Words:
+    """Return words without letters that are only guessed, unless most of those make words."""
+    guessed = [words.texts[number] for number in np.flatnonzero(words.is_guessed).tolist()]
+    plausible = sum(len(text) for text in guessed if _WORD.fullmatch(text))
+    if plausible >= _PLAUSIBLE_SHARE * sum(map(len, guessed)):
+        return words
+    pairs = zip(words.texts, words.is_guessed.tolist(), strict=True)
+    texts = [UNKNOWN * len(text) if is_guessed else text for text, is_guessed in pairs]
+    return Words(**vars(words) | {"texts": texts})
 
 
 def _why_unusable(texts: list[str]) -> str | None:
@@ -275,36 +293,53 @@ def _why_unusable(texts: list[str]) -> str | None:
     return None
 
 
-def _blocks(read: list[tuple[Frame, Words]], config: ReadingConfig, left_out: Counter[str]) -> list[Block]:
-    laid_out = [(frame, paragraphs(words, config.max_block_characters)) for frame, words in read]
-    lines = [(frame, line) for frame, groups in laid_out for group in groups for line in group]
-    if brackets_are_turned(line.text for _, line in lines):
-        laid_out = [
-            (frame, [list(map(_with_turned_brackets, group)) for group in groups])
-            for frame, groups in laid_out
-        ]
-    middles = np.array([_middle(frame, line) for frame, line in lines]).reshape(-1, 4)
+def _with_brackets(found: list[tuple[Frame, Paragraph]]) -> list[tuple[Frame, Paragraph]]:
+    """Turn the brackets of right-to-left lines, where they are turned."""
+    if not brackets_are_turned(line.text for _, paragraph in found for line in paragraph):
+        return found
+
+    def turned(line: Line) -> Line:
+        return replace(line, text=turn_brackets(line.text)) if is_right_to_left(line.text) else line
+
+    return [(frame, list(map(turned, paragraph))) for frame, paragraph in found]
+
+
+def _without_unknown(
+    found: list[tuple[Frame, Paragraph]], left_out: Counter[str]
+) -> list[tuple[Frame, Paragraph]]:
+    """Leave out lines of which at least half the letters are unknown."""
+    kept = []
+    for frame, paragraph in found:
+        known = [line for line in paragraph if line.unknown < len(line.text)]
+        if known:
+            kept.append((frame, known))
+        if len(known) < len(paragraph):
+            lost = [line for line in paragraph if line.unknown >= len(line.text)]
+            left_out[UNKNOWN_LETTERS] += sum(line.unknown + len(line.text) for line in lost)
+    return kept
+
+
+def cut_blocks(page: PageText, picture: Image.Image, longest: int) -> list[Block]:
+    """Return blocks of less than `longest` characters in reading order, with what the picture shows of them."""
+    middles = np.array(
+        [_middle(frame, line) for frame, paragraph in page.paragraphs for line in paragraph]
+    ).reshape(-1, 4)
     found, first = [], 0
-    for frame, groups in laid_out:
-        for paragraph in groups:
-            is_heading = paragraph[0].is_bold and len(paragraph) <= 2
-            for block in blocks(paragraph, config.max_block_characters):
-                own, first = slice(first, first + len(block)), first + len(block)
-                text, unknown = text_of(block), sum(line.unknown for line in block)
-                if unknown >= len(text):
-                    left_out[UNKNOWN_LETTERS] += unknown + len(text)
-                    continue
-                box = frame.displayed(frame.box(block))
-                found.append(
-                    Block(
-                        text=text,
-                        box=box,
-                        turn=0 if frame.is_vertical else frame.turn,
-                        is_heading=is_heading,
-                        unknown=unknown,
-                        shows_others=_shows_others(box, middles, own),
-                    )
+    for frame, paragraph in page.paragraphs:
+        is_heading = paragraph[0].is_bold and len(paragraph) <= 2
+        for block in blocks(paragraph, longest):
+            own, first = slice(first, first + len(block)), first + len(block)
+            box = frame.displayed(frame.box(block))
+            found.append(
+                Block(
+                    text=text_of(block),
+                    box=box,
+                    image=frame.upright(picture.crop(box)),
+                    is_heading=is_heading,
+                    unknown=sum(line.unknown for line in block),
+                    shows_others=_shows_others(box, middles, own),
                 )
+            )
     return found
 
 
@@ -318,12 +353,10 @@ def _middle(frame: Frame, line: Line) -> Box:
 def _shows_others(box: Box, middles: np.ndarray, own: slice) -> bool:
     """Whether a box shows more than the edge of lines that are not its own."""
     left, top, right, bottom = box
-    wide = np.minimum(middles[:, 2], right) - np.maximum(middles[:, 0], left)
-    high = np.minimum(middles[:, 3], bottom) - np.maximum(middles[:, 1], top)
-    shows = (wide > 3) & (high > 0)
+    shows = (
+        (np.minimum(middles[:, 2], right) - np.maximum(middles[:, 0], left) > 3)
+        & (middles[:, 3] > top)
+        & (middles[:, 1] < bottom)
+    )
     shows[own] = False
     return bool(shows.any())
-
-
-def _with_turned_brackets(line: Line) -> Line:
-    return replace(line, text=turn_brackets(line.text)) if is_right_to_left(line.text) else line

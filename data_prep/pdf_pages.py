@@ -13,7 +13,7 @@ import pypdfium2.raw as pdfium
 from data_prep.config import ReadingConfig
 from data_prep.errors import UnreadableDocument
 from data_prep.limits import check_pages, check_pixels, pages_of
-from data_prep.page_text import read_page_text
+from data_prep.page_text import cut_blocks, read_page_text
 from data_prep.parts import Part
 from data_prep.samples import PageNote
 from data_prep.text_layer import read_words
@@ -124,15 +124,15 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
     scale = config.dots_per_inch / 72
     picture = page.render(scale=scale, grayscale=True).to_pil().convert("L")
     read = read_page_text(words, picture, page.get_size(), scale, config)
+    shown = cut_blocks(read, picture, config.max_block_characters) if config.unit == "block" else []
     if read.left_out:
         yield PageNote(page=number, left_out=read.left_out)
-    if config.unit == "page" or not read.blocks:
+    if not shown:
         box = (0, 0, *picture.size)
         yield Part(image=picture, text=read.text, page=number, box=box, doubt=read.doubt)
-        return
-    for index, block in enumerate(read.blocks):
+    for index, block in enumerate(shown):
         yield Part(
-            image=block.crop(picture),
+            image=block.image,
             text=block.text,
             page=number,
             box=block.box,

@@ -49,6 +49,8 @@ class Words:
     is_bold: np.ndarray
     is_invisible: np.ndarray
     """(n,) whether it is drawn without ink, as the text of a scan is."""
+    is_guessed: np.ndarray
+    """(n,) whether its font names no characters, so that codes of the font are taken for them."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -148,6 +150,7 @@ def _measured(
     is_right_to_left = np.add.reduceat(_are_right_to_left(codes), first) > 0 if count else np.zeros(0, bool)
     is_one_line = (
         (turn[a] == turn[b])
+        & (look.is_guessed[a] == look.is_guessed[b])
         & (abs(baseline[a] - baseline[b]) < 0.1 * size[a])
         & (abs(size[a] - size[b]) < 0.1 * size[a])
         & (abs(bottom[a] - bottom[b]) < 0.6 * size[a])
@@ -165,6 +168,7 @@ def _measured(
         size=size[a],
         is_bold=look.is_bold[a],
         is_invisible=look.is_invisible[a],
+        is_guessed=look.is_guessed[a],
     )
     return words, fits, is_shown[a]
 
@@ -226,6 +230,7 @@ class _Looks:
     has_height: np.ndarray
     is_bold: np.ndarray
     is_invisible: np.ndarray
+    is_guessed: np.ndarray
 
     def at(self, places: np.ndarray) -> "_Looks":
         return _Looks(**{name: array[places] for name, array in vars(self).items()})
@@ -239,6 +244,7 @@ def _function(name: str, result: type) -> Callable:
 
 _GET_TEXT = _function("FPDFText_GetText", ctypes.c_int)
 _GET_UNICODE = _function("FPDFText_GetUnicode", ctypes.c_uint)
+_HAS_NO_CHARACTER = _function("FPDFText_HasUnicodeMapError", ctypes.c_int)
 _GET_OBJECT = _function("FPDFText_GetTextObject", ctypes.c_size_t)
 _GET_ROOM = _function("FPDFText_GetLooseCharBox", ctypes.c_int)
 _GET_GLYPH_BOX = _function("FPDFText_GetCharBox", ctypes.c_int)
@@ -265,6 +271,8 @@ class _Characters:
         # The bulk text has 16 bits a character, and one code for what has none and for a hyphen at a line's end.
         asked = np.flatnonzero(codes >= 0x80) if given == count + 1 else np.arange(count)
         codes[asked] = self._each(_GET_UNICODE, asked.tolist(), np.uint32)
+        guessed = self._each(_HAS_NO_CHARACTER, asked.tolist(), bool) & (codes[asked] >= 0x80)
+        codes[asked[guessed]] = ord(UNKNOWN)
         codes[(codes == 0) | (codes > 0x10FFFF)] = ord(UNKNOWN)
         return codes
 
@@ -309,6 +317,7 @@ class _Characters:
             has_height=has_height,
             is_bold=np.array([of_font[font][1] for font in fonts], bool),
             is_invisible=np.isin(modes, _WITHOUT_INK),
+            is_guessed=self._each(_HAS_NO_CHARACTER, indices, bool),
         )
 
     def _font(self, font: int, index: int) -> tuple[bool, bool]:
