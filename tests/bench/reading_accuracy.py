@@ -18,7 +18,9 @@ is *another block's* where most of these characters are in words that another bl
 text; else it is *unread*: in no block, or read with other characters.
 
 Are the page's words poppler's? Words are runs of letters, marks and digits (NFKC, casefolded); in a script
-without spaces every letter is one. Counted is the F1 of the two multisets: 1 where both have the same words.
+without spaces every letter is one. Poppler joins what a hyphen divides at a line's end, so that `di- vided`
+of ours is one word where poppler has it. Counted is the F1 of the two multisets: 1 where both have the same
+words.
 """
 
 import argparse
@@ -44,7 +46,7 @@ from data_prep.config import ReadingConfig
 from data_prep.documents import read_document
 from data_prep.errors import UnreadableDocument
 from data_prep.samples import PageNote, Sample
-from tests.bench.poppler import SECONDS, Word, bare, poppler_lines, poppler_texts, words_of
+from tests.bench.poppler import SECONDS, Word, bare, poppler_lines, poppler_texts, rejoined, words_of
 
 BLANK_RANGE = 16
 FOREIGN_WORDS, FOREIGN_CHARACTERS = 2, 8
@@ -254,7 +256,8 @@ def is_blank(image: Image.Image) -> bool:
 
 
 def _compare(judged: Judged, ours: str, theirs: str) -> None:
-    our_words, their_words = Counter(words_of(ours)), Counter(words_of(theirs))
+    their_words = Counter(words_of(theirs))
+    our_words = Counter(words_of(rejoined(ours, their_words)))
     only_ours, only_theirs = our_words - their_words, their_words - our_words
     counts = (our_words & their_words).total(), only_ours.total(), only_theirs.total()
     if any(counts):
