@@ -48,9 +48,10 @@ class Word:
 
 
 def bare(text: str) -> str:
-    """Return the letters and digits of a text in one form, without marks: glyph by glyph they wander."""
+    """Return the letters and digits of a text in one form, without marks: some fonts print them apart."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
-    return "".join(character for character in folded if unicodedata.category(character)[0] in "LN")
+    kinds = zip(folded, map(unicodedata.category, folded), strict=True)
+    return "".join(one for one, kind in kinds if kind[0] in "LN" and kind != "Lm")
 
 
 def words_of(text: str) -> Iterator[str]:

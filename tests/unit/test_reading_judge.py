@@ -52,6 +52,7 @@ def test_a_line_is_shown_from_three_quarters_of_its_height(bottom: int, shown: b
         ("hyphenated word", "hyphen- ated word"),
         ("ﬁnest oﬃce", "finest office"),
         ("resume", "résumé"),
+        ("contrôleur", "contrˆoleur"),
         ("twice twice", "twice"),
         ("الإشتقاق"[::-1], "الإشتقاق"),
     ],
