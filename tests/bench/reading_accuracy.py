@@ -58,6 +58,7 @@ COUNTED = {
     "reasons": "sample not trained on",
     "left_out": "characters left out",
 }
+_BEFORE_HYPHEN = re.compile(r"(\w+)[-\u00ad\u2010](?:\s|$)")
 SHOWN = 60  # characters of an example
 
 
@@ -75,12 +76,17 @@ class Block:
         return bare(self.text)
 
     @cached_property
+    def divided(self) -> tuple[str, ...]:
+        """Beginnings of words before a hyphen, of two letters or more: poppler may show the whole word."""
+        return tuple(start for start in map(bare, _BEFORE_HYPHEN.findall(self.text)) if len(start) > 1)
+
+    @cached_property
     def words(self) -> list[Counter[str]]:
         return [Counter(bare(word)) for word in self.text.split()]
 
     def says(self, word: Word) -> bool:
         """Whether the word stands in the block's text."""
-        if word.text in self.letters:
+        if word.text in self.letters or word.text.startswith(self.divided):
             return True
         return word.is_right_to_left and any(Counter(word.text) <= letters for letters in self.words)
 

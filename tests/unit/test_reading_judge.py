@@ -50,6 +50,7 @@ def test_a_line_is_shown_from_three_quarters_of_its_height(bottom: int, shown: b
     ("theirs", "ours"),
     [
         ("hyphenated word", "hyphen- ated word"),
+        ("hyphenated", "a word is hyphen-"),
         ("ﬁnest oﬃce", "finest office"),
         ("resume", "résumé"),
         ("contrôleur", "contrˆoleur"),
