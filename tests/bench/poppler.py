@@ -3,7 +3,7 @@
 import re
 import subprocess
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import unescape
@@ -17,6 +17,7 @@ _WITHOUT_SPACES = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff"
 )
+_DIVIDED = re.compile(r"(\w+)[-\u00ad\u2010] (\w+)")
 _WORDS = re.compile(rf"[{_WITHOUT_SPACES}]|[^{_WITHOUT_SPACES}\s]+")
 
 
@@ -47,9 +48,10 @@ class Word:
 
 
 def bare(text: str) -> str:
-    """Return the letters and digits of a text in one form, without marks: glyph by glyph they wander."""
+    """Return the letters and digits of a text in one form, without marks: some fonts print them apart."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
-    return "".join(character for character in folded if unicodedata.category(character)[0] in "LN")
+    kinds = zip(folded, map(unicodedata.category, folded), strict=True)
+    return "".join(one for one, kind in kinds if kind[0] in "LN" and kind != "Lm")
 
 
 def words_of(text: str) -> Iterator[str]:
@@ -60,6 +62,16 @@ def words_of(text: str) -> Iterator[str]:
         for one in folded
     )
     yield from _WORDS.findall(split)
+
+
+def rejoined(text: str, words: Container[str]) -> str:
+    """Return the text with a word that a line's end divides in one, where that is among `words`."""
+
+    def one(found: re.Match[str]) -> str:
+        whole = found[1] + found[2]
+        return whole if "".join(words_of(whole)) in words else found[0]
+
+    return _DIVIDED.sub(one, text)
 
 
 def poppler_texts(path: Path) -> list[str]:

@@ -18,7 +18,9 @@ is *another block's* where most of these characters are in words that another bl
 text; else it is *unread*: in no block, or read with other characters.
 
 Are the page's words poppler's? Words are runs of letters, marks and digits (NFKC, casefolded); in a script
-without spaces every letter is one. Counted is the F1 of the two multisets: 1 where both have the same words.
+without spaces every letter is one. Poppler joins what a hyphen divides at a line's end, so that `di- vided`
+of ours is one word where poppler has it. Counted is the F1 of the two multisets: 1 where both have the same
+words.
 """
 
 import argparse
@@ -44,7 +46,7 @@ from data_prep.config import ReadingConfig
 from data_prep.documents import read_document
 from data_prep.errors import UnreadableDocument
 from data_prep.samples import PageNote, Sample
-from tests.bench.poppler import SECONDS, Word, bare, poppler_lines, poppler_texts, words_of
+from tests.bench.poppler import SECONDS, Word, bare, poppler_lines, poppler_texts, rejoined, words_of
 
 BLANK_RANGE = 16
 FOREIGN_WORDS, FOREIGN_CHARACTERS = 2, 8
@@ -56,6 +58,7 @@ COUNTED = {
     "reasons": "sample not trained on",
     "left_out": "characters left out",
 }
+_BEFORE_HYPHEN = re.compile(r"(\w+)[-\u00ad\u2010](?:\s|$)")
 SHOWN = 60  # characters of an example
 
 
@@ -73,12 +76,17 @@ class Block:
         return bare(self.text)
 
     @cached_property
+    def divided(self) -> tuple[str, ...]:
+        """Beginnings of words before a hyphen, of two letters or more: poppler may show the whole word."""
+        return tuple(start for start in map(bare, _BEFORE_HYPHEN.findall(self.text)) if len(start) > 1)
+
+    @cached_property
     def words(self) -> list[Counter[str]]:
         return [Counter(bare(word)) for word in self.text.split()]
 
     def says(self, word: Word) -> bool:
         """Whether the word stands in the block's text."""
-        if word.text in self.letters:
+        if word.text in self.letters or word.text.startswith(self.divided):
             return True
         return word.is_right_to_left and any(Counter(word.text) <= letters for letters in self.words)
 
@@ -254,7 +262,8 @@ def is_blank(image: Image.Image) -> bool:
 
 
 def _compare(judged: Judged, ours: str, theirs: str) -> None:
-    our_words, their_words = Counter(words_of(ours)), Counter(words_of(theirs))
+    their_words = Counter(words_of(theirs))
+    our_words = Counter(words_of(rejoined(ours, their_words)))
     only_ours, only_theirs = our_words - their_words, their_words - our_words
     counts = (our_words & their_words).total(), only_ours.total(), only_theirs.total()
     if any(counts):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bench.poppler import Word, bare, words_of
+from tests.bench.poppler import Word, bare, rejoined, words_of
 from tests.bench.reading_accuracy import Block, foreign_lines, is_blank
 
 FIRST, SECOND = "the river runs below the bridge", "a market opens in the morning"
@@ -50,8 +50,10 @@ def test_a_line_is_shown_from_three_quarters_of_its_height(bottom: int, shown: b
     ("theirs", "ours"),
     [
         ("hyphenated word", "hyphen- ated word"),
+        ("hyphenated", "a word is hyphen-"),
         ("ﬁnest oﬃce", "finest office"),
         ("resume", "résumé"),
+        ("contrôleur", "contrˆoleur"),
         ("twice twice", "twice"),
         ("الإشتقاق"[::-1], "الإشتقاق"),
     ],
@@ -81,3 +83,7 @@ def test_a_crop_is_blank_without_ink_whatever_its_padding(paper: int, ink: int, 
     grey[:20, :50] = paper
     grey[5:10, 5:30] = ink
     assert is_blank(Image.fromarray(grey)) == blank
+
+
+def test_a_word_divided_at_a_lines_end_is_one_where_the_other_reader_has_it_whole() -> None:
+    assert rejoined("Di- vided, pre- and post-war", {"divided"}) == "Divided, pre- and post-war"
