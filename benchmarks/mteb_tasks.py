@@ -232,13 +232,17 @@ class BackboneEncoder(AbsEncoder):
 
     def _page_sequences(self, images: Sequence[Image.Image]) -> PreparedSequences:
         contract = self.model.contract
-        pages = [
-            fit_to_grid(image.convert("L"), multiple=contract.pixel_multiple, max_pixels=contract.max_pixels)
-            for image in images
-        ]
+        pages = [_fitted(image, contract) for image in images]
         return PreparedSequences(
             pages, build=self._builder.summarize_image, size=lambda page: page.width * page.height
         )
+
+
+def _fitted(image: Image.Image, contract: EmbeddingContract) -> Image.Image:
+    pixels = np.asarray(image.convert("L"))
+    return Image.fromarray(
+        fit_to_grid(pixels, multiple=contract.pixel_multiple, max_pixels=contract.max_pixels)
+    )
 
 
 def named_tasks(names: Sequence[str], seahelp: Path | None) -> list[mteb.AbsTask]:

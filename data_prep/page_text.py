@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
 
 from data_prep.config import ReadingConfig
 from data_prep.layout import Line, Paragraph, blocks, paragraphs, text_of
@@ -34,7 +33,6 @@ _WITHOUT_GLYPHS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width spaces and join
 # Where the picture is looked at, in type sizes above the baseline: letters of every script have ink low there; signs
 # such as _ and " may not.
 _HEIGHTS_OF_LETTERS, _HEIGHTS_OF_SIGNS = np.linspace(0.0, 0.6, 7), np.linspace(-0.2, 0.9, 23)
-_UPRIGHT = {1: Image.Transpose.ROTATE_270, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_90}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +41,8 @@ class Block:
 
     text: str
     box: Box
-    image: Image.Image
-    """What its box shows, upright."""
+    pixels: np.ndarray
+    """(height, width) grey: what its box shows, upright."""
     is_heading: bool
     unknown: int
     """How many of its letters nobody knows; they are not in `text`."""
@@ -101,13 +99,13 @@ class Frame:
 
     @classmethod
     def of(
-        cls, turn: int, is_vertical: bool, picture: Image.Image, page_size: tuple[float, float], scale: float
+        cls, turn: int, is_vertical: bool, picture: np.ndarray, page_size: tuple[float, float], scale: float
     ) -> "Frame":
         width, height = page_size
         left, top = ((0.0, height), (0.0, 0.0), (-width, 0.0), (-height, width))[turn]
-        turned = picture.transpose(_UPRIGHT[turn]) if turn else picture
+        turned = np.ascontiguousarray(np.rot90(picture, -turn))
         return cls(
-            turn=turn, is_vertical=is_vertical, left=left, top=top, scale=scale, picture=np.asarray(turned)
+            turn=turn, is_vertical=is_vertical, left=left, top=top, scale=scale, picture=turned
         )  # fmt: skip
 
     def box(self, lines: Paragraph) -> Box:
@@ -121,9 +119,11 @@ class Frame:
         right, bottom = min(max(right, left + 2, 1), width), min(max(bottom, 1), height)
         return min(max(left, 0), right - 1), min(max(top, 0), bottom - 1), right, bottom
 
-    def upright(self, image: Image.Image) -> Image.Image:
-        """Return a part of the page as it is read."""
-        return image.transpose(_UPRIGHT[self.turn]) if self.turn and not self.is_vertical else image
+    def cut(self, box: Box) -> np.ndarray:
+        """Return what a box of the turned picture shows, upright."""
+        left, top, right, bottom = box
+        shown = self.picture[top:bottom, left:right]
+        return np.rot90(shown, self.turn) if self.is_vertical else shown
 
     def displayed(self, box: Box) -> Box:
         """Return where a box of the turned picture lies on the page."""
@@ -138,7 +138,7 @@ class Frame:
 
 
 def read_page_text(
-    words: Words, picture: Image.Image, page_size: tuple[float, float], scale: float, config: ReadingConfig
+    words: Words, picture: np.ndarray, page_size: tuple[float, float], scale: float, config: ReadingConfig
 ) -> PageText:
     """Return what of the words the picture shows.
 
@@ -319,35 +319,39 @@ def _without_unknown(
     return kept
 
 
-def cut_blocks(page: PageText, picture: Image.Image, longest: int) -> list[Block]:
+def cut_blocks(page: PageText, longest: int) -> list[Block]:
     """Return blocks of less than `longest` characters in reading order, with what the picture shows of them."""
-    middles = np.array(
-        [_middle(frame, line) for frame, paragraph in page.paragraphs for line in paragraph]
-    ).reshape(-1, 4)
+    middles = _middles(page.paragraphs)
     found, first = [], 0
     for frame, paragraph in page.paragraphs:
         is_heading = paragraph[0].is_bold and len(paragraph) <= 2
         for block in blocks(paragraph, longest):
             own, first = slice(first, first + len(block)), first + len(block)
-            box = frame.displayed(frame.box(block))
+            box = frame.box(block)
             found.append(
                 Block(
                     text=text_of(block),
-                    box=box,
-                    image=frame.upright(picture.crop(box)),
+                    box=frame.displayed(box),
+                    pixels=frame.cut(box),
                     is_heading=is_heading,
                     unknown=sum(line.unknown for line in block),
-                    shows_others=_shows_others(box, middles, own),
+                    shows_others=_shows_others(frame.displayed(box), middles, own),
                 )
             )
     return found
 
 
-def _middle(frame: Frame, line: Line) -> Box:
-    """Return where the page shows the middle of a line's letters."""
-    height = line.baseline + 0.25 * line.size
-    inner = Line(text="", left=line.left, right=line.right, baseline=height, size=0.0, is_bold=False)
-    return frame.displayed(frame.box([inner]))
+def _middles(found: list[tuple[Frame, Paragraph]]) -> np.ndarray:
+    """(lines, 4) where the page shows the middle of each line's letters, as boxes without height."""
+    middles = [np.zeros((0, 4))]
+    for frame, paragraph in found:
+        left, right, baseline, size = np.array(
+            [(line.left, line.right, line.baseline, line.size) for line in paragraph]
+        ).T
+        height = (frame.top - baseline - 0.25 * size) * frame.scale
+        box = ((left - frame.left) * frame.scale, height, (right - frame.left) * frame.scale, height)
+        middles.append(np.stack(frame.displayed(box), axis=1))
+    return np.concatenate(middles)
 
 
 def _shows_others(box: Box, middles: np.ndarray, own: slice) -> bool:

@@ -7,6 +7,7 @@ ink stands for is left out and counted, and so is a page that cannot be read; ne
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
+import numpy as np
 import pypdfium2
 import pypdfium2.raw as pdfium
 
@@ -122,17 +123,17 @@ def _draw_notes(page: pypdfium2.PdfPage) -> bool:
 def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> Iterator[Part | PageNote]:
     words = read_words(page, config)
     scale = config.dots_per_inch / 72
-    picture = page.render(scale=scale, grayscale=True).to_pil().convert("L")
+    picture = np.array(page.render(scale=scale, grayscale=True).to_pil())
     read = read_page_text(words, picture, page.get_size(), scale, config)
-    shown = cut_blocks(read, picture, config.max_block_characters) if config.unit == "block" else []
+    shown = cut_blocks(read, config.max_block_characters) if config.unit == "block" else []
     if read.left_out:
         yield PageNote(page=number, left_out=read.left_out)
     if not shown:
-        box = (0, 0, *picture.size)
-        yield Part(image=picture, text=read.text, page=number, box=box, doubt=read.doubt)
+        box = (0, 0, *picture.shape[::-1])
+        yield Part(pixels=picture, text=read.text, page=number, box=box, doubt=read.doubt)
     for index, block in enumerate(shown):
         yield Part(
-            image=block.image,
+            pixels=block.pixels,
             text=block.text,
             page=number,
             box=block.box,

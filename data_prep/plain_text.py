@@ -21,6 +21,8 @@ def clean_text(text: str) -> str:
 
     pdfium gives a character above U+FFFF as its two UTF-16 halves; a hostile font map may give one half.
     """
+    if text.isascii() and text.isprintable() and "  " not in text:
+        return text.strip()
     known = text.translate(_HYPHENS).replace(UNKNOWN, "")
     whole = known.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
     printed = _OBEYED.sub("", " ".join(whole.split()))

@@ -25,6 +25,8 @@ _MOST_SCRIPTS_OF_A_WORD = 2  # a unit such as kΩ or a name with a foreign endin
 
 def needs_space(before: str, after: str, gap: float) -> bool:
     """Whether there is a space between two words on a line. `gap`: what lies between them, of the type size."""
+    if before[-1] < "\u0e00" or after[0] < "\u0e00":  # the first of the unspaced scripts
+        return gap > 0.1
     is_unspaced = _UNSPACED_ENDS.match(before[-1]) and _UNSPACED_ENDS.match(after[0])
     return gap > (0.5 if is_unspaced and not _is_thai_like(after[0]) else 0.1)
 
@@ -56,7 +58,7 @@ def is_right_to_left(text: str) -> bool:
 def goes_right_to_left(texts: Iterable[str]) -> bool:
     """Whether most letters are read from the right."""
     letters = "".join(texts)
-    if letters.isascii():
+    if not is_right_to_left(letters):
         return False
     found = len(_RIGHT_TO_LEFT.findall(letters))
     return 2 * found > sum(map(str.isalpha, letters))
@@ -110,8 +112,8 @@ def _pairs(text: str) -> int:
 
 def unknown_characters(text: str) -> int:
     """How many of its characters nobody knows: without one, private, for control, in no script."""
-    if text.isascii():
-        return sum(character < " " for character in text)
+    if text.isascii() and text.isprintable():
+        return 0
     return sum(map(_is_unknown, text))
 
 

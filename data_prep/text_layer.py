@@ -305,7 +305,8 @@ class _Characters:
         a, b, c, d, _, _ = self._filled(_GET_MATRIX, indices, np.float32, 1, 6).T.astype(float)
         sizes, scale = self._each(_GET_SIZE, indices, np.float64), np.hypot(c, d)
         along_x, along_y = np.sign(sizes) * a, np.sign(sizes) * b
-        of_font = {font: self._font(font, index) for font, index in zip(fonts, indices, strict=True)}
+        one_of = dict(zip(fonts, indices, strict=True))
+        of_font = {font: self._font(font, index) for font, index in one_of.items()}
         has_height = np.array([of_font[font][0] for font in fonts], bool)
         return _Looks(
             x=x,

@@ -91,7 +91,7 @@ ONE_PAGE = {
 def test_one_picture_is_one_page_whatever_else_its_file_holds_of_it(content):
     [page] = pages_of(content)
     assert (page.page, page.text) == (1, "the text")
-    assert shows_the_bar(page.image)
+    assert shows_the_bar(picture_of(page))
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -203,21 +203,21 @@ LOOKS = {
 def test_a_picture_of_any_kind_is_black_on_white(content):
     [page] = pages_of(content)
     assert page.text == "the text"
-    assert shows_the_bar(page.image)
+    assert shows_the_bar(picture_of(page))
 
 
 @pytest.mark.parametrize("meaning", [0, 1])
 @pytest.mark.parametrize("value", [-3.0, 300.0, np.nan, np.inf])
 def test_a_picture_of_one_number_is_blank(value, meaning):
     [page] = pages_of(tiff(frame(bar(value, value, "f4"), meaning)))
-    assert page.image.getextrema() == (255, 255)
+    assert picture_of(page).getextrema() == (255, 255)
 
 
 def test_numbers_between_black_and_white_are_greys():
     levels = np.linspace(0, 1, 256).astype("f4")[None, :].repeat(4, axis=0)
     for values in (levels, levels * 255, (levels * 65535).astype("u2"), levels * 4e9 - 1e9):
         [page] = pages_of(tiff(frame(values)))
-        assert np.array_equal(np.asarray(page.image)[0], np.arange(256))
+        assert np.array_equal(np.asarray(picture_of(page))[0], np.arange(256))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "TIFF in strips"])
@@ -234,7 +234,7 @@ def test_a_picture_that_says_how_it_was_held_is_turned_upright(kind, orientation
         pages = pages_of(tiff(frame(bar()), turned, turned))
     else:
         pages = pages_of(saved(held, kind, exif=exif(orientation)))
-    assert all(shows_the_bar(page.image) for page in pages)
+    assert all(shows_the_bar(picture_of(page)) for page in pages)
 
 
 GOOD, UNKNOWN = frame(bar()), frame(bar(), 99)
@@ -247,7 +247,7 @@ def test_a_bad_page_is_left_out_and_named_and_the_others_are_used(bad):
     pages = pages_of(tiff(*frames))
     assert [page.page for page in pages] == [1, 2, 3]
     assert pages.pop(bad) == PageNote(page=bad + 1, refused="broken image: unknown pixel mode")
-    assert all(shows_the_bar(page.image) for page in pages)
+    assert all(shows_the_bar(picture_of(page)) for page in pages)
 
 
 @pytest.mark.parametrize(
@@ -330,4 +330,4 @@ def test_a_file_that_was_changed_anywhere_gives_pages_or_a_reason(data):
         return
     assert [page.page for page in pages] == list(range(1, len(pages) + 1))
     for page in pages:
-        assert page.refused if isinstance(page, PageNote) else page.image.mode == "L"
+        assert page.refused if isinstance(page, PageNote) else picture_of(page).mode == "L"
