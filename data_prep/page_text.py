@@ -283,7 +283,7 @@ def _known(words: Words) -> Words:
 
 def _why_unusable(texts: list[str]) -> str | None:
     """Return why the words of a page are no text, or None."""
-    letters, unknown = sum(map(len, texts)), sum(map(unknown_characters, texts))
+    letters, unknown = sum(map(len, texts)), unknown_characters("".join(texts))
     if unknown > _UNUSABLE_SHARE * letters:
         return f"no usable text: {unknown:,} of its {letters:,} characters are none of any script"
     words = [text for text in texts if len(text) > 2]

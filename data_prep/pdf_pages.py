@@ -15,7 +15,7 @@ from data_prep.config import ReadingConfig
 from data_prep.errors import UnreadableDocument
 from data_prep.limits import check_pages, check_pixels, pages_of
 from data_prep.page_text import cut_blocks, read_page_text
-from data_prep.parts import Part
+from data_prep.parts import Part, fitting_size
 from data_prep.samples import PageNote
 from data_prep.text_layer import read_words
 
@@ -122,15 +122,18 @@ def _draw_notes(page: pypdfium2.PdfPage) -> bool:
 
 def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> Iterator[Part | PageNote]:
     words = read_words(page, config)
+    whole = _pixels(page, config)
     scale = config.dots_per_inch / 72
-    picture = np.array(page.render(scale=scale, grayscale=True).to_pil())
+    if config.unit == "page":  # drawn as large as it is stored
+        width, _ = fitting_size(*whole, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
+        scale *= width / whole[0]
+    picture = _drawn(page, scale)
     read = read_page_text(words, picture, page.get_size(), scale, config)
     shown = cut_blocks(read, config.max_block_characters) if config.unit == "block" else []
     if read.left_out:
         yield PageNote(page=number, left_out=read.left_out)
     if not shown:
-        box = (0, 0, *picture.shape[::-1])
-        yield Part(pixels=picture, text=read.text, page=number, box=box, doubt=read.doubt)
+        yield Part(pixels=picture, text=read.text, page=number, box=(0, 0, *whole), doubt=read.doubt)
     for index, block in enumerate(shown):
         yield Part(
             pixels=block.pixels,
@@ -141,3 +144,8 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
             is_heading=block.is_heading,
             doubt=block.doubt,
         )
+
+
+def _drawn(page: pypdfium2.PdfPage, scale: float) -> np.ndarray:
+    """(height, width) grey."""
+    return np.array(page.render(scale=scale, grayscale=True).to_pil())

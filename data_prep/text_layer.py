@@ -24,8 +24,7 @@ BOLD_WEIGHT = 600
 SLANTED = -1  # the turn of a word that stands neither upright nor on one of its sides
 _FONT_NAME_BYTES = 128
 _STRAIGHT = np.cos(np.radians(3))
-_SPACES = np.array([*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029,
-                    0x202F, 0x205F, 0x3000])  # fmt: skip
+_IS_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # the last space is U+3000
 _HYPHEN = 0x02  # pdfium's code for one at a line's end
 _WITHOUT_INK = (pdfium.FPDF_TEXTRENDERMODE_INVISIBLE, pdfium.FPDF_TEXTRENDERMODE_CLIP)
 _ASCENT_OF_GLYPHS = 0.85  # of the type size: what the highest glyphs of a text reach, about
@@ -113,7 +112,7 @@ def read_words(page: pypdfium2.PdfPage, config: ReadingConfig) -> Words:
 
 def _ends_of_words(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(n,) the first and (n,) the last character of each word."""
-    is_printed = ~np.isin(codes, _SPACES)
+    is_printed = ~_IS_SPACE[np.minimum(codes, len(_IS_SPACE) - 1)]
     goes_on = is_printed[1:] & is_printed[:-1] & (codes[:-1] != _HYPHEN)
     is_first, is_last = is_printed.copy(), is_printed.copy()
     is_first[1:] &= ~goes_on
@@ -255,6 +254,11 @@ _GET_FONT = _function("FPDFTextObj_GetFont", ctypes.c_size_t)
 _GET_MODE = _function("FPDFTextObj_GetTextRenderMode", ctypes.c_int)
 
 
+# Where pdfium writes numbers: making a pointer takes as long as a call.
+_WRITTEN = np.zeros((8192, 32), np.uint8)
+_POINTERS = [ctypes.c_void_p(_WRITTEN.ctypes.data + place) for place in range(0, _WRITTEN.nbytes, 32)]
+
+
 class _Characters:
     """Questions about many characters of a text page at once; every answer is an array over what was asked."""
 
@@ -346,12 +350,15 @@ class _Characters:
         self, function: Callable, indices: Sequence[int], kind: type, arguments: int, numbers: int
     ) -> np.ndarray:
         """(n, arguments * numbers) what `function` writes for each character: so many numbers by each pointer."""
-        answer = np.zeros((len(indices), arguments * numbers), kind)
-        start, step = answer.ctypes.data, answer.itemsize * numbers
-        pointers = list(map(ctypes.c_void_p, range(start, start + answer.nbytes, step)))
-        columns = (pointers[one::arguments] for one in range(arguments))
-        deque(map(function, repeat(self._handle), indices, *columns), maxlen=0)
-        return answer
+        answers = np.empty((len(indices), arguments * numbers), kind)
+        most = len(_POINTERS) // arguments
+        for start in range(0, len(indices), most):
+            some = indices[start : start + most]
+            columns = (_POINTERS[one : arguments * len(some) : arguments] for one in range(arguments))
+            deque(map(function, repeat(self._handle), some, *columns), maxlen=0)
+            written = _WRITTEN[: arguments * len(some)].view(kind)[:, :numbers]
+            answers[start : start + most] = written.reshape(len(some), -1)
+        return answers
 
 
 def _turns(along_x: np.ndarray, along_y: np.ndarray, page_turn: int) -> np.ndarray:
