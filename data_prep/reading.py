@@ -196,7 +196,7 @@ def _read_each(files: Sequence[_Unread], config: ReadingConfig, workers: int) ->
 
 def _other_ranges(pages: int, workers: int) -> list[range]:
     """Divide the pages behind the first ones, from 1."""
-    size = max(1, ceil((pages - FIRST_PAGES) / (_RANGES_PER_WORKER * workers)))
+    size = max(FIRST_PAGES, ceil((pages - FIRST_PAGES) / (_RANGES_PER_WORKER * workers)))
     return [range(start, start + size) for start in range(FIRST_PAGES + 1, pages + 1, size)]
 
 

@@ -170,6 +170,7 @@ def test_hostile_documents_and_names_stay_text():
     assert outline.open == [] and outline.handlers == [] and "script" not in outline.tags
     assert len(outline.links) == len(re.findall("src=.data:", page)) and page.count("</title>") == 1
     assert "<script" not in page and "{{ 7*7 }}" in page
+    assert page.count("Used in part") == 2
 
 
 def test_skipped_steps_of_a_training_stand_beside_its_losses():
