@@ -23,6 +23,10 @@ SMALL = np.asarray(PAGE.resize((100, 60)))
 TURNED = PAGE.rotate(180)
 
 
+def picture_of(page: Part) -> Image.Image:
+    return Image.fromarray(page.pixels)
+
+
 def pages_of(content: bytes, beside: bytes | None = b"the text", **settings) -> list[Part | PageNote]:
     config = ReadingConfig(**settings)
     pages = list(read_image_pages(content, beside, config, ALL_PAGES))
@@ -99,8 +103,8 @@ def test_pages_of_a_tiff_stay_pages_and_their_copies_are_not_counted(big):
     content = tiff(frame(bar()), frame(SMALL, t254=1), frame(bar()[::-1]), frame(SMALL), big=big)
     pages = pages_of(content)
     assert [(page.page, page.text) for page in pages] == [(1, ""), (2, ""), (3, "")]
-    assert np.array_equal(pages[1].image, bar()[::-1])
-    assert np.array_equal(pages[2].image, SMALL)
+    assert np.array_equal(pages[1].pixels, bar()[::-1])
+    assert np.array_equal(pages[2].pixels, SMALL)
 
 
 @pytest.mark.parametrize("back_to", [0, 1, 2])
@@ -261,7 +265,7 @@ def test_a_bad_page_is_left_out_and_named_and_the_others_are_used(bad):
 )
 def test_what_is_wrong_with_one_page_is_said_of_it(last, reason):
     good, bad = pages_of(tiff(GOOD, last))
-    assert shows_the_bar(good.image)
+    assert shows_the_bar(picture_of(good))
     assert bad.page == 2 and bad.refused.startswith(reason)
 
 
