@@ -254,6 +254,8 @@ def _contrasts(words: Words, frame: Frame, heights: np.ndarray) -> np.ndarray:
 
 def _drawn_once(words: Words) -> Words:
     """Leave out what is drawn again at the same place."""
+    if not len(words):
+        return words
     near = np.minimum(0.3 * words.size, 0.5 * (words.right - words.left))
     repeats: set[int] = set()
     band = 4 * float(np.median(near)) or 1.0
@@ -321,24 +323,47 @@ def _without_unknown(
 
 def cut_blocks(page: PageText, longest: int) -> list[Block]:
     """Return blocks of less than `longest` characters in reading order, with what the picture shows of them."""
-    middles = _middles(page.paragraphs)
-    found, first = [], 0
-    for frame, paragraph in page.paragraphs:
-        is_heading = paragraph[0].is_bold and len(paragraph) <= 2
-        for block in blocks(paragraph, longest):
-            own, first = slice(first, first + len(block)), first + len(block)
-            box = frame.box(block)
-            found.append(
-                Block(
-                    text=text_of(block),
-                    box=frame.displayed(box),
-                    pixels=frame.cut(box),
-                    is_heading=is_heading,
-                    unknown=sum(line.unknown for line in block),
-                    shows_others=_shows_others(frame.displayed(box), middles, own),
-                )
-            )
-    return found
+    cut = [
+        (frame, block, paragraph[0].is_bold and len(paragraph) <= 2)
+        for frame, paragraph in page.paragraphs
+        for block in blocks(paragraph, longest)
+    ]
+    boxes = [frame.box(block) for frame, block, _ in cut]
+    displayed = [frame.displayed(box) for (frame, _, _), box in zip(cut, boxes, strict=True)]
+    show_others = _show_others(displayed, [len(block) for _, block, _ in cut], _middles(page.paragraphs))
+    return [
+        Block(
+            text=text_of(block),
+            box=on_page,
+            pixels=frame.cut(box),
+            is_heading=is_heading,
+            unknown=sum(line.unknown for line in block),
+            shows_others=shows_others,
+        )
+        for (frame, block, is_heading), box, on_page, shows_others in zip(
+            cut, boxes, displayed, show_others, strict=True
+        )
+    ]
+
+
+def _show_others(boxes: list[Box], lengths: list[int], middles: np.ndarray) -> list[bool]:
+    """Return for each block whether its box shows more than the edge of lines that are not its own.
+
+    Args:
+        lengths: how many lines each block has.
+        middles: (lines, 4) of all blocks in their order.
+    """
+    if not boxes:
+        return []
+    left, top, right, bottom = np.array(boxes).T[:, :, None]  # (blocks, 1)
+    shows = (
+        (np.minimum(middles[:, 2], right) - np.maximum(middles[:, 0], left) > 3)
+        & (middles[:, 3] > top)
+        & (middles[:, 1] < bottom)
+    )  # (blocks, lines)
+    own = np.repeat(np.arange(len(boxes)), lengths)
+    shows[own, np.arange(len(middles))] = False
+    return shows.any(axis=1).tolist()
 
 
 def _middles(found: list[tuple[Frame, Paragraph]]) -> np.ndarray:
@@ -352,15 +377,3 @@ def _middles(found: list[tuple[Frame, Paragraph]]) -> np.ndarray:
         box = ((left - frame.left) * frame.scale, height, (right - frame.left) * frame.scale, height)
         middles.append(np.stack(frame.displayed(box), axis=1))
     return np.concatenate(middles)
-
-
-def _shows_others(box: Box, middles: np.ndarray, own: slice) -> bool:
-    """Whether a box shows more than the edge of lines that are not its own."""
-    left, top, right, bottom = box
-    shows = (
-        (np.minimum(middles[:, 2], right) - np.maximum(middles[:, 0], left) > 3)
-        & (middles[:, 3] > top)
-        & (middles[:, 1] < bottom)
-    )
-    shows[own] = False
-    return bool(shows.any())

@@ -7,6 +7,7 @@ and then so many bytes of PNG.
 """
 
 import hashlib
+import json
 import os
 import struct
 import warnings
@@ -132,10 +133,11 @@ def _write(answer: BinaryIO, content: Iterator[Sample | PageNote], config: Readi
     for one in content:
         if isinstance(one, Sample):
             fields = {name: getattr(one, name) for name in _SAMPLE_FIELDS}
-            line, png = _SampleLine(**fields, png_bytes=len(one.png)), one.png
+            line, png = json.dumps(fields | {"kind": "sample", "png_bytes": len(one.png)}), one.png
         else:
-            line, png = _NoteLine(**{name: getattr(one, name) for name in _NOTE_FIELDS}), b""
-        whole = line.model_dump_json().encode() + b"\n" + png
+            note = _NoteLine(**{name: getattr(one, name) for name in _NOTE_FIELDS})
+            line, png = note.model_dump_json(), b""
+        whole = line.encode() + b"\n" + png
         samples, written = samples + bool(png), written + len(whole)
         _check_limits(samples, written, config)
         answer.write(whole)
