@@ -29,6 +29,8 @@ SUBSCRIPT_DESCENT = 0.57  # of scripts that set whole letters below the line
 _SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Tibetan, Burmese, Khmer
 _LIST_MARKER = re.compile(r"[^\w\s]|[(\[]?\w{1,3}[.)\]:]")
 _PITCH, _EAST_ASIAN_PITCH = 1.45, 1.8  # of the type size: from the first line of a paragraph to the next
+_LETTERS_OF_A_MARK = 12
+_MARK_RATIO = 2.3  # up to which a line's type is larger than its marks; a larger letter begins a paragraph
 _MOST_TO_ORDER = 2_000  # paragraphs of a page; a longer table is read by rows
 
 
@@ -153,7 +155,8 @@ def _rows(runs: list[_Segment]) -> list[_Segment]:
         row.sort(key=lambda one: one.left)
         current = row[0]
         for run in row[1:]:
-            if run.left - current.right <= max(run.size, current.size):
+            larger, smaller = max(run.size, current.size), min(run.size, current.size)
+            if run.left - current.right <= larger <= _MARK_RATIO * smaller:
                 current.take(run)
             else:
                 segments.append(current)
@@ -175,21 +178,21 @@ def _with_marks(segments: list[_Segment]) -> list[_Segment]:
             number = joined[number]
         return number
 
-    for number in np.flatnonzero(letters <= 12).tolist():
-        mark = segments[number]
-        rise = mark.baseline - baseline
-        is_host = (
-            ((size > 1.15 * mark.size) | ((size > 0.95 * mark.size) & (letters > mark.letters)))
-            & (size < 2.3 * mark.size)
-            & (letters >= min(mark.letters, 3))
-            & (rise < np.where(size > 1.15 * mark.size, 0.75, 0.45) * size)
-            & (rise > np.where(size > 1.15 * mark.size, -0.55, -0.45) * size)
-            & (mark.left < right + 0.3 * size)
-            & (mark.right > left - 0.3 * size)
-        )
-        is_host[number] = False
-        for host in np.flatnonzero(is_host).tolist():
-            joined[root(number)] = root(host)
+    marks = np.flatnonzero(letters <= _LETTERS_OF_A_MARK)
+    rise = (baseline[marks, None] - baseline) / size
+    is_small = size > 1.15 * size[marks, None]
+    is_host = (
+        (is_small | ((size > 0.95 * size[marks, None]) & (letters > letters[marks, None])))
+        & (size < _MARK_RATIO * size[marks, None])
+        & (letters >= np.minimum(letters[marks, None], 3))
+        & (rise < np.where(is_small, 0.75, 0.45))
+        & (rise > np.where(is_small, -0.55, -0.45))
+        & (left[marks, None] < right + 0.3 * size)
+        & (right[marks, None] > left - 0.3 * size)
+    )  # (marks, segments)
+    for mark, host in zip(*np.nonzero(is_host), strict=True):
+        if marks[mark] != host:
+            joined[root(int(marks[mark]))] = root(int(host))
     whole: dict[int, _Segment] = {}
     for number, segment in enumerate(segments):
         if root(number) in whole:

@@ -30,9 +30,9 @@ _PLAUSIBLE_SHARE = 0.6  # of guessed letters
 _WORD = re.compile(r"[^\w\s]{0,2}(?:[A-Za-z]?[a-z]+|[A-Z]{2,})(?:-[A-Za-z]?[a-z]+)*[^\w\s]{0,2}")
 _DOUBTFUL_SHARE = 0.01  # of the letters of a page that is trained on as a whole
 _WITHOUT_GLYPHS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width spaces and joiners
-# Where the picture is looked at, in type sizes above the baseline: letters of every script have ink low there; signs
-# such as _ and " may not.
-_HEIGHTS_OF_LETTERS, _HEIGHTS_OF_SIGNS = np.linspace(0.0, 0.6, 7), np.linspace(-0.2, 0.9, 23)
+# Where the picture is looked at, in type sizes above the baseline. Letters of every script have ink low there; signs
+# such as _ and ", and single ones such as 一, may fall between.
+_HEIGHTS_OF_WORDS, _HEIGHTS_OF_SIGNS = np.linspace(0.05, 0.5, 4), np.linspace(-0.2, 0.9, 23)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,11 +212,15 @@ def _in_columns(characters: Words) -> Words:
 
 def _are_seen(words: Words, frame: Frame) -> np.ndarray:
     """(n,) whether the picture has ink of different greys where the words stand."""
-    is_seen = _contrasts(words, frame, _HEIGHTS_OF_LETTERS) >= LEAST_INK
-    signs = [n for n in np.flatnonzero(~is_seen).tolist() if not any(map(str.isalnum, words.texts[n]))]
+    is_seen = _contrasts(words, frame, _HEIGHTS_OF_WORDS) >= LEAST_INK
+    signs = [n for n in np.flatnonzero(~is_seen).tolist() if _is_sign(words.texts[n])]
     if signs:
         is_seen[signs] = _contrasts(words.at(np.array(signs)), frame, _HEIGHTS_OF_SIGNS) >= LEAST_INK
     return is_seen
+
+
+def _is_sign(text: str) -> bool:
+    return len(text) == 1 or not any(map(str.isalnum, text))
 
 
 def _are_under_others(words: Words) -> np.ndarray:

@@ -101,13 +101,21 @@ def read_words(page: pypdfium2.PdfPage, config: ReadingConfig) -> Words:
     with closing(page.get_textpage()) as textpage:
         check_characters(textpage.count_chars(), config)
         characters, view = _Characters(textpage), View.of(page)
-        codes = characters.codes()
+        codes, is_guessed = characters.codes()
         first, last = _ends_of_words(codes)
-        words, fits, is_shown = _measured(characters, codes, first, last, view)
+        # A guess is for a whole word: letters among known ones are not what the font's codes say.
+        is_whole = _count(is_guessed, first) == last - first + 1
+        codes[is_guessed & ~np.repeat(is_whole, np.diff(first, append=len(codes)))] = ord(UNKNOWN)
+        words, fits, is_shown = _measured(characters, codes, is_guessed, first, last, view)
         if not fits.all():
             first, last = _taken_apart(first, last, ~fits)
-            words, _, is_shown = _measured(characters, codes, first, last, view)
+            words, _, is_shown = _measured(characters, codes, is_guessed, first, last, view)
         return words.at(np.flatnonzero(is_shown))
+
+
+def _count(which: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """(n,) how many of the characters up to the next word are such ones."""
+    return np.add.reduceat(which, first, dtype=int) if len(first) else np.zeros(0, int)
 
 
 def _ends_of_words(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +137,12 @@ def _taken_apart(first: np.ndarray, last: np.ndarray, which: np.ndarray) -> tupl
 
 
 def _measured(
-    characters: "_Characters", codes: np.ndarray, first: np.ndarray, last: np.ndarray, view: View
+    characters: "_Characters",
+    codes: np.ndarray,
+    is_guessed: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+    view: View,
 ) -> tuple[Words, np.ndarray, np.ndarray]:
     """Return n words by their ends, (n,) whether their ends fit together and (n,) whether they begin in the view."""
     count, indices = len(first), np.concatenate([first, last]).tolist()
@@ -146,10 +159,9 @@ def _measured(
     origins[alone] = characters.origins(first[alone].tolist())  # below each other they may be of one object
     baseline = in_frame(*view.place(*origins.T), turn)[1]
     size = _true_sizes(look, top - baseline)
-    is_right_to_left = np.add.reduceat(_are_right_to_left(codes), first) > 0 if count else np.zeros(0, bool)
+    is_right_to_left = _count(_are_right_to_left(codes), first) > 0
     is_one_line = (
         (turn[a] == turn[b])
-        & (look.is_guessed[a] == look.is_guessed[b])
         & (abs(baseline[a] - baseline[b]) < 0.1 * size[a])
         & (abs(size[a] - size[b]) < 0.1 * size[a])
         & (abs(bottom[a] - bottom[b]) < 0.6 * size[a])
@@ -167,7 +179,7 @@ def _measured(
         size=size[a],
         is_bold=look.is_bold[a],
         is_invisible=look.is_invisible[a],
-        is_guessed=look.is_guessed[a],
+        is_guessed=_count(is_guessed, first) == length,
     )
     return words, fits, is_shown[a]
 
@@ -229,7 +241,6 @@ class _Looks:
     has_height: np.ndarray
     is_bold: np.ndarray
     is_invisible: np.ndarray
-    is_guessed: np.ndarray
 
     def at(self, places: np.ndarray) -> "_Looks":
         return _Looks(**{name: array[places] for name, array in vars(self).items()})
@@ -266,8 +277,9 @@ class _Characters:
         self._textpage = textpage
         self._handle = ctypes.c_void_p(ctypes.cast(textpage.raw, ctypes.c_void_p).value)
 
-    def codes(self) -> np.ndarray:
-        """(characters,) code points, or halves of one; `UNKNOWN` where the file names none that exists."""
+    def codes(self) -> tuple[np.ndarray, np.ndarray]:
+        """(characters,) code points, or halves of one, `UNKNOWN` where the file names none that exists; and
+        (characters,) whether one is guessed: a printable ASCII code of a font that names no character for it."""
         count = self._textpage.count_chars()
         units = np.zeros(count + 1, np.uint16)
         given = _GET_TEXT(self._handle, 0, count, ctypes.c_void_p(units.ctypes.data))
@@ -275,10 +287,10 @@ class _Characters:
         # The bulk text has 16 bits a character, and one code for what has none and for a hyphen at a line's end.
         asked = np.flatnonzero(codes >= 0x80) if given == count + 1 else np.arange(count)
         codes[asked] = self._each(_GET_UNICODE, asked.tolist(), np.uint32)
-        guessed = self._each(_HAS_NO_CHARACTER, asked.tolist(), bool) & (codes[asked] >= 0x80)
-        codes[asked[guessed]] = ord(UNKNOWN)
-        codes[(codes == 0) | (codes > 0x10FFFF)] = ord(UNKNOWN)
-        return codes
+        is_unnamed = self._each(_HAS_NO_CHARACTER, range(count), bool)
+        is_guessed = is_unnamed & (codes > 0x20) & (codes < 0x7F)
+        codes[(is_unnamed & ~is_guessed) | (codes == 0) | (codes > 0x10FFFF)] = ord(UNKNOWN)
+        return codes, is_guessed
 
     def objects(self, indices: Sequence[int]) -> np.ndarray:
         """(n,) the handle of the text object that draws each character; 0 where pdfium made one up."""
@@ -322,7 +334,6 @@ class _Characters:
             has_height=has_height,
             is_bold=np.array([of_font[font][1] for font in fonts], bool),
             is_invisible=np.isin(modes, _WITHOUT_INK),
-            is_guessed=self._each(_HAS_NO_CHARACTER, indices, bool),
         )
 
     def _font(self, font: int, index: int) -> tuple[bool, bool]:
