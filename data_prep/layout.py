@@ -27,7 +27,7 @@ from data_prep.text_layer import Words
 ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual line pitch
 SUBSCRIPT_DESCENT = 0.57  # of scripts that set whole letters below the line
 _SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Tibetan, Burmese, Khmer
-_LIST_MARKER = re.compile(r"[^\w\s]|[(\[]?\w{1,3}[.)\]:]")
+_LIST_MARKER = re.compile(r"[^\w\s]|[(\[]?\w{1,3}[.)\]:]|\d{1,2}(?:\.\d{1,2})*")
 _PITCH, _EAST_ASIAN_PITCH = 1.45, 1.8  # of the type size: from the first line of a paragraph to the next
 _LETTERS_OF_A_MARK = 12
 _MARK_RATIO = 2.3  # up to which a line's type is larger than its marks; a larger letter begins a paragraph
@@ -213,6 +213,7 @@ def _with_list_markers(segments: list[_Segment], words: Words) -> list[_Segment]
             and 0 < segment.left - previous.right < 3 * segment.size
             and len(previous.places) == 1
             and _LIST_MARKER.fullmatch(words.texts[previous.places[0]])
+            and any(map(str.isalpha, words.texts[segment.places[0]]))  # and not the next number of a table
         )
         if is_marked:
             previous.take(segment)

@@ -110,10 +110,13 @@ def _draw_notes(page: pypdfium2.PdfPage) -> bool:
     Returns whether there were any; the page must then be loaded anew.
     """
     kinds = set()
-    for number in range(pdfium.FPDFPage_GetAnnotCount(page)):
+    for number in reversed(range(pdfium.FPDFPage_GetAnnotCount(page))):
         if note := pdfium.FPDFPage_GetAnnot(page, number):
+            is_shown = not pdfium.FPDFAnnot_GetFlags(note) & pdfium.FPDF_ANNOT_FLAG_NOVIEW
             kinds.add(pdfium.FPDFAnnot_GetSubtype(note))
             pdfium.FPDFPage_CloseAnnot(note)
+            if not is_shown:
+                pdfium.FPDFPage_RemoveAnnot(page, number)
     if not kinds.difference(_WITHOUT_TEXT):
         return False
     page.render(scale=1 / max(page.get_size()))  # pdfium makes the looks of those that have none
