@@ -26,7 +26,7 @@ from PIL import Image
 from data_prep.parts import fit_to_grid
 from data_prep.queries import USER_QUERIES
 from data_prep.user_queries import read_user_queries
-from stages.backbones.backbone import Backbone, load_backbone
+from stages.backbones.backbone import Backbone, EmbeddingContract, load_backbone
 from stages.evaluate.encoding import PreparedSequences, encode, prepared_texts
 from stages.recipes import get_recipe
 from stages.train.sequences import SequenceBuilder

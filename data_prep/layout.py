@@ -1,10 +1,9 @@
 """Words of a page as lines, lines as paragraphs, and paragraphs in reading order.
 
-All in the frame of one direction of reading: a line goes to the right, the next one is below it. A gap of about
-an em ends a line, so that columns and cells stay apart. A line's box is its baseline plus fixed typographic
-proportions of the type size and not the ink: crops of equal lines are then equally high and their type sits at
-the same height.
-"""
+All in the frame of one direction of reading: a line goes to the right, the next one is below it. A gap of
+about an em ends a line, so that columns and cells stay apart. A line's box is its baseline plus fixed
+typographic proportions of the type size and not the ink: crops of equal lines are then equally high and their
+type sits at the same height."""
 
 import re
 from collections.abc import Sequence
@@ -137,8 +136,8 @@ def _runs(words: Words) -> list[_Segment]:
         np.maximum.reduceat(size, first).tolist(), letters.tolist(), strict=True,
     )  # fmt: skip
     return [
-        _Segment(places=list(range(a, b)), left=l, right=r, baseline=y, size=s, letters=n)
-        for a, b, l, r, y, s, n in spans
+        _Segment(places=list(range(a, b)), left=x0, right=x1, baseline=y, size=size, letters=count)
+        for a, b, x0, x1, y, size, count in spans
     ]
 
 
@@ -166,7 +165,7 @@ def _rows(runs: list[_Segment]) -> list[_Segment]:
 
 
 def _with_marks(segments: list[_Segment]) -> list[_Segment]:
-    """Give raised and lowered marks (exponents, notes, parts of a fraction) to the lines in which they stand."""
+    """Give raised and lowered marks (exponents, notes, parts of a fraction) to the lines they stand in."""
     baseline, size, left, right, letters = (
         np.array([getattr(one, name) for one in segments])
         for name in ("baseline", "size", "left", "right", "letters")
@@ -224,7 +223,7 @@ def _with_list_markers(segments: list[_Segment], words: Words) -> list[_Segment]
 
 
 def _bridged(segments: list[_Segment]) -> list[_Segment]:
-    """Join parts of a line over a gap that the lines above and below it bridge: a justified line, no columns."""
+    """Join parts of a line over a gap that the lines above and below bridge: a justified line, no columns."""
     ordered = sorted(segments, key=lambda one: (-round(one.baseline, 1), one.left))
     kept: list[_Segment] = []
     for number, segment in enumerate(ordered):
@@ -262,7 +261,8 @@ def _is_bridged(left: _Segment, right: _Segment, near: list[_Segment]) -> bool:
 
 
 def _line(columns: _Columns, places: list[int]) -> Line:
-    """Return the line that words make. `columns`: the arrays of `Words` as lists, which are faster by the piece."""
+    """Return the line that words make. `columns`: the arrays of `Words` as lists, which are faster by the
+    piece."""
     texts, left, right, baseline, size, is_bold = columns
     places = sorted(places, key=left.__getitem__)
     if goes_right_to_left(texts[place] for place in places):
@@ -306,9 +306,8 @@ def _weighted_median(values: list[float], weights: list[int]) -> float:
 def _grouped(lines: list[Line]) -> list[Paragraph]:
     """Group lines, given from the top down, into paragraphs.
 
-    A new paragraph starts at a wider gap than one line pitch, at a change of type size or weight, and where the
-    line above or below is not the only one: there columns begin or end.
-    """
+    A new paragraph starts at a wider gap than one line pitch, at a change of type size or weight, and where
+    the line above or below is not the only one: there columns begin or end."""
     above = _only_neighbours(lines)
     group_of: dict[int, Paragraph] = {}
     groups: list[Paragraph] = []
@@ -398,9 +397,8 @@ def _joined(left: Line, right: Line) -> Line:
 def in_order(groups: list[Paragraph], from_the_right: bool) -> list[Paragraph]:
     """Return paragraphs in reading order (Breuel 2003, High performance document layout analysis).
 
-    One comes before another when it is above it in its column, or in an earlier column, unless something between
-    them spans both columns.
-    """
+    One comes before another when it is above it in its column, or in an earlier column, unless something
+    between them spans both columns."""
     if len(groups) > _MOST_TO_ORDER:
         return sorted(groups, key=lambda group: (-group[0].top, group[0].left))
     left = np.array([min(line.left for line in group) for group in groups])

@@ -30,8 +30,8 @@ _PLAUSIBLE_SHARE = 0.6  # of guessed letters
 _WORD = re.compile(r"[^\w\s]{0,2}(?:[A-Za-z]?[a-z]+|[A-Z]{2,})(?:-[A-Za-z]?[a-z]+)*[^\w\s]{0,2}")
 _DOUBTFUL_SHARE = 0.01  # of the letters of a page that is trained on as a whole
 _WITHOUT_GLYPHS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width spaces and joiners
-# Where the picture is looked at, in type sizes above the baseline. Letters of every script have ink low there; signs
-# such as _ and ", and single ones such as 一, may fall between.
+# Where the picture is looked at, in type sizes above the baseline. Letters of every script have ink low
+# there; signs such as _ and ", and single ones such as 一, may fall between.
 _HEIGHTS_OF_WORDS, _HEIGHTS_OF_SIGNS = np.linspace(0.05, 0.5, 4), np.linspace(-0.2, 0.9, 23)
 
 
@@ -109,7 +109,7 @@ class Frame:
         )  # fmt: skip
 
     def box(self, lines: Paragraph) -> Box:
-        """Return the box of lines in the turned picture; equal lines get equal heights wherever they stand."""
+        """Return the box of lines in the turned picture; equal lines get equal heights wherever they are."""
         height, width = self.picture.shape
         top = round((self.top - lines[0].top) * self.scale)
         bottom = top + round((lines[0].top - lines[-1].bottom) * self.scale)
@@ -174,7 +174,8 @@ def _letters(words: Words) -> int:
 
 
 def _directions(words: Words) -> Iterator[tuple[tuple[int, bool], Words]]:
-    """Yield the words of each direction that there is, (turn, whether it is vertical writing); most words first."""
+    """Yield the words of each direction that there is, (turn, whether it is vertical writing); most words
+    first."""
     is_vertical = _are_vertical(words)
     turns, counts = np.unique(np.stack([words.turn, is_vertical], axis=1), axis=0, return_counts=True)
     for number in np.argsort(-counts, kind="stable").tolist():
@@ -224,7 +225,8 @@ def _is_sign(text: str) -> bool:
 
 
 def _are_under_others(words: Words) -> np.ndarray:
-    """(n,) whether they are drawn without ink where others are drawn with it: what is seen there is not theirs."""
+    """(n,) whether they are drawn without ink where others are drawn with it: what is seen there is not
+    theirs."""
     is_under = words.is_invisible.copy()
     middle, with_ink = (words.left + words.right) / 2, ~words.is_invisible
     for number in np.flatnonzero(is_under).tolist():
@@ -326,7 +328,7 @@ def _without_unknown(
 
 
 def cut_blocks(page: PageText, longest: int) -> list[Block]:
-    """Return blocks of less than `longest` characters in reading order, with what the picture shows of them."""
+    """Return blocks of less than `longest` characters, in reading order, and what the picture shows of each."""
     cut = [
         (frame, block, paragraph[0].is_bold and len(paragraph) <= 2)
         for frame, paragraph in page.paragraphs

@@ -1,8 +1,8 @@
 """Read a PDF: its pages as pictures, with the text that stands on them cut into blocks.
 
-PDFium is native code and draws what the file says; its text layer says what the file claims to show. What of it no
-ink stands for is left out and counted, and so is a page that cannot be read; neither costs the other pages.
-"""
+PDFium is native code and draws what the file says; its text layer says what the file claims to show. What of
+it no ink stands for is left out and counted, and so is a page that cannot be read; neither costs the other
+pages."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

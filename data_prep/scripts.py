@@ -7,7 +7,8 @@ from functools import cache
 
 from data_prep.plain_text import UNKNOWN
 
-# Scripts without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Chinese and Japanese with their signs.
+# Scripts without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Chinese and Japanese with their
+# signs.
 _UNSPACED = (
     "\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff01-\uffef"
 )
@@ -15,16 +16,20 @@ _UNSPACED_ENDS = re.compile(f"[{_UNSPACED}\U00020000-\U0003ffff]")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "«": "»", "‹": "›", "<": ">"}
 _MIRRORED = str.maketrans(_BRACKETS | {closed: opened for opened, closed in _BRACKETS.items()})
-_SCRIPTS = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "HEBREW", "ARABIC", "SYRIAC", "THAANA", "DEVANAGARI",
-            "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL", "TELUGU", "KANNADA", "MALAYALAM", "SINHALA", "THAI",
-            "LAO", "TIBETAN", "MYANMAR", "GEORGIAN", "ETHIOPIC", "CHEROKEE", "CANADIAN", "OGHAM", "RUNIC", "KHMER",
-            "MONGOLIAN", "CJK", "YI", "GLAGOLITIC", "COPTIC", "BALINESE", "JAVANESE")  # fmt: skip
+# How the names of their letters begin.
+_SCRIPTS = frozenset(
+    """
+    LATIN GREEK CYRILLIC ARMENIAN HEBREW ARABIC SYRIAC THAANA DEVANAGARI BENGALI GURMUKHI GUJARATI ORIYA
+    TAMIL TELUGU KANNADA MALAYALAM SINHALA THAI LAO TIBETAN MYANMAR GEORGIAN ETHIOPIC CHEROKEE CANADIAN
+    OGHAM RUNIC KHMER MONGOLIAN CJK YI GLAGOLITIC COPTIC BALINESE JAVANESE
+    """.split()
+)
 _EAST_ASIAN = ("HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH", "IDEOGRAPHIC")
 _MOST_SCRIPTS_OF_A_WORD = 2  # a unit such as kΩ or a name with a foreign ending has two
 
 
 def needs_space(before: str, after: str, gap: float) -> bool:
-    """Whether there is a space between two words on a line. `gap`: what lies between them, of the type size."""
+    """Whether there is a space between two words on a line. `gap`: what parts them, of the type size."""
     if before[-1] < "\u0e00" or after[0] < "\u0e00":  # the first of the unspaced scripts
         return gap > 0.1
     is_unspaced = _UNSPACED_ENDS.match(before[-1]) and _UNSPACED_ENDS.match(after[0])
@@ -42,7 +47,8 @@ def is_east_asian(character: str) -> bool:
 
 
 def joined_lines(texts: Sequence[str]) -> str:
-    """Return the text of lines below each other: no space where a line ends inside a word of an unspaced script."""
+    """Return the text of lines below each other: no space where a line ends inside a word of an unspaced
+    script."""
     text = ""
     for line in texts:
         inside = text and line and _UNSPACED_ENDS.match(text[-1]) and _UNSPACED_ENDS.match(line[0])

@@ -1,9 +1,9 @@
 """Read a PDF page's text layer from pdfium as words and where they stand.
 
-pdfium finds the characters and where words end. Asking it for anything costs a foreign call, so that it is asked
-for the first and the last character of each word only. A word whose ends do not fit together (a raised mark, a
-backward move, vertical writing) is taken apart into its characters. What words make is `data_prep.layout`'s.
-"""
+pdfium finds the characters and where words end. Asking it for anything costs a foreign call, so that it is
+asked for the first and the last character of each word only. A word whose ends do not fit together (a raised
+mark, a backward move, vertical writing) is taken apart into its characters. What words make is
+`data_prep.layout`'s."""
 
 import ctypes
 from collections import deque
@@ -34,9 +34,8 @@ _ASCENT_OF_GLYPHS = 0.85  # of the type size: what the highest glyphs of a text 
 class Words:
     """The words of a page (n of them) in the order of its content. Lengths in points.
 
-    Each stands in the frame of its turn: the page as displayed from its lower left, turned back so that the word
-    is upright; x goes to the right, y up.
-    """
+    Each stands in the frame of its turn: the page as displayed from its lower left, turned back so that the
+    word is upright; x goes to the right, y up."""
 
     texts: list[str]
     turn: np.ndarray
@@ -89,7 +88,7 @@ class View:
 
 
 def in_frame(x: np.ndarray, y: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return displayed points in the frames of `turn`; of a negative turn, in those of the other way round."""
+    """Return displayed points in the frames of `turn`."""
     return np.choose(turn % 4, (x, y, -x, -y)), np.choose(turn % 4, (y, -x, -y, x))
 
 
@@ -144,7 +143,8 @@ def _measured(
     last: np.ndarray,
     view: View,
 ) -> tuple[Words, np.ndarray, np.ndarray]:
-    """Return n words by their ends, (n,) whether their ends fit together and (n,) whether they begin in the view."""
+    """Return n words by their ends, (n,) whether their ends fit together and (n,) whether they begin in the
+    view."""
     count, indices = len(first), np.concatenate([first, last]).tolist()
     objects, index, look_of = np.unique(characters.objects(indices), return_index=True, return_inverse=True)
     looks = characters.looks(objects, [indices[one] for one in index.tolist()], view)
@@ -234,8 +234,8 @@ class _Looks:
     """Where a character stands on the baseline, in the page's own coordinates."""
     turn: np.ndarray
     has_room: np.ndarray
-    """Whether pdfium knows the room of its characters, and not only their glyphs: where the line goes straight
-    along the page's own x axis and the font says how high it is."""
+    """Whether pdfium knows the room of its characters, and not only their glyphs: where the line goes
+    straight along the page's own x axis and the font says how high it is."""
     size: np.ndarray
     font: np.ndarray
     has_height: np.ndarray
@@ -247,8 +247,8 @@ class _Looks:
 
 
 def _function(name: str, result: type) -> Callable:
-    """A pdfium function for many calls: without declared arguments, and keeping Python's lock, one costs a third
-    less."""
+    """A pdfium function for many calls: without declared arguments, and keeping Python's lock, one costs a
+    third less."""
     return ctypes.PYFUNCTYPE(result)(ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value)
 
 
@@ -271,7 +271,7 @@ _POINTERS = [ctypes.c_void_p(_WRITTEN.ctypes.data + place) for place in range(0,
 
 
 class _Characters:
-    """Questions about many characters of a text page at once; every answer is an array over what was asked."""
+    """Questions about many characters of a text page at once; answers are arrays over what was asked."""
 
     def __init__(self, textpage: pypdfium2.PdfTextPage) -> None:
         self._textpage = textpage
@@ -279,12 +279,14 @@ class _Characters:
 
     def codes(self) -> tuple[np.ndarray, np.ndarray]:
         """(characters,) code points, or halves of one, `UNKNOWN` where the file names none that exists; and
-        (characters,) whether one is guessed: a printable ASCII code of a font that names no character for it."""
+        (characters,) whether one is guessed: a printable ASCII code of a font that names no character for it.
+        """
         count = self._textpage.count_chars()
         units = np.zeros(count + 1, np.uint16)
         given = _GET_TEXT(self._handle, 0, count, ctypes.c_void_p(units.ctypes.data))
         codes = units[:-1].astype(np.uint32)
-        # The bulk text has 16 bits a character, and one code for what has none and for a hyphen at a line's end.
+        # The bulk text has 16 bits a character, and one code for what has none and for a hyphen at a line's
+        # end.
         asked = np.flatnonzero(codes >= 0x80) if given == count + 1 else np.arange(count)
         codes[asked] = self._each(_GET_UNICODE, asked.tolist(), np.uint32)
         is_unnamed = self._each(_HAS_NO_CHARACTER, range(count), bool)
@@ -360,7 +362,8 @@ class _Characters:
     def _filled(
         self, function: Callable, indices: Sequence[int], kind: type, arguments: int, numbers: int
     ) -> np.ndarray:
-        """(n, arguments * numbers) what `function` writes for each character: so many numbers by each pointer."""
+        """(n, arguments * numbers) what `function` writes for each character: so many numbers by each
+        pointer."""
         answers = np.empty((len(indices), arguments * numbers), kind)
         most = len(_POINTERS) // arguments
         for start in range(0, len(indices), most):

@@ -59,7 +59,7 @@ def seahelp(tmp_path) -> Path:
             for page in range(1, count + 1):
                 image = Image.new("L", (90, 60), 255)
                 ImageDraw.Draw(image).text((4, 4), f"{document}\n{language} {page}", fill=0)
-                image.save(images / f"{Path(document).stem}-{page:03d}.png"))
+                image.save(images / f"{Path(document).stem}-{page:03d}.png")
         for folder, kind in ((language, "own"), (f"{language}-from-en", "English")):
             (tmp_path / folder).mkdir()
             (tmp_path / folder / "queries.jsonl").write_text(
@@ -85,7 +85,8 @@ def mean_ndcg(backbone, folder: Path, language: str, suffix: str) -> float:
     builder, contract = SequenceBuilder(backbone), backbone.contract
     pages = []
     for document, page in TEST_PAGES:
-        pixels = np.asarray(Image.open(folder / "images" / language / f"{Path(document).stem}-{page:03d}.png"))
+        name = f"{Path(document).stem}-{page:03d}.png"
+        pixels = np.asarray(Image.open(folder / "images" / language / name))
         fitted = fit_to_grid(pixels, multiple=contract.pixel_multiple, max_pixels=contract.max_pixels)
         pages.append(vector(backbone, builder.summarize_image(Image.fromarray(fitted))))
     gains = []

@@ -135,7 +135,8 @@ def ink(unit) -> int:
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_a_turned_page_is_read_as_it_is_displayed(tmp_path, turn):
-    """A text that was written turned, on a page that is displayed turned back; across it, its crops are turned."""
+    """A text that was written turned, on a page that is displayed turned back; across it, its crops are
+    turned."""
     pdf = FPDF()
     pdf.add_page()
     pdf.set_font("Helvetica", "", 11)
