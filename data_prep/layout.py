@@ -17,6 +17,7 @@ from data_prep.scripts import (
     goes_right_to_left,
     in_reading_order,
     is_east_asian,
+    is_right_to_left,
     joined_lines,
     needs_space,
     unknown_characters,
@@ -111,7 +112,8 @@ def _lines(words: Words) -> list[Line]:
     arrays = (words.left, words.right, words.baseline, words.size, words.is_bold)
     columns = (words.texts, *(array.tolist() for array in arrays))
     ordered = sorted(segments, key=lambda one: (-one.baseline, one.left))
-    return [_line(columns, segment.places) for segment in ordered]
+    from_the_right = goes_right_to_left(words.texts)
+    return [_line(columns, segment.places, from_the_right) for segment in ordered]
 
 
 def _runs(words: Words) -> list[_Segment]:
@@ -260,13 +262,15 @@ def _is_bridged(left: _Segment, right: _Segment, near: list[_Segment]) -> bool:
     return bridges > 0
 
 
-def _line(columns: _Columns, places: list[int]) -> Line:
+def _line(columns: _Columns, places: list[int], from_the_right: bool) -> Line:
     """Return the line that words make. `columns`: the arrays of `Words` as lists, which are faster by the
     piece."""
     texts, left, right, baseline, size, is_bold = columns
     places = sorted(places, key=left.__getitem__)
-    if goes_right_to_left(texts[place] for place in places):
-        places = [places[one] for one in in_reading_order([texts[place] for place in places])]
+    if is_right_to_left(own := "".join([texts[place] for place in places])):
+        from_the_right |= goes_right_to_left(own)
+        order = in_reading_order([texts[place] for place in places], from_the_right)
+        places = [places[one] for one in order]
     letters = [len(texts[place]) for place in places]
     usual = _weighted_median([size[place] for place in places], letters)
     parts = [texts[places[0]]]

@@ -328,7 +328,7 @@ def _without_unknown(
 
 
 def cut_blocks(page: PageText, longest: int) -> list[Block]:
-    """Return blocks of less than `longest` characters, in reading order, and what the picture shows of each."""
+    """Return blocks of less than `longest` characters, in reading order, with what the picture shows."""
     cut = [
         (frame, block, paragraph[0].is_bold and len(paragraph) <= 2)
         for frame, paragraph in page.paragraphs

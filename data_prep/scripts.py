@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import groupby
 
 from data_prep.plain_text import UNKNOWN
 
@@ -18,11 +19,44 @@ _BRACKETS = {"(": ")", "[": "]", "{": "}", "«": "»", "‹": "›", "<": ">"}
 _MIRRORED = str.maketrans(_BRACKETS | {closed: opened for opened, closed in _BRACKETS.items()})
 # How the names of their letters begin.
 _SCRIPTS = frozenset(
-    """
-    LATIN GREEK CYRILLIC ARMENIAN HEBREW ARABIC SYRIAC THAANA DEVANAGARI BENGALI GURMUKHI GUJARATI ORIYA
-    TAMIL TELUGU KANNADA MALAYALAM SINHALA THAI LAO TIBETAN MYANMAR GEORGIAN ETHIOPIC CHEROKEE CANADIAN
-    OGHAM RUNIC KHMER MONGOLIAN CJK YI GLAGOLITIC COPTIC BALINESE JAVANESE
-    """.split()
+    [
+        "LATIN",
+        "GREEK",
+        "CYRILLIC",
+        "ARMENIAN",
+        "HEBREW",
+        "ARABIC",
+        "SYRIAC",
+        "THAANA",
+        "DEVANAGARI",
+        "BENGALI",
+        "GURMUKHI",
+        "GUJARATI",
+        "ORIYA",
+        "TAMIL",
+        "TELUGU",
+        "KANNADA",
+        "MALAYALAM",
+        "SINHALA",
+        "THAI",
+        "LAO",
+        "TIBETAN",
+        "MYANMAR",
+        "GEORGIAN",
+        "ETHIOPIC",
+        "CHEROKEE",
+        "CANADIAN",
+        "OGHAM",
+        "RUNIC",
+        "KHMER",
+        "MONGOLIAN",
+        "CJK",
+        "YI",
+        "GLAGOLITIC",
+        "COPTIC",
+        "BALINESE",
+        "JAVANESE",
+    ]
 )
 _EAST_ASIAN = ("HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH", "IDEOGRAPHIC")
 _MOST_SCRIPTS_OF_A_WORD = 2  # a unit such as kΩ or a name with a foreign ending has two
@@ -70,21 +104,20 @@ def goes_right_to_left(texts: Iterable[str]) -> bool:
     return 2 * found > sum(map(str.isalpha, letters))
 
 
-def in_reading_order(texts: Sequence[str]) -> list[int]:
-    """Return places of words that stand from left to right, as a line read from the right is read.
+def in_reading_order(texts: Sequence[str], from_the_right: bool) -> list[int]:
+    """Return places of words that stand from left to right, as their line is read.
 
-    Neighbours that are read from the left (numbers, names) keep their order.
+    Neighbours that go the other way (numbers and names in a line read from the right) keep their own order.
     """
-    order: list[int] = []
-    foreign: list[int] = []
-    for place in reversed(range(len(texts))):
-        if is_right_to_left(texts[place]) or not any(map(str.isalnum, texts[place])):
-            order += foreign[::-1]
-            order.append(place)
-            foreign = []
-        else:
-            foreign.append(place)
-    return order + foreign[::-1]
+
+    def goes_along(place: int) -> bool:
+        if from_the_right and not any(map(str.isalnum, texts[place])):
+            return True
+        return is_right_to_left(texts[place]) == from_the_right
+
+    along = range(len(texts))[:: -1 if from_the_right else 1]
+    runs = [(is_along, list(run)) for is_along, run in groupby(along, key=goes_along)]
+    return [place for is_along, run in runs for place in (run if is_along else run[::-1])]
 
 
 def turn_brackets(text: str) -> str:
