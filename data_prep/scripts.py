@@ -18,46 +18,12 @@ _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "«": "»", "‹": "›", "<": ">"}
 _MIRRORED = str.maketrans(_BRACKETS | {closed: opened for opened, closed in _BRACKETS.items()})
 # How the names of their letters begin.
-_SCRIPTS = frozenset(
-    [
-        "LATIN",
-        "GREEK",
-        "CYRILLIC",
-        "ARMENIAN",
-        "HEBREW",
-        "ARABIC",
-        "SYRIAC",
-        "THAANA",
-        "DEVANAGARI",
-        "BENGALI",
-        "GURMUKHI",
-        "GUJARATI",
-        "ORIYA",
-        "TAMIL",
-        "TELUGU",
-        "KANNADA",
-        "MALAYALAM",
-        "SINHALA",
-        "THAI",
-        "LAO",
-        "TIBETAN",
-        "MYANMAR",
-        "GEORGIAN",
-        "ETHIOPIC",
-        "CHEROKEE",
-        "CANADIAN",
-        "OGHAM",
-        "RUNIC",
-        "KHMER",
-        "MONGOLIAN",
-        "CJK",
-        "YI",
-        "GLAGOLITIC",
-        "COPTIC",
-        "BALINESE",
-        "JAVANESE",
-    ]
-)
+_SCRIPTS = {
+    "LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "HEBREW", "ARABIC", "SYRIAC", "THAANA", "DEVANAGARI",
+    "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL", "TELUGU", "KANNADA", "MALAYALAM", "SINHALA",
+    "THAI", "LAO", "TIBETAN", "MYANMAR", "GEORGIAN", "ETHIOPIC", "CHEROKEE", "CANADIAN", "OGHAM",
+    "RUNIC", "KHMER", "MONGOLIAN", "CJK", "YI", "GLAGOLITIC", "COPTIC", "BALINESE", "JAVANESE",
+}  # fmt: skip
 _EAST_ASIAN = ("HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH", "IDEOGRAPHIC")
 _MOST_SCRIPTS_OF_A_WORD = 2  # a unit such as kΩ or a name with a foreign ending has two
 
