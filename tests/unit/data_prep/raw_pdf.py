@@ -12,6 +12,7 @@ from functools import cached_property
 import pypdfium2
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fpdf import FPDF
 from PIL import Image
 
 from data_prep.config import ReadingConfig
@@ -105,6 +106,13 @@ def at(matrix: str, shown: str, *, size: float = 12, font: str = "F1") -> str:
     return f"BT /{font} {size} Tf {matrix} Tm {operand} {'TJ' if operand[0] == '[' else 'Tj'} ET\n"
 
 
+def width(shown: str, *, size: float = 12) -> float:
+    """How wide Helvetica sets a text, in points."""
+    pdf = FPDF(unit="pt")
+    pdf.set_font("Helvetica", size=size)
+    return pdf.get_string_width(shown)
+
+
 @dataclass(frozen=True)
 class BoxFont:
     """A font whose glyphs are boxes; what they mean, if anything, is in its ToUnicode map only.
@@ -140,8 +148,8 @@ class BoxFont:
         """Make it a font of the pages that are added after this."""
         program = pdf.stream(self._program())
         descriptor = pdf.add(
-            "<< /Type /FontDescriptor /FontName /ABCDEF+Boxes /Flags 4 /Ascent 800 /Descent -200 /CapHeight 700 "
-            f"/ItalicAngle 0 /StemV 80 /FontBBox [-500 -500 1500 1500] /FontFile2 {program} >>"
+            "<< /Type /FontDescriptor /FontName /ABCDEF+Boxes /Flags 4 /Ascent 800 /Descent -200 "
+            f"/CapHeight 700 /ItalicAngle 0 /StemV 80 /FontBBox [-500 -500 1500 1500] /FontFile2 {program} >>"
         )
         widths = " ".join(str(self.widths.get(one, 500)) for one in self.meanings)
         descendant = pdf.add(
@@ -152,7 +160,8 @@ class BoxFont:
         known = [(code, one) for code, one in enumerate(self.meanings, start=1) if one is not None]
         lines = [f"<{code:04x}> <{one.encode('utf-16-be', 'surrogatepass').hex()}>" for code, one in known]
         to_unicode = pdf.stream(
-            "/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /Made def /CMapType 2 def\n"
+            "/CIDInit /ProcSet findresource begin 12 dict begin begincmap\n/CMapName /Made def "
+            "/CMapType 2 def\n"
             "1 begincodespacerange <0000> <ffff> endcodespacerange\n"
             f"{len(lines)} beginbfchar\n{chr(10).join(lines)}\nendbfchar\nendcmap end end"
         )
