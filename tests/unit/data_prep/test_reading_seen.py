@@ -144,8 +144,10 @@ def test_a_word_behind_a_black_box_is_left_out_of_its_line():
         f"q 20 140 200 30 re W n {SECRET} Q ",
         f"1 0 0 rg {SECRET} 0 g ",
     ],
-    ids=["white on black", "light grey", "outlined", "outlined and filled", "on white", "on yellow", "clipped round",
-         "red"],
+    ids=[
+        "white on black", "light grey", "outlined", "filled too", "on white", "on yellow", "clipped",
+        "red",
+    ],
 )  # fmt: skip
 def test_text_that_is_seen_is_read(shown):
     made = read(pdf_of(shown + SEEN))
