@@ -112,7 +112,6 @@ def test_a_justified_line_with_wide_gaps_stays_one_line():
     assert block == f"{full} Nobody took the early boat, though {full}"
 
 
-@pytest.mark.xfail(strict=True, reason="a large letter is put into its baseline's line")
 def test_a_drop_cap_stands_before_the_paragraph_it_begins():
     cap = text(30, 146, "O", size=36)
     runs = [
@@ -431,7 +430,6 @@ def with_boxes(*lines: Sequence[str | None], top: float = 170, pitch: float = 40
     return pdf.bytes()
 
 
-@pytest.mark.xfail(strict=True, reason="a code below 0x80 is taken for a character")
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
@@ -447,7 +445,30 @@ def test_a_block_with_a_letter_nobody_knows_is_searched_and_not_trained_on(line,
     assert (good.text, good.trainable) == ("the good line", True)
 
 
-@pytest.mark.xfail(strict=True, reason="a code below 0x80 is taken for a character")
+GUESSED = pytest.mark.xfail(strict=True, reason="a guessed letter alone or at a line's end")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [1, 2, 9, 10, 13, 28, 31, 33, 48, 65, 127, 0x85, 0xA0, 0xC5, 0x3000]
+    + [pytest.param(code, marks=GUESSED) for code in (45, 97, 120, 0xAD)],
+)
+def test_a_letter_nobody_knows_is_not_taken_for_the_character_of_its_code(code):
+    """In a font that names the others, inside a word and as a word of its own."""
+    pdf = Pdf()
+    others = [chr(0x4E00 + number) for number in range(code - 1)]
+    font = BoxFont.of([*others, None, *KNOWN])
+    font.add_to(pdf, "B")
+    lines = ([*"sh", None, *"ips of the town"], [*"all ", None, *" ships of it"], [*"ships", None])
+    pdf.page(
+        "".join(text(30, 170 - 40 * row, font.shown(line), font="B") for row, line in enumerate(lines))
+        + text(30, 30, "Good words of another font.")
+    )
+    made = read(pdf.bytes())
+    assert made.texts == ["ships of the town", "all ships of it", "ships", "Good words of another font."]
+    assert made.trained == "Good words of another font."
+
+
 def test_a_line_of_letters_nobody_knows_is_left_out_and_counted():
     unknown = [None] * 5
     made = read(with_boxes("the first line of the page", unknown, "the other line of the page"))
@@ -455,7 +476,6 @@ def test_a_line_of_letters_nobody_knows_is_left_out_and_counted():
     assert made.left_out == 5
 
 
-@pytest.mark.xfail(strict=True, reason="a code below 0x80 is taken for a character")
 def test_a_page_of_letters_nobody_knows_has_no_text_and_says_why():
     [page] = read(with_boxes([None] * 8, [None] * 9)).samples
     assert page.text == "" and page.reason.startswith("no usable text")
