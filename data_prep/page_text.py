@@ -27,7 +27,7 @@ UNKNOWN_LETTERS = "no known character"
 LEAST_INK = 24  # of 255: what parts the darkest from the lightest grey of anything that is seen
 _UNUSABLE_SHARE = 0.25  # of a page's letters or words
 _PLAUSIBLE_SHARE = 0.6  # of guessed letters
-_WORD = re.compile(r"[^\w\s]{0,2}(?:[A-Za-z]?[a-z]+|[A-Z]{2,})(?:-[A-Za-z]?[a-z]+)*[^\w\s]{0,2}")
+_WORD = re.compile(r"[^\w\s]{0,2}(?:[A-Za-z][a-z]+|[A-Z]{2,})(?:-[A-Za-z]?[a-z]+)*[^\w\s]{0,2}")
 _DOUBTFUL_SHARE = 0.01  # of the letters of a page that is trained on as a whole
 _WITHOUT_GLYPHS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width spaces and joiners
 # Where the picture is looked at, in type sizes above the baseline. Letters of every script have ink low

@@ -4,6 +4,7 @@ PDFium is native code and draws what the file says; its text layer says what the
 it no ink stands for is left out and counted, and so is a page that cannot be read; neither costs the other
 pages."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -20,6 +21,7 @@ from data_prep.samples import PageNote
 from data_prep.text_layer import read_words
 
 _HEAD_BYTES = 1024
+_OBJECT = re.compile(rb"\d\s+\d+\s+obj\b|endobj")
 _WITHOUT_TEXT = (pdfium.FPDF_ANNOT_LINK, pdfium.FPDF_ANNOT_POPUP)
 
 
@@ -76,9 +78,9 @@ def _check_envelope(content: bytes) -> None:
     """PDFium repairs a truncated file and then misses pages without a word; so look at its two ends first."""
     if b"%PDF-" not in content[:_HEAD_BYTES]:
         raise UnreadableDocument("not a PDF: the file does not begin with %PDF-")
-    end = content.rfind(b"%%EOF")
+    end = max(content.rfind(b"%%EOF"), content.rfind(b"startxref"))
     # A file that was cut may still hold the end marker of its first part; objects follow that one.
-    if end < 0 or b"endobj" in content[end:]:
+    if end < 0 or _OBJECT.search(content, end):
         raise UnreadableDocument("truncated PDF: the end-of-file marker is missing")
 
 

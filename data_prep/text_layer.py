@@ -291,7 +291,9 @@ class _Characters:
         codes[asked] = self._each(_GET_UNICODE, asked.tolist(), np.uint32)
         is_unnamed = self._each(_HAS_NO_CHARACTER, range(count), bool)
         is_guessed = is_unnamed & (codes > 0x20) & (codes < 0x7F)
-        codes[(is_unnamed & ~is_guessed) | (codes == 0) | (codes > 0x10FFFF)] = ord(UNKNOWN)
+        is_high, is_low = codes >> 10 == 0xD800 >> 10, codes >> 10 == 0xDC00 >> 10
+        is_half = (is_high & ~np.append(is_low[1:], False)) | (is_low & ~np.insert(is_high[:-1], 0, False))
+        codes[(is_unnamed & ~is_guessed) | is_half | (codes == 0) | (codes > 0x10FFFF)] = ord(UNKNOWN)
         return codes, is_guessed
 
     def objects(self, indices: Sequence[int]) -> np.ndarray:
