@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_prep.config import ReadingConfig
-from data_prep.layout import Line, Paragraph, blocks, paragraphs, text_of
+from data_prep.lines import Line
+from data_prep.paragraphs import Paragraph, blocks, paragraphs, text_of
 from data_prep.plain_text import UNKNOWN
 from data_prep.samples import Box
 from data_prep.scripts import (

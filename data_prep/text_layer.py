@@ -3,7 +3,7 @@
 pdfium finds the characters and where words end. Asking it for anything costs a foreign call, so that it is
 asked for the first and the last character of each word only. A word whose ends do not fit together (a raised
 mark, a backward move, vertical writing) is taken apart into its characters. What words make is
-`data_prep.layout`'s."""
+`data_prep.lines`'s."""
 
 import ctypes
 from collections import deque

@@ -1,12 +1,11 @@
-"""Words of a page as lines, lines as paragraphs, and paragraphs in reading order.
+"""Words as lines, in the frame of one direction of reading: a line goes to the right.
 
-All in the frame of one direction of reading: a line goes to the right, the next one is below it. A gap of
-about an em ends a line, so that columns and cells stay apart. A line's box is its baseline plus fixed
-typographic proportions of the type size and not the ink: crops of equal lines are then equally high and their
-type sits at the same height."""
+A gap of about an em ends a line, so that columns and cells stay apart. A line's box is its baseline plus
+fixed typographic proportions of the type size and not the ink: crops of equal lines are then equally high and
+their type sits at the same height.
+"""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,9 +15,7 @@ from data_prep.plain_text import clean_text
 from data_prep.scripts import (
     goes_right_to_left,
     in_reading_order,
-    is_east_asian,
     is_right_to_left,
-    joined_lines,
     needs_space,
     unknown_characters,
 )
@@ -28,10 +25,9 @@ ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual l
 SUBSCRIPT_DESCENT = 0.57  # of scripts that set whole letters below the line
 _SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Tibetan, Burmese, Khmer
 _LIST_MARKER = re.compile(r"[^\w\s]|[(\[]?\w{1,3}[.)\]:]|\d{1,2}(?:\.\d{1,2})*")
-_PITCH, _EAST_ASIAN_PITCH = 1.45, 1.8  # of the type size: from the first line of a paragraph to the next
 _LETTERS_OF_A_MARK = 12
 _MARK_RATIO = 2.3  # up to which a line's type is larger than its marks; a larger letter begins a paragraph
-_MOST_TO_ORDER = 2_000  # paragraphs of a page; a longer table is read by rows
+_Columns = tuple[list[str], list[float], list[float], list[float], list[float], list[bool]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,30 +57,6 @@ class Line:
         return self.left < other.right and other.left < self.right
 
 
-Paragraph = list[Line]
-
-
-def text_of(lines: Sequence[Line]) -> str:
-    """Return the text that lines make below each other."""
-    return joined_lines([line.text for line in lines])
-
-
-def paragraphs(words: Words, longest_row: int) -> list[Paragraph]:
-    """Return the paragraphs that words of one direction make, in reading order.
-
-    Args:
-        longest_row: characters up to which cells of one row that stands alone are read as one line.
-    """
-    lines = _lines(words)
-    groups = _joined_rows(_grouped(lines), longest_row)
-    return in_order(groups, goes_right_to_left(line.text for line in lines))
-
-
-# Words to lines
-
-_Columns = tuple[list[str], list[float], list[float], list[float], list[float], list[bool]]
-
-
 @dataclass(kw_only=True)
 class _Segment:
     """Words that stand beside each other: their places in `Words`, and what they span."""
@@ -105,7 +77,7 @@ class _Segment:
         self.letters += other.letters
 
 
-def _lines(words: Words) -> list[Line]:
+def lines_of(words: Words) -> list[Line]:
     """Return the lines, from the top down."""
     segments = _with_marks(_rows(_runs(words)))
     segments = _bridged(_with_list_markers(segments, words))
@@ -302,141 +274,3 @@ def _weighted_median(values: list[float], weights: list[int]) -> float:
         if left <= 0:
             return value
     raise ValueError("no weights")
-
-
-# Lines to paragraphs
-
-
-def _grouped(lines: list[Line]) -> list[Paragraph]:
-    """Group lines, given from the top down, into paragraphs.
-
-    A new paragraph starts at a wider gap than one line pitch, at a change of type size or weight, and where
-    the line above or below is not the only one: there columns begin or end."""
-    above = _only_neighbours(lines)
-    group_of: dict[int, Paragraph] = {}
-    groups: list[Paragraph] = []
-    for number, line in enumerate(lines):
-        group = group_of.get(above.get(number, -1))
-        if group is None or not _continues(group, line):
-            groups.append(group := [])
-        group.append(line)
-        group_of[number] = group
-    return groups
-
-
-def _only_neighbours(lines: list[Line]) -> dict[int, int]:
-    """Return {line: the line above it} for pairs that have no other neighbour between and beside them."""
-    below: dict[int, list[int]] = {}
-    above: dict[int, list[int]] = {}
-    for number, line in enumerate(lines):
-        nearest = None
-        for other in range(number + 1, len(lines)):
-            pitch = line.baseline - lines[other].baseline
-            if pitch > 2 * line.size or (nearest is not None and pitch > nearest + 0.3 * line.size):
-                break
-            if pitch > 0.5 * line.size and line.overlaps(lines[other]):
-                nearest = pitch if nearest is None else nearest
-                below.setdefault(number, []).append(other)
-                above.setdefault(other, []).append(number)
-    return {one: upper[0] for one, upper in above.items() if len(upper) == 1 and len(below[upper[0]]) == 1}
-
-
-def _continues(group: Paragraph, line: Line) -> bool:
-    previous = group[-1]
-    pitch = previous.baseline - line.baseline
-    most = _EAST_ASIAN_PITCH if is_east_asian(line.text[:1]) else _PITCH
-    usual = group[0].baseline - group[1].baseline if len(group) > 1 else most * previous.size
-    return (
-        0.5 * previous.size < pitch <= 1.12 * usual
-        and abs(line.size - previous.size) < 0.1 * previous.size
-        and line.is_bold == previous.is_bold
-    )
-
-
-def _joined_rows(groups: list[Paragraph], longest: int) -> list[Paragraph]:
-    """Join the parts of a row that stands alone, such as a field's name and its value, to one line.
-
-    Rows below each other are left apart: they may be the cells of a table or two columns.
-    """
-    lines = sorted((line for group in groups for line in group), key=lambda one: (-one.baseline, one.left))
-    joined: list[Paragraph] = []
-    for group in sorted(groups, key=lambda one: (-one[0].baseline, one[0].left)):
-        right, left = group[0], joined[-1][0] if joined else None
-        if (
-            left is not None
-            and len(joined[-1]) == len(group) == 1
-            and abs(left.baseline - right.baseline) < 0.15 * right.size
-            and abs(left.size - right.size) < 0.2 * right.size
-            and 0 < right.left - left.right < 8 * right.size
-            and len(left.text) + 1 + len(right.text) <= longest
-            and not any(_is_near(line, left) or _is_near(line, right) for line in lines)
-        ):
-            joined[-1] = [_joined(left, right)]
-        else:
-            joined.append(group)
-    return joined
-
-
-def _is_near(line: Line, other: Line) -> bool:
-    """Whether a line stands closely above or below another one."""
-    return line.overlaps(other) and 0.5 * other.size < abs(line.baseline - other.baseline) < 2.5 * other.size
-
-
-def _joined(left: Line, right: Line) -> Line:
-    first, second = (right, left) if goes_right_to_left([left.text, right.text]) else (left, right)
-    return Line(
-        text=f"{first.text} {second.text}".strip(),
-        left=left.left,
-        right=right.right,
-        baseline=left.baseline,
-        size=max(left.size, right.size),
-        is_bold=left.is_bold and right.is_bold,
-        unknown=left.unknown + right.unknown,
-    )
-
-
-# Paragraphs in reading order
-
-
-def in_order(groups: list[Paragraph], from_the_right: bool) -> list[Paragraph]:
-    """Return paragraphs in reading order (Breuel 2003, High performance document layout analysis).
-
-    One comes before another when it is above it in its column, or in an earlier column, unless something
-    between them spans both columns."""
-    if len(groups) > _MOST_TO_ORDER:
-        return sorted(groups, key=lambda group: (-group[0].top, group[0].left))
-    left = np.array([min(line.left for line in group) for group in groups])
-    right = np.array([max(line.right for line in group) for group in groups])
-    top = np.array([group[0].top for group in groups])
-    middle = (top + np.array([group[-1].bottom for group in groups])) / 2
-    if from_the_right:
-        left, right = -right, -left
-    in_one_column = (left[:, None] < right) & (left < right[:, None])
-    is_above = middle[:, None] > middle
-    # between[a, b]: a paragraph lies lower than a, higher than b and in the columns of both.
-    lower = (in_one_column & is_above).astype(np.float32)
-    between = (lower @ lower) > 0
-    is_left = right[:, None] <= left
-    before = (in_one_column & is_above) | (is_left & ~between & ~between.T)
-    waiting = before.sum(axis=0)
-    is_placed, order = np.zeros(len(groups), bool), []
-    for _ in groups:
-        # Overlapping paragraphs may wait for each other: then the one that waits for the fewest goes first.
-        number = int(np.lexsort((left, -top, waiting, is_placed))[0])
-        is_placed[number] = True
-        order.append(number)
-        waiting -= before[number]
-    return [groups[number] for number in order]
-
-
-def blocks(paragraph: Paragraph, max_characters: int) -> list[Paragraph]:
-    """Cut a paragraph between its lines so that each block's text has less than `max_characters`.
-
-    A single line longer than the limit stays whole: a cut inside it would have no exact box.
-    """
-    cut: list[Paragraph] = [[]]
-    for line in paragraph:
-        if cut[-1] and len(text_of([*cut[-1], line])) >= max_characters:
-            cut.append([])
-        cut[-1].append(line)
-    return cut

@@ -1,0 +1,162 @@
+"""Lines as paragraphs, in reading order, and paragraphs as blocks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_prep.lines import Line, lines_of
+from data_prep.scripts import goes_right_to_left, is_east_asian, joined_lines
+from data_prep.text_layer import Words
+
+_PITCH, _EAST_ASIAN_PITCH = 1.45, 1.8  # of the type size: from the first line of a paragraph to the next
+_MOST_TO_ORDER = 2_000  # paragraphs of a page; a longer table is read by rows
+
+Paragraph = list[Line]
+
+
+def text_of(lines: Sequence[Line]) -> str:
+    """Return the text that lines make below each other."""
+    return joined_lines([line.text for line in lines])
+
+
+def paragraphs(words: Words, longest_row: int) -> list[Paragraph]:
+    """Return the paragraphs that words of one direction make, in reading order.
+
+    Args:
+        longest_row: characters up to which cells of one row that stands alone are read as one line.
+    """
+    lines = lines_of(words)
+    groups = _joined_rows(_grouped(lines), longest_row)
+    return in_order(groups, goes_right_to_left(line.text for line in lines))
+
+
+def _grouped(lines: list[Line]) -> list[Paragraph]:
+    """Group lines, given from the top down, into paragraphs.
+
+    A new paragraph starts at a wider gap than one line pitch, at a change of type size or weight, and where
+    the line above or below is not the only one: there columns begin or end."""
+    above = _only_neighbours(lines)
+    group_of: dict[int, Paragraph] = {}
+    groups: list[Paragraph] = []
+    for number, line in enumerate(lines):
+        group = group_of.get(above.get(number, -1))
+        if group is None or not _continues(group, line):
+            groups.append(group := [])
+        group.append(line)
+        group_of[number] = group
+    return groups
+
+
+def _only_neighbours(lines: list[Line]) -> dict[int, int]:
+    """Return {line: the line above it} for pairs that have no other neighbour between and beside them."""
+    below: dict[int, list[int]] = {}
+    above: dict[int, list[int]] = {}
+    for number, line in enumerate(lines):
+        nearest = None
+        for other in range(number + 1, len(lines)):
+            pitch = line.baseline - lines[other].baseline
+            if pitch > 2 * line.size or (nearest is not None and pitch > nearest + 0.3 * line.size):
+                break
+            if pitch > 0.5 * line.size and line.overlaps(lines[other]):
+                nearest = pitch if nearest is None else nearest
+                below.setdefault(number, []).append(other)
+                above.setdefault(other, []).append(number)
+    return {one: upper[0] for one, upper in above.items() if len(upper) == 1 and len(below[upper[0]]) == 1}
+
+
+def _continues(group: Paragraph, line: Line) -> bool:
+    previous = group[-1]
+    pitch = previous.baseline - line.baseline
+    most = _EAST_ASIAN_PITCH if is_east_asian(line.text[:1]) else _PITCH
+    usual = group[0].baseline - group[1].baseline if len(group) > 1 else most * previous.size
+    return (
+        0.5 * previous.size < pitch <= 1.12 * usual
+        and abs(line.size - previous.size) < 0.1 * previous.size
+        and line.is_bold == previous.is_bold
+    )
+
+
+def _joined_rows(groups: list[Paragraph], longest: int) -> list[Paragraph]:
+    """Join the parts of a row that stands alone, such as a field's name and its value, to one line.
+
+    Rows below each other are left apart: they may be the cells of a table or two columns.
+    """
+    lines = sorted((line for group in groups for line in group), key=lambda one: (-one.baseline, one.left))
+    joined: list[Paragraph] = []
+    for group in sorted(groups, key=lambda one: (-one[0].baseline, one[0].left)):
+        right, left = group[0], joined[-1][0] if joined else None
+        if (
+            left is not None
+            and len(joined[-1]) == len(group) == 1
+            and abs(left.baseline - right.baseline) < 0.15 * right.size
+            and abs(left.size - right.size) < 0.2 * right.size
+            and 0 < right.left - left.right < 8 * right.size
+            and len(left.text) + 1 + len(right.text) <= longest
+            and not any(_is_near(line, left) or _is_near(line, right) for line in lines)
+        ):
+            joined[-1] = [_joined(left, right)]
+        else:
+            joined.append(group)
+    return joined
+
+
+def _is_near(line: Line, other: Line) -> bool:
+    """Whether a line stands closely above or below another one."""
+    return line.overlaps(other) and 0.5 * other.size < abs(line.baseline - other.baseline) < 2.5 * other.size
+
+
+def _joined(left: Line, right: Line) -> Line:
+    first, second = (right, left) if goes_right_to_left([left.text, right.text]) else (left, right)
+    return Line(
+        text=f"{first.text} {second.text}".strip(),
+        left=left.left,
+        right=right.right,
+        baseline=left.baseline,
+        size=max(left.size, right.size),
+        is_bold=left.is_bold and right.is_bold,
+        unknown=left.unknown + right.unknown,
+    )
+
+
+def in_order(groups: list[Paragraph], from_the_right: bool) -> list[Paragraph]:
+    """Return paragraphs in reading order (Breuel 2003, High performance document layout analysis).
+
+    One comes before another when it is above it in its column, or in an earlier column, unless something
+    between them spans both columns."""
+    if len(groups) > _MOST_TO_ORDER:
+        return sorted(groups, key=lambda group: (-group[0].top, group[0].left))
+    left = np.array([min(line.left for line in group) for group in groups])
+    right = np.array([max(line.right for line in group) for group in groups])
+    top = np.array([group[0].top for group in groups])
+    middle = (top + np.array([group[-1].bottom for group in groups])) / 2
+    if from_the_right:
+        left, right = -right, -left
+    in_one_column = (left[:, None] < right) & (left < right[:, None])
+    is_above = middle[:, None] > middle
+    # between[a, b]: a paragraph lies lower than a, higher than b and in the columns of both.
+    lower = (in_one_column & is_above).astype(np.float32)
+    between = (lower @ lower) > 0
+    is_left = right[:, None] <= left
+    before = (in_one_column & is_above) | (is_left & ~between & ~between.T)
+    waiting = before.sum(axis=0)
+    is_placed, order = np.zeros(len(groups), bool), []
+    for _ in groups:
+        # Overlapping paragraphs may wait for each other: then the one that waits for the fewest goes first.
+        number = int(np.lexsort((left, -top, waiting, is_placed))[0])
+        is_placed[number] = True
+        order.append(number)
+        waiting -= before[number]
+    return [groups[number] for number in order]
+
+
+def blocks(paragraph: Paragraph, max_characters: int) -> list[Paragraph]:
+    """Cut a paragraph between its lines so that each block's text has less than `max_characters`.
+
+    A single line longer than the limit stays whole: a cut inside it would have no exact box.
+    """
+    cut: list[Paragraph] = [[]]
+    for line in paragraph:
+        if cut[-1] and len(text_of([*cut[-1], line])) >= max_characters:
+            cut.append([])
+        cut[-1].append(line)
+    return cut
