@@ -18,6 +18,8 @@ from data_prep.scripts import (
     is_right_to_left,
     needs_space,
     unknown_characters,
+    with_joined_accents,
+    without_unknown,
 )
 from data_prep.text_layer import Words
 
@@ -25,9 +27,10 @@ ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual l
 SUBSCRIPT_DESCENT = 0.57  # of scripts that set whole letters below the line
 _SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Tibetan, Burmese, Khmer
 _LIST_MARKER = re.compile(r"[^\w\s]|[(\[]?\w{1,3}[.)\]:]|\d{1,2}(?:\.\d{1,2})*")
+_GUTTER = 0.75  # of the type size: columns are parted by 10 points, in papers of 12 points too
 _LETTERS_OF_A_MARK = 12
 _MARK_RATIO = 2.3  # up to which a line's type is larger than its marks; a larger letter begins a paragraph
-_Columns = tuple[list[str], list[float], list[float], list[float], list[float], list[bool]]
+_Columns = tuple[list[str], list[float], list[float], list[float], list[float], list[bool], list[bool]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +82,9 @@ class _Segment:
 
 def lines_of(words: Words) -> list[Line]:
     """Return the lines, from the top down."""
-    segments = _with_marks(_rows(_runs(words)))
+    segments = _rows(_with_marks(_rows(_runs(words))))  # marks lie in the gaps that part a row
     segments = _bridged(_with_list_markers(segments, words))
-    arrays = (words.left, words.right, words.baseline, words.size, words.is_bold)
+    arrays = (words.left, words.right, words.baseline, words.size, words.is_bold, words.is_apart)
     columns = (words.texts, *(array.tolist() for array in arrays))
     ordered = sorted(segments, key=lambda one: (-one.baseline, one.left))
     from_the_right = goes_right_to_left(words.texts)
@@ -94,10 +97,11 @@ def _runs(words: Words) -> list[_Segment]:
         return []
     left, right, baseline, size = words.left, words.right, words.baseline, words.size
     smaller, larger = np.minimum(size[:-1], size[1:]), np.maximum(size[:-1], size[1:])
+    most = _GUTTER * larger
     gap = left[1:] - right[:-1]
     ends = (
         (abs(np.diff(baseline)) > 0.1 * smaller)
-        | (gap > larger)
+        | (gap > most)
         | (gap < -0.3 * smaller)
         | (larger > 1.3 * smaller)
     )
@@ -129,7 +133,7 @@ def _rows(runs: list[_Segment]) -> list[_Segment]:
         current = row[0]
         for run in row[1:]:
             larger, smaller = max(run.size, current.size), min(run.size, current.size)
-            if run.left - current.right <= larger <= _MARK_RATIO * smaller:
+            if run.left - current.right <= _GUTTER * larger and larger <= _MARK_RATIO * smaller:
                 current.take(run)
             else:
                 segments.append(current)
@@ -163,9 +167,14 @@ def _with_marks(segments: list[_Segment]) -> list[_Segment]:
         & (left[marks, None] < right + 0.3 * size)
         & (right[marks, None] > left - 0.3 * size)
     )  # (marks, segments)
-    for mark, host in zip(*np.nonzero(is_host), strict=True):
-        if marks[mark] != host:
-            joined[root(int(marks[mark]))] = root(int(host))
+    is_host[np.arange(len(marks)), marks] = False
+    away = np.where(is_host, np.where(rise > 0, rise, -1.7 * rise), np.inf)  # raised further than lowered
+    for mark, hosts in enumerate(is_host):
+        if hosts.any():  # parts of one line, the nearest
+            nearest = away[mark].argmin()
+            is_row = hosts & (abs(baseline - baseline[nearest]) < 0.15 * size[nearest])
+            for host in np.flatnonzero(is_row).tolist():
+                joined[root(int(marks[mark]))] = root(host)
     whole: dict[int, _Segment] = {}
     for number, segment in enumerate(segments):
         if root(number) in whole:
@@ -237,31 +246,36 @@ def _is_bridged(left: _Segment, right: _Segment, near: list[_Segment]) -> bool:
 def _line(columns: _Columns, places: list[int], from_the_right: bool) -> Line:
     """Return the line that words make. `columns`: the arrays of `Words` as lists, which are faster by the
     piece."""
-    texts, left, right, baseline, size, is_bold = columns
+    texts, left, right, baseline, size, is_bold, is_apart = columns
     places = sorted(places, key=left.__getitem__)
-    if is_right_to_left(own := "".join([texts[place] for place in places])):
-        from_the_right |= goes_right_to_left(own)
-        order = in_reading_order([texts[place] for place in places], from_the_right)
-        places = [places[one] for one in order]
     letters = [len(texts[place]) for place in places]
     usual = _weighted_median([size[place] for place in places], letters)
-    parts = [texts[places[0]]]
+    is_spaced = []
     for before, after in pairwise(places):
-        apart = max(left[after] - right[before], left[before] - right[after])
-        is_stacked = apart < -0.3 * usual and abs(baseline[after] - baseline[before]) > 0.5 * usual
-        if is_stacked or needs_space(texts[before], texts[after], apart / (usual or 1.0)):
-            parts.append(" ")
-        parts.append(texts[after])
-    text = "".join(parts)
+        apart = left[after] - right[before]
+        rise = abs(baseline[after] - baseline[before])
+        is_stacked = apart < -0.3 * usual and rise > 0.5 * usual
+        is_note = before == places[0] and rise > 0.1 * usual and texts[before].isdigit()  # its number
+        is_named = abs(after - before) == 1 and is_apart[max(before, after)]
+        gap = apart / (usual or 1.0)
+        is_spaced.append(is_stacked or is_note or needs_space(texts[before], texts[after], gap, is_named))
+    own = [texts[place] for place in places]
+    if is_right_to_left("".join(own)):
+        text = in_reading_order(own, is_spaced, from_the_right or goes_right_to_left(own))
+    else:
+        text = "".join(
+            [f"{word} " if space else word for word, space in zip(own, [*is_spaced, False], strict=True)]
+        )
+    unknown = unknown_characters(text)
     bold = sum(letters[number] for number, place in enumerate(places) if is_bold[place])
     return Line(
-        text=clean_text(text),
+        text=clean_text(with_joined_accents(without_unknown(text) if unknown else text)),
         left=min([left[place] for place in places]),
         right=max([right[place] for place in places]),
         baseline=_weighted_median([baseline[place] for place in places], letters),
         size=usual,
         is_bold=bold * 2 > sum(letters),
-        unknown=unknown_characters(text),
+        unknown=unknown,
     )
 
 

@@ -15,8 +15,8 @@ from data_prep.samples import Box
 from data_prep.scripts import (
     brackets_are_turned,
     is_east_asian,
+    is_no_word,
     is_right_to_left,
-    mixes_scripts,
     turn_brackets,
     unknown_characters,
 )
@@ -25,6 +25,7 @@ from data_prep.text_layer import SLANTED, Words
 UNSEEN = "no ink where they stand"
 SLANTING = "neither upright nor sideways"
 UNKNOWN_LETTERS = "no known character"
+_LEAST_HEIGHTS = 3  # of five, at which a word of a few letters has ink
 LEAST_INK = 24  # of 255: what parts the darkest from the lightest grey of anything that is seen
 _UNUSABLE_SHARE = 0.25  # of a page's letters or words
 _PLAUSIBLE_SHARE = 0.6  # of guessed letters
@@ -33,7 +34,7 @@ _DOUBTFUL_SHARE = 0.01  # of the letters of a page that is trained on as a whole
 _WITHOUT_GLYPHS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width spaces and joiners
 # Where the picture is looked at, in type sizes above the baseline. Letters of every script have ink low
 # there; signs such as _ and ", and single ones such as 一, may fall between.
-_HEIGHTS_OF_WORDS, _HEIGHTS_OF_SIGNS = np.linspace(0.05, 0.5, 4), np.linspace(-0.2, 0.9, 23)
+_HEIGHTS_OF_WORDS, _HEIGHTS_OF_SIGNS = np.linspace(0.05, 0.55, 5), np.linspace(-0.2, 0.9, 23)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,8 @@ class Block:
             return "a letter in it has no known character"
         if self.shows_others:
             return "its box shows another block's line"
-        if any(map(mixes_scripts, self.text.split())):
-            return "a word in it mixes scripts"
+        if any(map(is_no_word, self.text.split())):
+            return "a word in it is of no script"
         return None
 
 
@@ -186,19 +187,19 @@ def _directions(words: Words) -> Iterator[tuple[tuple[int, bool], Words]]:
 
 
 def _are_vertical(words: Words) -> np.ndarray:
-    """(n,) whether they are characters of East Asian writing that follow each other straight down."""
-    is_vertical = np.zeros(len(words), bool)
-    is_one = np.array([len(text) == 1 and is_east_asian(text) for text in words.texts], bool)
-    if is_one.any():
-        middle, size = (words.left + words.right) / 2, words.size
-        step = -np.diff(words.baseline)
-        follows = (
-            is_one[:-1] & is_one[1:] & (words.turn[:-1] == 0) & (words.turn[1:] == 0)
-            & (abs(np.diff(middle)) < 0.3 * size[1:]) & (step > 0.5 * size[1:]) & (step < 1.8 * size[1:])
-        )  # fmt: skip
-        is_vertical[:-1] |= follows
-        is_vertical[1:] |= follows
-    return is_vertical
+    """(n,) whether they are characters of East Asian writing, or digits in it, that go straight down."""
+    is_one = np.array([len(text) == 1 for text in words.texts], bool)
+    is_asian = np.array([is_east_asian(text[0]) for text in words.texts], bool) & is_one
+    if not is_asian.any():
+        return is_asian
+    middle, size, step = (words.left + words.right) / 2, words.size, -np.diff(words.baseline)
+    follows = (
+        is_one[:-1] & is_one[1:] & (words.turn[:-1] == 0) & (words.turn[1:] == 0)
+        & (abs(np.diff(middle)) < 0.3 * size[1:]) & (step > 0.5 * size[1:]) & (step < 1.8 * size[1:])
+    )  # fmt: skip
+    chain = np.append(0, (~follows).cumsum())
+    characters = np.bincount(chain)
+    return ((characters > 1) & (2 * np.bincount(chain, is_asian) >= characters))[chain]
 
 
 def _in_columns(characters: Words) -> Words:
@@ -214,15 +215,17 @@ def _in_columns(characters: Words) -> Words:
 
 def _are_seen(words: Words, frame: Frame) -> np.ndarray:
     """(n,) whether the picture has ink of different greys where the words stand."""
-    is_seen = _contrasts(words, frame, _HEIGHTS_OF_WORDS) >= LEAST_INK
+    # A rule, or the line below, crosses words that nobody sees, but not at most heights.
+    is_seen = (_contrasts(words, frame, _HEIGHTS_OF_WORDS) >= LEAST_INK).sum(axis=0) >= _LEAST_HEIGHTS
     signs = [n for n in np.flatnonzero(~is_seen).tolist() if _is_sign(words.texts[n])]
     if signs:
-        is_seen[signs] = _contrasts(words.at(np.array(signs)), frame, _HEIGHTS_OF_SIGNS) >= LEAST_INK
+        contrasts = _contrasts(words.at(np.array(signs)), frame, _HEIGHTS_OF_SIGNS)
+        is_seen[signs] = (contrasts >= LEAST_INK).any(axis=0)
     return is_seen
 
 
 def _is_sign(text: str) -> bool:
-    return len(text) == 1 or not any(map(str.isalnum, text))
+    return len(text) <= 2 or not any(map(str.isalnum, text))
 
 
 def _are_under_others(words: Words) -> np.ndarray:
@@ -240,7 +243,7 @@ def _are_under_others(words: Words) -> np.ndarray:
 
 
 def _contrasts(words: Words, frame: Frame, heights: np.ndarray) -> np.ndarray:
-    """(n,) what parts the darkest from the lightest grey at these heights, in type sizes, of each word."""
+    """(heights, n) what parts the darkest from the lightest grey of each word at heights in type sizes."""
     height, width = frame.picture.shape
     left = np.clip(((words.left - frame.left) * frame.scale).astype(int), 0, width - 1)
     right = np.clip(np.ceil((words.right - frame.left) * frame.scale).astype(int), left + 1, width)
@@ -249,14 +252,11 @@ def _contrasts(words: Words, frame: Frame, heights: np.ndarray) -> np.ndarray:
     starts, lengths = (rows * width + left).ravel(), np.tile(right - left, len(heights))
     ends = lengths.cumsum()
     if not len(words):
-        return np.zeros(0, int)
+        return np.zeros((len(heights), 0), int)
     pixels = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
     greys = frame.picture.ravel()[pixels]
-    low, high = (
-        extreme.reduceat(greys, ends - lengths).reshape(len(heights), -1)
-        for extreme in (np.minimum, np.maximum)
-    )
-    return high.max(axis=0).astype(int) - low.min(axis=0)
+    low, high = (extreme.reduceat(greys, ends - lengths) for extreme in (np.minimum, np.maximum))
+    return (high.astype(int) - low).reshape(len(heights), -1)
 
 
 def _drawn_once(words: Words) -> Words:
@@ -282,8 +282,9 @@ def _drawn_once(words: Words) -> Words:
 def _known(words: Words) -> Words:
     """Return words without letters that are only guessed, unless most of those make words."""
     guessed = [words.texts[number] for number in np.flatnonzero(words.is_guessed).tolist()]
-    plausible = sum(len(text) for text in guessed if _WORD.fullmatch(text))
-    if plausible >= _PLAUSIBLE_SHARE * sum(map(len, guessed)):
+    spelled = [text for text in guessed if sum(map(str.isalpha, text)) > 1]
+    plausible = sum(len(text) for text in spelled if _WORD.fullmatch(text))
+    if not guessed or (spelled and plausible >= _PLAUSIBLE_SHARE * sum(map(len, spelled))):
         return words
     pairs = zip(words.texts, words.is_guessed.tolist(), strict=True)
     texts = [UNKNOWN * len(text) if is_guessed else text for text, is_guessed in pairs]
@@ -291,14 +292,19 @@ def _known(words: Words) -> Words:
 
 
 def _why_unusable(texts: list[str]) -> str | None:
-    """Return why the words of a page are no text, or None."""
+    """Return why the words of a page are no text, or None.
+
+    Signs of which none is known (notes of music, icons) do not count beside words.
+    """
     letters, unknown = sum(map(len, texts)), unknown_characters("".join(texts))
-    if unknown > _UNUSABLE_SHARE * letters:
-        return f"no usable text: {unknown:,} of its {letters:,} characters are none of any script"
+    if unknown:
+        partly = [text for text in texts if unknown_characters(text) < len(text)]
+        if unknown_characters("".join(partly)) >= _UNUSABLE_SHARE * sum(map(len, partly)):
+            return f"no usable text: {unknown:,} of its {letters:,} characters are none of any script"
     words = [text for text in texts if len(text) > 2]
-    mixed = sum(map(mixes_scripts, words))
-    if mixed > _UNUSABLE_SHARE * len(words):
-        return f"no usable text: {mixed:,} of its {len(words):,} words mix scripts"
+    none = sum(map(is_no_word, words))
+    if none > _UNUSABLE_SHARE * len(words):
+        return f"no usable text: {none:,} of its {len(words):,} words are of no script"
     return None
 
 

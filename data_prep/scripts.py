@@ -17,6 +17,15 @@ _UNSPACED_ENDS = re.compile(f"[{_UNSPACED}\U00020000-\U0003ffff]")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "«": "»", "‹": "›", "<": ">"}
 _MIRRORED = str.maketrans(_BRACKETS | {closed: opened for opened, closed in _BRACKETS.items()})
+_ACCENTS = {
+    "\u00a8": "\u0308", "\u00b4": "\u0301", "\u02c6": "\u0302", "\u02dc": "\u0303", "\u02c7": "\u030c",
+    "\u02d9": "\u0307", "\u02da": "\u030a", "\u02d8": "\u0306", "\u02dd": "\u030b", "\u00af": "\u0304",
+    "\u00b8": "\u0327", "\u02db": "\u0328",
+}  # fmt: skip
+_DOTLESS = {"ı": "i", "ȷ": "j"}
+_APART = re.compile(
+    r"([\u00a8\u00af\u00b4\u02c6\u02c7\u02d8\u02d9\u02da\u02dc\u02dd])(\w)|(\w)([\u00b8\u02db])"
+)
 # How the names of their letters begin.
 _SCRIPTS = {
     "LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "HEBREW", "ARABIC", "SYRIAC", "THAANA", "DEVANAGARI",
@@ -28,10 +37,15 @@ _EAST_ASIAN = ("HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFW
 _MOST_SCRIPTS_OF_A_WORD = 2  # a unit such as kΩ or a name with a foreign ending has two
 
 
-def needs_space(before: str, after: str, gap: float) -> bool:
-    """Whether there is a space between two words on a line. `gap`: what parts them, of the type size."""
+def needs_space(before: str, after: str, gap: float, is_named: bool) -> bool:
+    """Whether there is a space between two words on a line.
+
+    Args:
+        gap: what parts them, of the type size; a letter such as an italic f leans over it.
+        is_named: whether the file has white space there.
+    """
     if before[-1] < "\u0e00" or after[0] < "\u0e00":  # the first of the unspaced scripts
-        return gap > 0.1
+        return gap > (-0.25 if is_named else 0.1)
     is_unspaced = _UNSPACED_ENDS.match(before[-1]) and _UNSPACED_ENDS.match(after[0])
     return gap > (0.5 if is_unspaced and not _is_thai_like(after[0]) else 0.1)
 
@@ -39,6 +53,17 @@ def needs_space(before: str, after: str, gap: float) -> bool:
 def _is_thai_like(character: str) -> bool:
     """Of a script that has no spaces between words, but some between phrases, as narrow as any."""
     return "\u0e00" <= character <= "\u17ff"
+
+
+def with_joined_accents(text: str) -> str:
+    """Return `text` with accents that are printed apart, before or below their letters, as part of them."""
+    return text if text.isascii() else _APART.sub(_joined_accent, text)
+
+
+def _joined_accent(found: re.Match) -> str:
+    accent, letter = (found[1], found[2]) if found[1] else (found[4], found[3])
+    whole = unicodedata.normalize("NFC", _DOTLESS.get(letter, letter) + _ACCENTS[accent])
+    return whole if len(whole) == 1 else found[0]
 
 
 def is_east_asian(character: str) -> bool:
@@ -70,20 +95,45 @@ def goes_right_to_left(texts: Iterable[str]) -> bool:
     return 2 * found > sum(map(str.isalpha, letters))
 
 
-def in_reading_order(texts: Sequence[str], from_the_right: bool) -> list[int]:
-    """Return places of words that stand from left to right, as their line is read.
+def in_reading_order(texts: Sequence[str], is_spaced: Sequence[bool], from_the_right: bool) -> str:
+    """Return the text of words that stand from left to right, as their line is read.
 
     Neighbours that go the other way (numbers and names in a line read from the right) keep their own order.
+
+    Args:
+        is_spaced: whether there is a space between each word and the next one.
     """
+    goes_along = _go_along(texts, is_spaced, from_the_right)
+    runs = [list(run) for _, run in groupby(range(len(texts)), key=goes_along.__getitem__)]
+    read = []
+    for run in reversed(runs) if from_the_right else runs:
+        is_turned = goes_along[run[0]] == from_the_right
+        inner = [
+            texts[place] + (" " if place != run[-1] and is_spaced[place] and not is_turned else "")
+            if not is_turned
+            else (" " if place != run[-1] and is_spaced[place] else "") + texts[place]
+            for place in (reversed(run) if is_turned else run)
+        ]
+        before, after = run[0] - 1, run[-1]
+        space = (before >= 0 and is_spaced[before], after < len(texts) - 1 and is_spaced[after])
+        read.append(("".join(inner), space[0] if from_the_right else space[1]))
+    return "".join(text + (" " if has_space else "") for text, has_space in read).strip()
 
-    def goes_along(place: int) -> bool:
-        if from_the_right and not any(map(str.isalnum, texts[place])):
-            return True
-        return is_right_to_left(texts[place]) == from_the_right
 
-    along = range(len(texts))[:: -1 if from_the_right else 1]
-    runs = [(is_along, list(run)) for is_along, run in groupby(along, key=goes_along)]
-    return [place for is_along, run in runs for place in (run if is_along else run[::-1])]
+def _go_along(texts: Sequence[str], is_spaced: Sequence[bool], from_the_right: bool) -> list[bool]:
+    """Return whether each word goes the way of its line. A sign goes as what it stands between, if it is foreign."""
+    along = [is_right_to_left(text) == from_the_right for text in texts]
+    for place, text in enumerate(texts):
+        if from_the_right and not any(map(str.isalnum, text)):
+            is_between = 0 < place < len(texts) - 1 and not (is_spaced[place - 1] or is_spaced[place])
+            along[place] = not (
+                is_between and not along[place - 1] and not _is_along(texts[place + 1], from_the_right)
+            )
+    return along
+
+
+def _is_along(text: str, from_the_right: bool) -> bool:
+    return is_right_to_left(text) == from_the_right or not any(map(str.isalnum, text))
 
 
 def turn_brackets(text: str) -> str:
@@ -95,8 +145,8 @@ def brackets_are_turned(lines: Iterable[str]) -> bool:
 
     Some files name the bracket that is printed, others the one that is meant, and pdfium turns both.
     """
-    texts = [line for line in lines if is_right_to_left(line)]
-    return sum(map(_pairs, texts)) < sum(_pairs(turn_brackets(text)) for text in texts)
+    text = " ".join(line for line in lines if is_right_to_left(line))
+    return _pairs(text) < _pairs(turn_brackets(text))
 
 
 def _pairs(text: str) -> int:
@@ -122,16 +172,24 @@ def unknown_characters(text: str) -> int:
     return sum(map(_is_unknown, text))
 
 
+def without_unknown(text: str) -> str:
+    """Return `text` without the characters that nobody knows."""
+    return "".join(character for character in text if not _is_unknown(character))
+
+
 @cache
 def _is_unknown(character: str) -> bool:
     return character in (UNKNOWN, "\ufffd") or unicodedata.category(character) in ("Cc", "Co", "Cn")
 
 
-def mixes_scripts(word: str) -> bool:
-    """Whether a word has letters of more scripts than any word of a language."""
+def is_no_word(word: str) -> bool:
+    """Whether a word has letters of more scripts than any word of a language, or pictures for letters."""
     if word.isascii():
         return False
-    return len({_script(character) for character in word} - {None}) > _MOST_SCRIPTS_OF_A_WORD
+    if len({_script(character) for character in word} - {None}) > _MOST_SCRIPTS_OF_A_WORD:
+        return True
+    pictures = [character for character in word if unicodedata.category(character) == "So"]
+    return len(set(pictures)) > 2 and 2 * len(pictures) > len(word)
 
 
 @cache

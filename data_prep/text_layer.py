@@ -25,6 +25,7 @@ SLANTED = -1  # the turn of a word that stands neither upright nor on one of its
 _FONT_NAME_BYTES = 128
 _STRAIGHT = np.cos(np.radians(3))
 _IS_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # the last space is U+3000
+_ALEFS, _LAM = (0x622, 0x623, 0x625, 0x627), 0x644
 _HYPHEN = 0x02  # pdfium's code for one at a line's end
 _WITHOUT_INK = (pdfium.FPDF_TEXTRENDERMODE_INVISIBLE, pdfium.FPDF_TEXTRENDERMODE_CLIP)
 _ASCENT_OF_GLYPHS = 0.85  # of the type size: what the highest glyphs of a text reach, about
@@ -49,6 +50,8 @@ class Words:
     """(n,) whether it is drawn without ink, as the text of a scan is."""
     is_guessed: np.ndarray
     """(n,) whether its font names no characters, so that codes of the font are taken for them."""
+    is_apart: np.ndarray
+    """(n,) whether white space stands between it and the word before it."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -103,8 +106,10 @@ def read_words(page: pypdfium2.PdfPage, config: ReadingConfig) -> Words:
         codes, is_guessed = characters.codes()
         first, last = _ends_of_words(codes)
         # A guess is for a whole word: letters among known ones are not what the font's codes say.
-        is_whole = _count(is_guessed, first) == last - first + 1
-        codes[is_guessed & ~np.repeat(is_whole, np.diff(first, append=len(codes)))] = ord(UNKNOWN)
+        is_part = _count(is_guessed, first) < last - first + 1
+        start = first[0] if len(first) else len(codes)
+        is_lone = is_guessed[start:] & np.repeat(is_part, np.diff(first, append=len(codes)))
+        codes[start:][is_lone] = ord(UNKNOWN)
         words, fits, is_shown = _measured(characters, codes, is_guessed, first, last, view)
         if not fits.all():
             first, last = _taken_apart(first, last, ~fits)
@@ -166,8 +171,9 @@ def _measured(
         & (abs(size[a] - size[b]) < 0.1 * size[a])
         & (abs(bottom[a] - bottom[b]) < 0.6 * size[a])
     )
-    goes_on = (left[b] >= left[a]) & (right[b] - left[a] < (1.3 * length + 1) * size[a])
-    fits = (is_one_line & (is_right_to_left | goes_on) & (is_shown[a] == is_shown[b])) | (length == 1)
+    is_straight = np.where(is_right_to_left, left[b] <= left[a], left[b] >= left[a])
+    is_near = abs(right[b] - left[a]) < (1.3 * length + 1) * size[a]
+    fits = (is_one_line & is_straight & is_near & (is_shown[a] == is_shown[b])) | (length == 1)
     text = codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass").replace(chr(_HYPHEN), "-")
     left, right = np.minimum(left[a], left[b]), np.maximum(right[a], right[b])
     words = Words(
@@ -180,6 +186,7 @@ def _measured(
         is_bold=look.is_bold[a],
         is_invisible=look.is_invisible[a],
         is_guessed=_count(is_guessed, first) == length,
+        is_apart=np.diff(last, prepend=-2) > length,
     )
     return words, fits, is_shown[a]
 
@@ -294,7 +301,17 @@ class _Characters:
         is_high, is_low = codes >> 10 == 0xD800 >> 10, codes >> 10 == 0xDC00 >> 10
         is_half = (is_high & ~np.append(is_low[1:], False)) | (is_low & ~np.insert(is_high[:-1], 0, False))
         codes[(is_unnamed & ~is_guessed) | is_half | (codes == 0) | (codes > 0x10FFFF)] = ord(UNKNOWN)
+        self._turn_ligatures(codes)
         return codes, is_guessed
+
+    def _turn_ligatures(self, codes: np.ndarray) -> None:
+        """Turn ALEF LAM of one glyph: pdfium turns right-to-left letters, also those of the ligature LAM ALEF."""
+        first = np.flatnonzero(np.isin(codes[:-1], _ALEFS) & (codes[1:] == _LAM))
+        if len(first):
+            is_room = np.zeros(len(first), bool)
+            boxes = [self.boxes(some.tolist(), is_room) for some in (first, first + 1)]
+            ligatures = first[(boxes[0] == boxes[1]).all(axis=1)]
+            codes[ligatures + 1], codes[ligatures] = codes[ligatures], _LAM
 
     def objects(self, indices: Sequence[int]) -> np.ndarray:
         """(n,) the handle of the text object that draws each character; 0 where pdfium made one up."""
