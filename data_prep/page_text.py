@@ -216,11 +216,12 @@ def _in_columns(characters: Words) -> Words:
 def _are_seen(words: Words, frame: Frame) -> np.ndarray:
     """(n,) whether the picture has ink of different greys where the words stand."""
     # A rule, or the line below, crosses words that nobody sees, but not at most heights.
-    is_seen = (_contrasts(words, frame, _HEIGHTS_OF_WORDS) >= LEAST_INK).sum(axis=0) >= _LEAST_HEIGHTS
+    darkest, lightest = _greys(words, frame, _HEIGHTS_OF_WORDS)
+    is_seen = (lightest - darkest >= LEAST_INK).sum(axis=0) >= _LEAST_HEIGHTS
     signs = [n for n in np.flatnonzero(~is_seen).tolist() if _is_sign(words.texts[n])]
     if signs:
-        contrasts = _contrasts(words.at(np.array(signs)), frame, _HEIGHTS_OF_SIGNS)
-        is_seen[signs] = (contrasts >= LEAST_INK).any(axis=0)
+        darkest, lightest = _greys(words.at(np.array(signs)), frame, _HEIGHTS_OF_SIGNS)
+        is_seen[signs] = lightest.max(axis=0) - darkest.min(axis=0) >= LEAST_INK
     return is_seen
 
 
@@ -242,8 +243,8 @@ def _are_under_others(words: Words) -> np.ndarray:
     return is_under
 
 
-def _contrasts(words: Words, frame: Frame, heights: np.ndarray) -> np.ndarray:
-    """(heights, n) what parts the darkest from the lightest grey of each word at heights in type sizes."""
+def _greys(words: Words, frame: Frame, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(heights, n) the darkest and (heights, n) the lightest grey of each word at heights in type sizes."""
     height, width = frame.picture.shape
     left = np.clip(((words.left - frame.left) * frame.scale).astype(int), 0, width - 1)
     right = np.clip(np.ceil((words.right - frame.left) * frame.scale).astype(int), left + 1, width)
@@ -252,11 +253,14 @@ def _contrasts(words: Words, frame: Frame, heights: np.ndarray) -> np.ndarray:
     starts, lengths = (rows * width + left).ravel(), np.tile(right - left, len(heights))
     ends = lengths.cumsum()
     if not len(words):
-        return np.zeros((len(heights), 0), int)
+        return np.zeros((len(heights), 0), int), np.zeros((len(heights), 0), int)
     pixels = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
     greys = frame.picture.ravel()[pixels]
-    low, high = (extreme.reduceat(greys, ends - lengths) for extreme in (np.minimum, np.maximum))
-    return (high.astype(int) - low).reshape(len(heights), -1)
+    darkest, lightest = (
+        extreme.reduceat(greys, ends - lengths).astype(int).reshape(len(heights), -1)
+        for extreme in (np.minimum, np.maximum)
+    )
+    return darkest, lightest
 
 
 def _drawn_once(words: Words) -> Words:
