@@ -69,6 +69,31 @@ def test_a_narrow_gutter_of_little_more_than_an_em_parts_columns():
     assert read.texts == [flat(lines), flat(lines)]
 
 
+@pytest.mark.xfail(strict=True, reason="a gutter of less than an em is taken for a gap")
+@pytest.mark.parametrize("size", [10.95, 11.95])
+@pytest.mark.parametrize("seed", [None, 1])
+def test_the_gutter_of_a_paper_of_11_or_12_points_parts_its_columns(size, seed):
+    """It is of 10 points, and lines reach from edge to edge."""
+    lines = ("the grey boats of the town", "their long white sails up", "wait for a wind from west")
+    wide = max(width(line, size=size) for line in lines)
+
+    def full(line: str, left: float, row: int) -> str:
+        space = (wide - width(line, size=size)) / line.count(" ")
+        return f"BT /F1 {size} Tf {space:.3f} Tw {left} {170 - 13 * row} Td ({line}) Tj ET\n"
+
+    runs = [full(line, left, row) for left in (20, 30 + wide) for row, line in enumerate(lines)]
+    assert drawn(*runs, seed=seed).texts == [flat(lines), flat(lines)]
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_a_heading_between_columns_parts_those_above_it_from_those_below(seed):
+    rain = ("Rain fell on the roofs", "of the quiet town all", "through the long night.")
+    heading = "The harbour and its boats in the last winter of the war, by a reader"
+    runs = [*column(MILL, 30, top=185), *column(BRIDGE, 210, top=185), text(30, 135, heading, size=11)]
+    runs += [*column(BAKER, 30, top=110), *column(rain, 210, top=110)]
+    assert drawn(*runs, seed=seed).texts == [flat(MILL), flat(BRIDGE), heading, flat(BAKER), flat(rain)]
+
+
 @pytest.mark.parametrize("pitch", [13, 20, 40])
 @pytest.mark.parametrize("seed", [None, 7])
 def test_no_block_of_a_table_has_words_of_two_columns_unless_it_is_of_one_row(pitch, seed):
@@ -385,6 +410,40 @@ def test_a_raised_or_lowered_mark_is_in_its_line(rise, size, how):
     assert (block.text, other.text) == ("The level of CO2 rose in the last winter", OTHER)
 
 
+@pytest.mark.xfail(strict=True, reason="a mark joins two lines")
+@pytest.mark.parametrize(("pitch", "rise", "size"), [(10, 5, 6), (10.5, 5.2, 7), (9.5, 4.5, 6)])
+def test_a_mark_in_closely_set_lines_is_in_its_own(pitch, rise, size):
+    lines = "BT /F1 10 Tf 40 170 Td (First line of the note ends here and) Tj "
+    lines += (
+        f"0 -{pitch} Td (second note) Tj {rise} Ts /F1 {size} Tf (8) Tj 0 Ts /F1 10 Tf ( begins here and) Tj "
+    )
+    lines += f"0 -{pitch} Td (third line of it closes the page.) Tj ET"
+    assert drawn(lines).text == (
+        "First line of the note ends here and second note8 begins here and third line of it closes the page."
+    )
+
+
+@pytest.mark.xfail(strict=True, reason="the line is cut between the marks")
+def test_a_lowered_mark_and_a_raised_one_behind_it_are_in_their_line():
+    line = "BT /F1 12 Tf 40 150 Td (of SO) Tj /F1 8 Tf -3 Ts (4) Tj 5 Ts (2-) Tj "
+    line += "/F1 12 Tf 0 Ts ( ions in H) Tj /F1 8 Tf -3 Ts (2) Tj /F1 12 Tf 0 Ts (O here) Tj ET\n"
+    assert drawn(line, text(40, 60, OTHER)).texts == ["of SO42- ions in H2O here", OTHER]
+
+
+@pytest.mark.parametrize(
+    ("parts", "right"),
+    [
+        ([("The age of ", 12, 0), ("14", 8, 5), ("C is known", 12, 0)], "The age of 14C is known"),
+        ([("a value e", 12, 0), ("x", 8, 5), ("2", 6, 8.5), (" grows", 12, 0)], "a value ex2 grows"),
+        ([("On the 1", 12, 0), ("st", 8, 4), (" and 22", 12, 0), ("nd", 8, 4)], "On the 1st and 22nd"),
+        ([("1", 7, 5), ("School and ", 12, 0), ("2", 7, 5), ("College", 12, 0)], "1School and 2College"),
+    ],
+)
+def test_marks_of_many_kinds_are_in_their_line(parts, right):
+    shown = "".join(f"/F1 {size} Tf {rise} Ts ({part}) Tj " for part, size, rise in parts)
+    assert drawn(f"BT 40 150 Td {shown} ET ", text(40, 60, OTHER)).texts == [right, OTHER]
+
+
 def test_marks_in_two_lines_stay_in_theirs():
     lines = "BT /F1 10 Tf 40 150 Td (First note) Tj 4 Ts /F1 6 Tf (7) Tj 0 Ts /F1 10 Tf ( ends and) Tj "
     lines += "0 -12 Td (second note) Tj 4 Ts /F1 6 Tf (8) Tj 0 Ts /F1 10 Tf ( begins here.) Tj ET"
@@ -490,6 +549,19 @@ def test_a_page_of_letters_nobody_knows_has_no_text_and_says_why():
 def test_a_text_drawn_again_with_a_small_shift_is_read_once(shifts):
     runs = [text(40 + x, 150 + y, "WINTER MARKET IN TOWN") for x, y in ((0, 0), *shifts)]
     assert drawn(*runs, text(40, 60, OTHER)).texts == ["WINTER MARKET IN TOWN", OTHER]
+
+
+@pytest.mark.parametrize("shift", [0.5, 1, 2])
+def test_a_paragraph_drawn_again_whole_is_read_once(shift):
+    again = [text(40 + shift, 170 - 13 * row, line, size=10) for row, line in enumerate(MILL)]
+    assert drawn(*column(MILL, 40), *again).texts == [flat(MILL)]
+
+
+def test_a_text_drawn_again_in_bold_is_read_once():
+    pdf = Pdf()
+    pdf.fonts += f" /H {HELVETICA.replace('Helvetica', 'Helvetica-Bold')}"
+    pdf.page("".join(text(40, 150, "WINTER MARKET IN TOWN", font=font) for font in ("F1", "H")))
+    assert read(pdf.bytes()).texts == ["WINTER MARKET IN TOWN"]
 
 
 def test_a_shadow_below_a_text_is_read_once():
