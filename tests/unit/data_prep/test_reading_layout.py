@@ -118,6 +118,19 @@ def test_the_two_ends_of_a_header_stand_before_the_body():
     assert " ".join(texts[:-1]) == "Chapter four 217"
 
 
+@pytest.mark.parametrize("lower", [1, 6.5])
+def test_columns_whose_lines_are_not_level_are_read_one_after_the_other(lower):
+    read = drawn(*column(MILL, 30), *column(BRIDGE, 210, top=170 - lower), seed=4)
+    assert read.texts == [flat(MILL), flat(BRIDGE)]
+
+
+def test_backward_moves_in_one_text_are_put_right():
+    assert (
+        drawn("BT /F1 12 Tf 150 150 Td [(right part) 15000 (Left part)] TJ ET").text == "Left part right part"
+    )
+    assert drawn("BT /F1 12 Tf 100 150 Td [(world) 5200 (hello)] TJ ET").text == "hello world"
+
+
 @pytest.mark.parametrize("seed", [None, 8, 9])
 @pytest.mark.parametrize(("marker", "gap"), [("\\225", 14), ("3.", 20), ("\\(b\\)", 24), ("-", 10)])
 def test_a_bullet_belongs_to_the_line_it_stands_before(marker, gap, seed):
@@ -237,6 +250,19 @@ def test_text_of_a_scan_that_leans_a_little_is_read(b):
     assert drawn(*lines).text == flat(MILL)
 
 
+@pytest.mark.parametrize(
+    ("matrix", "shown"), [("2 0 0 1 40 150", "Stretched"), ("1 0 0 2 40 150", "Drawn out")]
+)
+def test_stretched_text_is_read(matrix, shown):
+    assert drawn(at(matrix, f"{shown} words"), text(40, 60, OTHER)).texts == [f"{shown} words", OTHER]
+
+
+@pytest.mark.parametrize("state", ["50 Tz", "200 Tz", "10 Tw", "6 Tc"])
+def test_text_set_narrow_or_wide_is_read(state):
+    line = f"q BT /F1 12 Tf {state} 40 150 Td (Words of the sea) Tj ET Q\n"
+    assert drawn(line, text(40, 60, OTHER)).texts == ["Words of the sea", OTHER]
+
+
 def test_text_flipped_twice_is_upright():
     flipped = "q 1 0 0 -1 0 200 cm BT /F1 12 Tf 1 0 0 -1 40 50 Tm (Seen from below) Tj ET Q\n"
     read = drawn(flipped, text(40, 60, OTHER))
@@ -268,6 +294,15 @@ def test_a_negative_size_alone_is_text_upside_down():
     [turned] = drawn(at("-1 0 0 -1 240 150", "Winter garden")).samples
     assert block.text == turned.text == "Winter garden"
     assert block.png == turned.png
+
+
+@pytest.mark.xfail(strict=True, reason="mirrored text is taken for upright")
+@pytest.mark.parametrize(
+    "matrix", ["-1 0 0 1 200 150", "1 0 0 -1 40 150", "0 1 1 0 200 30", "0 -1 -1 0 200 180"]
+)
+def test_mirrored_text_is_left_out_and_counted(matrix):
+    read = drawn(at(matrix, "poppy copper"), text(240, 60, OTHER))
+    assert (read.texts, read.left_out) == ([OTHER], len("poppycopper"))
 
 
 QUARTERS = {90: "0 1 -1 0 {x} {y}", 180: "-1 0 0 -1 {x} {y}", 270: "0 -1 1 0 {x} {y}"}
@@ -340,12 +375,11 @@ def test_a_slanted_mark_is_counted_and_leaves_the_body_as_it_is(angle):
 # Sizes and marks
 
 
-def type3(pdf: Pdf, scale: float, *, matrix: str, tight: bool = True) -> None:
-    """Add the font /T: boxes for a to z; `scale` units an em."""
+def type3(pdf: Pdf, scale: float, *, matrix: str, tight: bool = True, is_down: bool | None = None) -> None:
+    """Add the font /T: boxes for a to z; `scale` units an em; upright in upright text unless told."""
     width, height = 0.5 * scale, 0.7 * scale
     glyph = f"{width} 0 0 0 {0.8 * width} {height} d1 0 0 {0.8 * width} {height} re f"
-    up = matrix.split()[3].startswith("-")
-    if up:
+    if matrix.split()[3].startswith("-") if is_down is None else is_down:
         glyph = f"{width} 0 0 {-height} {0.8 * width} 0 d1 0 {-height} {0.8 * width} {height} re f"
     procedure = pdf.stream(glyph)
     names = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -386,6 +420,14 @@ def test_the_size_of_a_type_3_font_is_that_of_its_glyphs(scale, matrix, size, ti
         assert 0.9 * 16 <= bottom - top <= 1.6 * 16  # 12 points are 16 pixels
         ink = np.flatnonzero((pixels(block) < 128).any(axis=1))
         assert 10 <= len(ink) <= 13, "the crop shows the glyphs from foot to head"
+
+
+def test_a_flipped_type_3_font_in_a_flipped_text_is_upright():
+    pdf = Pdf()
+    type3(pdf, 1000, matrix="0.001 0 0 -0.001 0 0", is_down=False)
+    pdf.page(at("1 0 0 -1 40 150", "winter", font="T"))
+    [block] = read(pdf.bytes()).samples
+    assert block.text == "winter" and 10 <= (pixels(block) < 128).any(axis=1).sum() <= 13
 
 
 def test_the_size_of_a_type_3_font_may_be_in_the_text_matrix():
