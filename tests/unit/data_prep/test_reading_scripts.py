@@ -1,5 +1,6 @@
 """Every script is read as it is printed; what is no text of any is not trained on."""
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -129,6 +130,37 @@ def test_one_vertical_column_is_one_block(how):
     assert block.text == "市場価格" and bottom - top > 2 * (right - left)
 
 
+@pytest.mark.xfail(strict=True, reason="what is not East Asian is not taken for vertical")
+@pytest.mark.parametrize("column", ["平成12年3月", "市場価格ABC海", "第3章"])
+@pytest.mark.parametrize("how", ["font", "letters"])
+def test_digits_and_letters_set_upright_in_a_column_are_in_it(column, how):
+    assert vertical([column], how).text == column
+
+
+def test_two_tiers_of_columns_are_read_one_after_the_other():
+    upper, lower = (
+        vertical(("市場価格", "海春終日"), "font"),
+        vertical(("雨夜山川", "花鳥風月"), "font", top=80),
+    )
+    assert (upper.text, lower.text) == ("市場価格海春終日", "雨夜山川花鳥風月")
+    pdf, letters = Pdf(), "市場価格海春終日雨夜山川花鳥風月"
+    boxes, widths = dict.fromkeys(letters, (100, 0, 900, 780)), dict.fromkeys(letters, WIDE)
+    font = BoxFont.of(letters, boxes, widths, "Identity-V")
+    font.add_to(pdf, "V")
+    runs = [
+        text(x, top, font.shown(letters[start : start + 4]), font="V")
+        for start, (x, top) in zip(
+            range(0, 16, 4), ((330, 180), (312, 180), (330, 80), (312, 80)), strict=True
+        )
+    ]
+    pdf.page("".join(runs[::-1]))
+    assert read(pdf.bytes(), max_block_characters=200).texts == [letters[:8], letters[8:]]
+
+
+def test_a_column_of_digits_is_not_vertical_writing():
+    assert len(read(lines_of(["1", "2", "3", "4"]), max_block_characters=200).text.split()) == 4
+
+
 def test_short_horizontal_lines_below_each_other_are_not_vertical_writing():
     lines = ["一月", "二月", "三月", "四月"]
     assert (
@@ -250,6 +282,36 @@ def test_brackets_in_hebrew_open_before_they_close(bracket, named):
     assert read(lines_of([visual(line).translate(turned)])).text == line
 
 
+BESIDE_NUMBERS = pytest.mark.xfail(strict=True, reason="gaps beside numbers are between the wrong ends")
+
+
+@pytest.mark.parametrize("line", [
+    "שלום, עולם.", 'הוא אמר "שלום" לה', "מה זה?", "רח' הנמל 7/3", "טל: 03-1234567", "סעיף (2)(א)[ב]",
+    "א. סעיף ראשון", "המחיר: 50% בלבד",
+    *(pytest.param(line, marks=BESIDE_NUMBERS) for line in (
+        "נוסד (1948) בעיר", "ראה [12-14] שם", "סעיף (15 ב) לחוק", "(PDF) קובץ",
+    )),
+])  # fmt: skip
+def test_numbers_in_brackets_and_ranges_in_hebrew_are_read_as_printed(line):
+    keep = re.findall(r"[A-Z0-9](?:[A-Z0-9/-]*[A-Z0-9])?%?", line)
+    shown = visual(line, keep=keep).translate(str.maketrans("()[]", ")(]["))
+    assert read(lines_of([shown]), min_characters=1).text == line
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "printed",
+        pytest.param("meant", marks=pytest.mark.xfail(strict=True, reason="pairs end with their line")),
+    ],
+)
+def test_brackets_that_are_closed_on_the_next_line_are_not_turned(named):
+    lines = ("סעיף ראשון (לפי החוק", "הישן) של העיר")
+    turned = str.maketrans("()", ")(") if named == "printed" else {}
+    made = read(lines_of([visual(line).translate(turned) for line in lines]), max_block_characters=200)
+    assert made.text == " ".join(lines)
+
+
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
@@ -272,6 +334,21 @@ def test_hebrew_words_in_an_english_line_are_read_from_the_right(line, shown):
 )
 def test_arabic_is_read_from_the_right_and_its_numbers_from_the_left(line, keep):
     assert read(lines_of([visual(line, keep=keep)])).text == line
+
+
+@pytest.mark.xfail(strict=True, reason="pdfium turns the letters of a glyph round")
+def test_a_glyph_of_two_arabic_letters_is_read_in_their_order():
+    assert read(lines_of([["م", "لا", "س", " ", "م", "و", "ي"]])).text == "يوم سلام"
+
+
+def test_a_mark_over_a_letter_read_from_the_right_stands_behind_it():
+    fatha, qamats = "\u064e", "\u05b8"
+    looks = {
+        "boxes": {fatha: (-300, 720, -100, 850), qamats: (-300, -200, -100, -50)},
+        "widths": {fatha: 0, qamats: 0},
+    }
+    assert read(lines_of([["ב", "ש", qamats, "ל"]], **looks), min_characters=1).text in ("לשָב", "לָשב")
+    assert len(read(lines_of([["ب", fatha, "ت", "ك"]], **looks), min_characters=1).texts) == 1
 
 
 def test_the_forms_of_arabic_letters_are_read_as_the_letters():
@@ -347,6 +424,17 @@ def test_one_bad_line_costs_no_good_one(meanings):
     made = bad_and_good(meanings, good=5)
     assert made.texts[-5:] == [GOOD] * 5
     assert made.trained == " ".join([GOOD] * 5)
+
+
+STAYING = pytest.mark.xfail(strict=True, reason="they stay in it")
+
+
+@pytest.mark.parametrize(
+    "unknown", [*(pytest.param(one, marks=STAYING) for one in ("\ufffd", "\ue123", "\u0378")), "\x03"]
+)
+def test_unknown_letters_are_not_in_the_text(unknown):
+    [bad, *_] = bad_and_good([*"many wor", unknown, *"ds of this page"], good=3).samples
+    assert (bad.text, bad.trainable) == ("many words of this page", False)
 
 
 def test_a_word_of_many_scripts_is_searched_and_not_trained_on():

@@ -160,6 +160,50 @@ def test_signs_that_are_seen_are_read(sign):
     assert read(pdf_of(text(40, 150, sign) + SEEN)).texts == [sign, "Public words stay as they are."]
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(
+            "0 153 m 400 153 l S ",
+            marks=pytest.mark.xfail(strict=True, reason="a rule is taken for ink of letters"),
+        ),
+        "0 149.5 m 400 149.5 l S 0 155 m 400 155 l S ",
+    ],
+)
+def test_white_text_that_a_rule_crosses_is_left_out_and_counted(rule):
+    assert only_the_seen_text(read(pdf_of(f"1 g {SECRET} 0 g {rule} {SEEN}")))
+
+
+@pytest.mark.xfail(strict=True, reason="ascenders below are taken for ink of letters")
+def test_white_text_close_over_printed_text_is_left_out_and_counted():
+    assert only_the_seen_text(read(pdf_of(f"1 g {text(40, 67, 'Secret')} 0 g {SEEN}")))
+
+
+def test_text_that_is_struck_out_or_underlined_is_read():
+    rules = "40 154 m 140 154 l S 40 148 m 140 148 l S "
+    made = read(pdf_of(text(40, 150, "Struck out words") + rules + SEEN))
+    assert made.texts[0] == "Struck out words" and made.trained == made.text
+
+
+def test_of_a_word_that_the_pages_edge_cuts_only_the_letters_on_the_page_are_read():
+    made = read(pdf_of(text(-30, 150, "Secret words of it") + SEEN))
+    assert made.texts[0] in ("t words of it", "et words of it", "words of it")
+
+
+def test_a_form_that_is_shown_twice_is_read_twice_unless_it_is_at_the_same_place():
+    for move, times in ((-50, 2), (0.3, 1)):
+        pdf = Pdf()
+        form = pdf.form(SECRET)
+        pdf.page(f"/X Do q 1 0 0 1 0 {move} cm /X Do Q {SEEN}", resources=f"/XObject << /X {form} >>")
+        assert read(pdf.bytes()).texts == ["Secret"] * times + ["Public words stay as they are."]
+
+
+@pytest.mark.parametrize("size", [3, 5, 40])
+def test_small_and_large_print_is_read(size):
+    made = read(pdf_of(text(20, 150, "Print of a size", size=size) + SEEN))
+    assert made.texts[0] == "Print of a size" and made.trained == made.text
+
+
 # Fonts that are not there
 
 
@@ -302,6 +346,27 @@ def test_the_mark_of_a_check_box_is_drawn_as_its_state_says(state):
     assert page.text == "Applicant"
     darkest, _ = page.image().crop((20 * 4 // 3, 60, 34 * 4 // 3, 74)).getextrema()
     assert (darkest < 100) == (state == "Yes")
+
+
+def test_a_turned_stamp_is_read():
+    pdf = Pdf()
+    shown = pdf.form(text(2, 6, "Looked over"), "/BBox [0 0 200 20] /Matrix [0 1 -1 0 20 0]")
+    note = f"/Type /Annot /Subtype /Stamp /F 4 /Rect [240 20 260 190] /AP << /N {shown} >>"
+    made = read(with_notes(note, pdf=pdf))
+    assert sorted(made.texts) == ["Applicant", "Looked over"] and made.trained == made.text
+
+
+def test_text_under_a_note_that_covers_it_is_left_out_and_counted():
+    pdf = Pdf()
+    shown = pdf.form("0 g 0 0 100 30 re f", "/BBox [0 0 100 30]")
+    note = f"/Type /Annot /Subtype /Square /F 4 /Rect [30 140 130 170] /AP << /N {shown} >>"
+    made = read(with_notes(note, pdf=pdf))
+    assert (made.text, made.left_out) == ("", len("Applicant"))
+
+
+def test_the_letters_of_a_password_are_not_read():
+    made = read(with_notes(f"{FIELD} /FT /Tx /Ff 8192 /V (hidden)", form="/NeedAppearances true"))
+    assert "hidden" not in made.text
 
 
 def test_a_highlight_over_a_text_leaves_it_readable():
