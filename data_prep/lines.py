@@ -7,7 +7,7 @@ their type sits at the same height.
 
 import re
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -263,9 +263,8 @@ def _line(columns: _Columns, places: list[int], from_the_right: bool) -> Line:
     if is_right_to_left("".join(own)):
         text = in_reading_order(own, is_spaced, from_the_right or goes_right_to_left(own))
     else:
-        text = "".join(
-            [f"{word} " if space else word for word, space in zip(own, [*is_spaced, False], strict=True)]
-        )
+        spaces = [" " if space else "" for space in is_spaced]
+        text = "".join(chain.from_iterable(zip(own, [*spaces, ""], strict=True)))
     unknown = unknown_characters(text)
     bold = sum(letters[number] for number, place in enumerate(places) if is_bold[place])
     return Line(

@@ -23,7 +23,7 @@ from data_prep.scripts import (
 from data_prep.text_layer import SLANTED, Words
 
 UNSEEN = "no ink where they stand"
-SLANTING = "neither upright nor sideways"
+SLANTING = "neither upright nor sideways, or mirrored"
 UNKNOWN_LETTERS = "no known character"
 _LEAST_HEIGHTS = 3  # of five, at which a word of a few letters has ink
 LEAST_INK = 24  # of 255: what parts the darkest from the lightest grey of anything that is seen

@@ -103,37 +103,30 @@ def in_reading_order(texts: Sequence[str], is_spaced: Sequence[bool], from_the_r
     Args:
         is_spaced: whether there is a space between each word and the next one.
     """
+    spaces = [" " if space else "" for space in is_spaced]
     goes_along = _go_along(texts, is_spaced, from_the_right)
+    text = ""
     runs = [list(run) for _, run in groupby(range(len(texts)), key=goes_along.__getitem__)]
-    read = []
     for run in reversed(runs) if from_the_right else runs:
-        is_turned = goes_along[run[0]] == from_the_right
-        inner = [
-            texts[place] + (" " if place != run[-1] and is_spaced[place] and not is_turned else "")
-            if not is_turned
-            else (" " if place != run[-1] and is_spaced[place] else "") + texts[place]
-            for place in (reversed(run) if is_turned else run)
-        ]
-        before, after = run[0] - 1, run[-1]
-        space = (before >= 0 and is_spaced[before], after < len(texts) - 1 and is_spaced[after])
-        read.append(("".join(inner), space[0] if from_the_right else space[1]))
-    return "".join(text + (" " if has_space else "") for text, has_space in read).strip()
+        if text:  # what parts a run from the one that was read before it
+            text += spaces[run[-1] if from_the_right else run[0] - 1]
+        step = -1 if goes_along[run[0]] == from_the_right else 1
+        text += texts[run[::step][0]]
+        for place in run[::step][1:]:
+            text += spaces[place if step < 0 else place - 1] + texts[place]
+    return text
 
 
 def _go_along(texts: Sequence[str], is_spaced: Sequence[bool], from_the_right: bool) -> list[bool]:
-    """Return whether each word goes the way of its line. A sign goes as what it stands between, if it is foreign."""
+    """Return whether each word goes the way of its line; a sign within a foreign word goes with it."""
+    signs = [from_the_right and not any(map(str.isalnum, text)) for text in texts]
     along = [is_right_to_left(text) == from_the_right for text in texts]
-    for place, text in enumerate(texts):
-        if from_the_right and not any(map(str.isalnum, text)):
-            is_between = 0 < place < len(texts) - 1 and not (is_spaced[place - 1] or is_spaced[place])
-            along[place] = not (
-                is_between and not along[place - 1] and not _is_along(texts[place + 1], from_the_right)
-            )
+    for place in range(len(texts)):
+        if signs[place]:
+            is_within = 0 < place < len(texts) - 1 and not (is_spaced[place - 1] or is_spaced[place])
+            is_foreign = is_within and not (along[place - 1] or along[place + 1] or signs[place + 1])
+            along[place] = not is_foreign
     return along
-
-
-def _is_along(text: str, from_the_right: bool) -> bool:
-    return is_right_to_left(text) == from_the_right or not any(map(str.isalnum, text))
 
 
 def turn_brackets(text: str) -> str:

@@ -305,7 +305,7 @@ class _Characters:
         return codes, is_guessed
 
     def _turn_ligatures(self, codes: np.ndarray) -> None:
-        """Turn ALEF LAM of one glyph: pdfium turns right-to-left letters, also those of the ligature LAM ALEF."""
+        """Turn ALEF LAM of one glyph: pdfium turns right-to-left letters, those of a ligature too."""
         first = np.flatnonzero(np.isin(codes[:-1], _ALEFS) & (codes[1:] == _LAM))
         if len(first):
             is_room = np.zeros(len(first), bool)
@@ -348,7 +348,8 @@ class _Characters:
         return _Looks(
             x=x,
             y=y,
-            turn=_turns(along_x, along_y, view.turn),
+            # Mirrored text has no turn; but a font of glyph programs (Type 3) may turn it back.
+            turn=np.where((a * d < b * c) & has_height, SLANTED, _turns(along_x, along_y, view.turn)),
             has_room=has_height & (abs(b) < 0.01 * abs(a)) & (abs(c) < 0.01 * abs(d)),
             size=abs(sizes) * np.where(scale > 0, scale, 1.0),
             font=np.array(fonts, np.uint64),
