@@ -27,7 +27,7 @@ ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual l
 SUBSCRIPT_DESCENT = 0.57  # of scripts that set whole letters below the line
 _SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Tibetan, Burmese, Khmer
 _LIST_MARKER = re.compile(r"[^\w\s]|[(\[]?\w{1,3}[.)\]:]|\d{1,2}(?:\.\d{1,2})*")
-_GUTTER = 0.75  # of the type size: columns are parted by 10 points, in papers of 12 points too
+_GUTTERS = 0.75, 1.25  # of the type size: columns are parted by 10 points, in papers of 12 points too
 _LETTERS_OF_A_MARK = 12
 _MARK_RATIO = 2.3  # up to which a line's type is larger than its marks; a larger letter begins a paragraph
 _Columns = tuple[list[str], list[float], list[float], list[float], list[float], list[bool], list[bool]]
@@ -82,7 +82,9 @@ class _Segment:
 
 def lines_of(words: Words) -> list[Line]:
     """Return the lines, from the top down."""
-    segments = _rows(_with_marks(_rows(_runs(words))))  # marks lie in the gaps that part a row
+    gutter = _gutter(words)
+    # Twice, since marks lie in gaps that part a row.
+    segments = _rows(_with_marks(_rows(_runs(words, gutter), gutter)), gutter)
     segments = _bridged(_with_list_markers(segments, words))
     arrays = (words.left, words.right, words.baseline, words.size, words.is_bold, words.is_apart)
     columns = (words.texts, *(array.tolist() for array in arrays))
@@ -91,13 +93,20 @@ def lines_of(words: Words) -> list[Line]:
     return [_line(columns, segment.places, from_the_right) for segment in ordered]
 
 
-def _runs(words: Words) -> list[_Segment]:
+def _gutter(words: Words) -> float:
+    """Return the gap, of the type size, that parts columns: wider than wide spaces between words, as far as it can."""
+    gaps = (words.left[1:] - words.right[:-1]) / np.maximum(words.size[1:], 1e-6)
+    spaces = gaps[words.is_apart[1:] & (gaps > 0.1) & (gaps < 1.5)]
+    return float(np.clip(2.2 * np.quantile(spaces, 0.25), *_GUTTERS)) if len(spaces) else _GUTTERS[0]
+
+
+def _runs(words: Words, gutter: float) -> list[_Segment]:
     """Return stretches of words that the file draws one after the other on one line."""
     if not len(words):
         return []
     left, right, baseline, size = words.left, words.right, words.baseline, words.size
     smaller, larger = np.minimum(size[:-1], size[1:]), np.maximum(size[:-1], size[1:])
-    most = _GUTTER * larger
+    most = gutter * larger
     gap = left[1:] - right[:-1]
     ends = (
         (abs(np.diff(baseline)) > 0.1 * smaller)
@@ -119,7 +128,7 @@ def _runs(words: Words) -> list[_Segment]:
     ]
 
 
-def _rows(runs: list[_Segment]) -> list[_Segment]:
+def _rows(runs: list[_Segment], gutter: float) -> list[_Segment]:
     """Join runs of one baseline that a gap of an em or less parts."""
     rows: list[list[_Segment]] = []
     for run in sorted(runs, key=lambda one: -one.baseline):
@@ -133,7 +142,7 @@ def _rows(runs: list[_Segment]) -> list[_Segment]:
         current = row[0]
         for run in row[1:]:
             larger, smaller = max(run.size, current.size), min(run.size, current.size)
-            if run.left - current.right <= _GUTTER * larger and larger <= _MARK_RATIO * smaller:
+            if run.left - current.right <= gutter * larger and larger <= _MARK_RATIO * smaller:
                 current.take(run)
             else:
                 segments.append(current)
@@ -255,10 +264,10 @@ def _line(columns: _Columns, places: list[int], from_the_right: bool) -> Line:
         apart = left[after] - right[before]
         rise = abs(baseline[after] - baseline[before])
         is_stacked = apart < -0.3 * usual and rise > 0.5 * usual
-        is_note = before == places[0] and rise > 0.1 * usual and texts[before].isdigit()  # its number
-        is_named = abs(after - before) == 1 and is_apart[max(before, after)]
+        # Between a word and its mark the file has white space of pdfium's making.
+        is_named = abs(after - before) == 1 and is_apart[max(before, after)] and rise < 0.1 * usual
         gap = apart / (usual or 1.0)
-        is_spaced.append(is_stacked or is_note or needs_space(texts[before], texts[after], gap, is_named))
+        is_spaced.append(is_stacked or needs_space(texts[before], texts[after], gap, is_named))
     own = [texts[place] for place in places]
     if is_right_to_left("".join(own)):
         text = in_reading_order(own, is_spaced, from_the_right or goes_right_to_left(own))

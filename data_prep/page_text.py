@@ -160,13 +160,13 @@ def read_page_text(
         seen = _drawn_once(_known(of_direction.at(np.flatnonzero(is_seen))))
         if len(seen):
             read.append((frame, seen))
-    why_unusable = _why_unusable([text for _, seen in read for text in seen.texts])
-    if why_unusable:
-        left_out[UNKNOWN_LETTERS] += sum(_letters(seen) for _, seen in read)
-        read = []
     found = [
         (frame, group) for frame, seen in read for group in paragraphs(seen, config.max_block_characters)
     ]
+    why_unusable = _why_unusable([text for _, seen in read for text in seen.texts], found)
+    if why_unusable:
+        left_out[UNKNOWN_LETTERS] += sum(_letters(seen) for _, seen in read)
+        found = []
     known = _without_unknown(_with_brackets(found), left_out)
     return PageText(paragraphs=known, left_out=dict(+left_out), why_unusable=why_unusable)
 
@@ -295,8 +295,8 @@ def _known(words: Words) -> Words:
     return Words(**vars(words) | {"texts": texts})
 
 
-def _why_unusable(texts: list[str]) -> str | None:
-    """Return why the words of a page are no text, or None.
+def _why_unusable(texts: list[str], found: list[tuple[Frame, Paragraph]]) -> str | None:
+    """Return why the words of a page, and the lines that they make, are no text, or None.
 
     Signs of which none is known (notes of music, icons) do not count beside words.
     """
@@ -305,10 +305,10 @@ def _why_unusable(texts: list[str]) -> str | None:
         partly = [text for text in texts if unknown_characters(text) < len(text)]
         if unknown_characters("".join(partly)) >= _UNUSABLE_SHARE * sum(map(len, partly)):
             return f"no usable text: {unknown:,} of its {letters:,} characters are none of any script"
-    words = [text for text in texts if len(text) > 2]
-    none = sum(map(is_no_word, words))
-    if none > _UNUSABLE_SHARE * len(words):
-        return f"no usable text: {none:,} of its {len(words):,} words are of no script"
+    lines = [line.text for _, paragraph in found for line in paragraph if not line.text.isascii()]
+    none = [word for text in lines for word in text.split() if len(word) > 2 and is_no_word(word)]
+    if none and sum(map(len, none)) > _UNUSABLE_SHARE * letters:
+        return f"no usable text: {len(none):,} of its words are of no script"
     return None
 
 

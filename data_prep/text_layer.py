@@ -208,12 +208,10 @@ def _up_to_next(
 
 
 def _are_right_to_left(codes: np.ndarray) -> np.ndarray:
-    """Whether code points are of Hebrew, Arabic and their neighbours."""
-    return (
-        ((codes >= 0x590) & (codes < 0x900))
-        | ((codes >= 0xFB1D) & (codes < 0xFE00))
-        | ((codes >= 0xFE70) & (codes < 0xFEFF))
-    )
+    """Whether code points are letters of Hebrew, Arabic and their neighbours."""
+    is_digit = ((codes >= 0x660) & (codes < 0x66D)) | ((codes >= 0x6F0) & (codes < 0x6FA))
+    is_letter = (codes >= 0x590) & (codes < 0x900) & ~is_digit
+    return is_letter | ((codes >= 0xFB1D) & (codes < 0xFE00)) | ((codes >= 0xFE70) & (codes < 0xFEFF))
 
 
 def _true_sizes(look: "_Looks", height: np.ndarray) -> np.ndarray:

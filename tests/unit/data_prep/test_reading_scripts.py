@@ -439,7 +439,7 @@ def test_unknown_letters_are_not_in_the_text(unknown):
 
 def test_a_word_of_many_scripts_is_searched_and_not_trained_on():
     [bad, *good] = bad_and_good(MANY_SCRIPTS, good=5).samples
-    assert (bad.trainable, bad.reason) == (False, "a word in it mixes scripts")
+    assert (bad.trainable, bad.reason) == (False, "a word in it is of no script")
     assert all(one.trainable for one in good)
 
 
