@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.errors import UnreadableDocument
-from tests.unit.data_prep.raw_pdf import BoxFont, Pdf, pdf_of, read, text
+from tests.unit.data_prep.raw_pdf import BoxFont, Pdf, at, pdf_of, read, text
 
 FIRST, LAST = "First page of the manual.", "Last page of the manual."
 
@@ -147,6 +147,12 @@ def test_characters_above_u_ffff_are_read_whole():
     assert read(pdf.bytes()).texts == [letters]
 
 
+@pytest.mark.xfail(strict=True, reason="ValueError")
+@pytest.mark.parametrize("shown", [" First page of the manual.", "   ", " "])
+def test_a_page_that_begins_with_a_space_is_read(shown):
+    assert read(pdf_of(text(40, 150, shown))).text == shown.strip()
+
+
 # Files
 
 
@@ -269,3 +275,42 @@ def test_a_page_without_content_is_a_page_without_text(unit):
     made = read(pdf.bytes(), unit=unit)
     assert [(one.page, one.text) for one in made.samples] == [(1, FIRST), (2, ""), (3, LAST)]
     assert made.samples[1].reason == "no text"
+
+
+ODD = [
+    *"ab 1(",
+    None,
+    "\u0e33",
+    "\u05d0",
+    "\u0628",
+    "中",
+    "\ufffd",
+    "\ue000",
+    "\x03",
+    "\ud83d",
+    "\u0301",
+    "\u202e",
+    "ﬁ",
+]
+NUMBERS = st.sampled_from([0, 1, -1, 0.5, -0.3, 1e-6, 3, -1e4, 1e9])
+RUNS = st.tuples(
+    st.tuples(*[NUMBERS] * 4, st.integers(-50, 450), st.integers(-50, 250)),
+    st.sampled_from([0, 0.001, 1, 7, 12, -12, 300, 1e7]),
+    st.lists(st.sampled_from(ODD), min_size=1, max_size=8),
+    st.sampled_from([0, 1, 3, 7]),
+)
+
+
+@pytest.mark.xfail(strict=True, reason="ValueError: a page that begins with a space")
+@given(st.lists(RUNS, min_size=1, max_size=8), st.sampled_from([0, 90, 180, 270]), st.sampled_from("HV"))
+def test_no_page_is_too_odd_to_be_read(runs, turn, direction):
+    """Whatever the matrices, sizes and meanings: it is read or refused, and what is trained on is seen."""
+    pdf, font = Pdf(), BoxFont.of(ODD, encoding=f"Identity-{direction}")
+    font.add_to(pdf, "B")
+    content = "".join(
+        f"BT {mode} Tr ET {at(' '.join(map(str, matrix)), font.shown(meanings), size=size, font='B')}"
+        for matrix, size, meanings, mode in runs
+    )
+    pdf.page(content, f"/Rotate {turn}")
+    made = read(pdf.bytes(), min_characters=1)
+    assert made.samples or made.refused
