@@ -94,7 +94,7 @@ def lines_of(words: Words) -> list[Line]:
 
 
 def _gutter(words: Words) -> float:
-    """Return the gap, of the type size, that parts columns: wider than wide spaces between words, as far as it can."""
+    """Return the gap, of the type size, that parts columns: as far as it can, wider than between words."""
     gaps = (words.left[1:] - words.right[:-1]) / np.maximum(words.size[1:], 1e-6)
     spaces = gaps[words.is_apart[1:] & (gaps > 0.1) & (gaps < 1.5)]
     return float(np.clip(2.2 * np.quantile(spaces, 0.25), *_GUTTERS)) if len(spaces) else _GUTTERS[0]
