@@ -15,6 +15,7 @@ from data_prep.plain_text import clean_text
 from data_prep.scripts import (
     goes_right_to_left,
     in_reading_order,
+    is_accent,
     is_right_to_left,
     needs_space,
     unknown_characters,
@@ -256,7 +257,10 @@ def _line(columns: _Columns, places: list[int], from_the_right: bool) -> Line:
     """Return the line that words make. `columns`: the arrays of `Words` as lists, which are faster by the
     piece."""
     texts, left, right, baseline, size, is_bold, is_apart = columns
-    places = sorted(places, key=left.__getitem__)
+    # An accent over a letter that begins left of it is read before the letter.
+    places = sorted(
+        places, key=lambda place: left[place] - (0.5 * size[place] if is_accent(texts[place]) else 0)
+    )
     letters = [len(texts[place]) for place in places]
     usual = _weighted_median([size[place] for place in places], letters)
     is_spaced = []

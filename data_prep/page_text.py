@@ -29,7 +29,10 @@ _LEAST_HEIGHTS = 3  # of five, at which a word of a few letters has ink
 LEAST_INK = 24  # of 255: what parts the darkest from the lightest grey of anything that is seen
 _UNUSABLE_SHARE = 0.25  # of a page's letters or words
 _PLAUSIBLE_SHARE = 0.6  # of guessed letters
-_WORD = re.compile(r"[^\w\s]{0,2}(?:[A-Za-z][a-z]+|[A-Z]{2,})(?:-[A-Za-z]?[a-z]+)*[^\w\s]{0,2}")
+_PARTS_OF_WORDS, _VOWELS = (
+    re.compile("[A-Z]?[a-z]{2,18}(?![a-z])|[A-Z]{3,18}(?![A-Za-z])"),
+    re.compile("[aeiouyAEIOUY]"),
+)
 _DOUBTFUL_SHARE = 0.01  # of the letters of a page that is trained on as a whole
 _WITHOUT_GLYPHS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width spaces and joiners
 # Where the picture is looked at, in type sizes above the baseline. Letters of every script have ink low
@@ -285,10 +288,14 @@ def _drawn_once(words: Words) -> Words:
 
 def _known(words: Words) -> Words:
     """Return words without letters that are only guessed, unless most of those make words."""
-    guessed = [words.texts[number] for number in np.flatnonzero(words.is_guessed).tolist()]
-    spelled = [text for text in guessed if sum(map(str.isalpha, text)) > 1]
-    plausible = sum(len(text) for text in spelled if _WORD.fullmatch(text))
-    if not guessed or (spelled and plausible >= _PLAUSIBLE_SHARE * sum(map(len, spelled))):
+    guessed = " ".join(words.texts[number] for number in np.flatnonzero(words.is_guessed).tolist())
+    if not guessed:
+        return words
+    # Neighbours in a word of which some letters are known count against it: there the font names some, and
+    # not these.
+    letters = sum(map(str.isalpha, guessed)) + sum(text.count(UNKNOWN) for text in words.texts)
+    spelled = sum(len(part) for part in _PARTS_OF_WORDS.findall(guessed) if _VOWELS.search(part))
+    if letters and spelled >= _PLAUSIBLE_SHARE * letters:
         return words
     pairs = zip(words.texts, words.is_guessed.tolist(), strict=True)
     texts = [UNKNOWN * len(text) if is_guessed else text for text, is_guessed in pairs]

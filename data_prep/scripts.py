@@ -56,6 +56,11 @@ def _is_thai_like(character: str) -> bool:
     return "\u0e00" <= character <= "\u17ff"
 
 
+def is_accent(text: str) -> bool:
+    """Whether it is an accent that is printed apart, over a letter."""
+    return text in _ACCENTS and text not in "\u00b8\u02db"
+
+
 def with_joined_accents(text: str) -> str:
     """Return `text` with accents that are printed apart, before or below their letters, as part of them."""
     return text if text.isascii() else _APART.sub(_joined_accent, text)
