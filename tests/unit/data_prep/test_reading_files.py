@@ -147,7 +147,6 @@ def test_characters_above_u_ffff_are_read_whole():
     assert read(pdf.bytes()).texts == [letters]
 
 
-@pytest.mark.xfail(strict=True, reason="ValueError")
 @pytest.mark.parametrize("shown", [" First page of the manual.", "   ", " "])
 def test_a_page_that_begins_with_a_space_is_read(shown):
     assert read(pdf_of(text(40, 150, shown))).text == shown.strip()
@@ -301,7 +300,6 @@ RUNS = st.tuples(
 )
 
 
-@pytest.mark.xfail(strict=True, reason="ValueError: a page that begins with a space")
 @given(st.lists(RUNS, min_size=1, max_size=8), st.sampled_from([0, 90, 180, 270]), st.sampled_from("HV"))
 def test_no_page_is_too_odd_to_be_read(runs, turn, direction):
     """Whatever the matrices, sizes and meanings: it is read or refused, and what is trained on is seen."""
