@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from data_prep.plain_text import UNKNOWN
 
@@ -112,7 +112,12 @@ def in_reading_order(texts: Sequence[str], is_spaced: Sequence[bool], from_the_r
     spaces = [" " if space else "" for space in is_spaced]
     goes_along = _go_along(texts, is_spaced, from_the_right)
     text = ""
-    runs = [list(run) for _, run in groupby(range(len(texts)), key=goes_along.__getitem__)]
+    # Of numbers side by side each is a run of its own.
+    are_numbers = [not any(map(str.isalpha, text)) for text in texts]
+    parted = [a and b and space for a, b, space in zip(are_numbers, are_numbers[1:], is_spaced, strict=False)]
+    number_of_run = list(accumulate([0, *(from_the_right and one for one in parted)]))
+    keys = list(zip(goes_along, number_of_run, strict=True))
+    runs = [list(run) for _, run in groupby(range(len(texts)), key=keys.__getitem__)]
     for run in reversed(runs) if from_the_right else runs:
         if text:  # what parts a run from the one that was read before it
             text += spaces[run[-1] if from_the_right else run[0] - 1]
