@@ -46,6 +46,8 @@ class Line:
     is_bold: bool
     unknown: int = 0
     """How many of its letters nobody knows; they are not in `text`."""
+    is_overprinted: bool = False
+    """Whether words of it stand over each other."""
 
     @property
     def top(self) -> float:
@@ -263,7 +265,7 @@ def _line(columns: _Columns, places: list[int], from_the_right: bool) -> Line:
     )
     letters = [len(texts[place]) for place in places]
     usual = _weighted_median([size[place] for place in places], letters)
-    is_spaced = []
+    is_spaced, is_overprinted = [], False
     for before, after in pairwise(places):
         apart = left[after] - right[before]
         rise = abs(baseline[after] - baseline[before])
@@ -271,6 +273,9 @@ def _line(columns: _Columns, places: list[int], from_the_right: bool) -> Line:
         # Between a word and its mark the file has white space of pdfium's making.
         is_named = abs(after - before) == 1 and is_apart[max(before, after)] and rise < 0.1 * usual
         gap = apart / (usual or 1.0)
+        shorter = min(right[before] - left[before], right[after] - left[after])
+        are_words = len(texts[before]) > 1 and len(texts[after]) > 1
+        is_overprinted |= are_words and apart < -shorter / 3 and not is_stacked
         is_spaced.append(is_stacked or needs_space(texts[before], texts[after], gap, is_named))
     own = [texts[place] for place in places]
     if is_right_to_left("".join(own)):
@@ -288,6 +293,7 @@ def _line(columns: _Columns, places: list[int], from_the_right: bool) -> Line:
         size=usual,
         is_bold=bold * 2 > sum(letters),
         unknown=unknown,
+        is_overprinted=is_overprinted,
     )
 
 

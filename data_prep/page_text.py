@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_prep.config import ReadingConfig
+from data_prep.frame import Frame
 from data_prep.lines import Line
+from data_prep.overprinting import Draw, are_under_others, drawn_once
 from data_prep.paragraphs import Paragraph, blocks, paragraphs, text_of
 from data_prep.plain_text import UNKNOWN
 from data_prep.samples import Box
@@ -51,6 +53,8 @@ class Block:
     is_heading: bool
     unknown: int
     """How many of its letters nobody knows; they are not in `text`."""
+    is_overprinted: bool
+    """Whether words of it stand over each other."""
     shows_others: bool
     """Whether its box shows another block's line."""
 
@@ -59,6 +63,8 @@ class Block:
         """Why its text may not be what its box shows."""
         if self.unknown:
             return "a letter in it has no known character"
+        if self.is_overprinted:
+            return "words in it stand over each other"
         if self.shows_others:
             return "its box shows another block's line"
         if any(map(is_no_word, self.text.split())):
@@ -90,65 +96,18 @@ class PageText:
         return self.why_unusable
 
 
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """How words of one direction lie on a page and in its picture. Points, pixels."""
-
-    turn: int
-    is_vertical: bool  # upright characters below each other: a frame of turn 3 whose crops stay as they are
-    left: float
-    top: float
-    scale: float
-    picture: np.ndarray
-    """Turned so that lines go to the right."""
-
-    @classmethod
-    def of(
-        cls, turn: int, is_vertical: bool, picture: np.ndarray, page_size: tuple[float, float], scale: float
-    ) -> "Frame":
-        width, height = page_size
-        left, top = ((0.0, height), (0.0, 0.0), (-width, 0.0), (-height, width))[turn]
-        turned = np.ascontiguousarray(np.rot90(picture, -turn))
-        return cls(
-            turn=turn, is_vertical=is_vertical, left=left, top=top, scale=scale, picture=turned
-        )  # fmt: skip
-
-    def box(self, lines: Paragraph) -> Box:
-        """Return the box of lines in the turned picture; equal lines get equal heights wherever they are."""
-        height, width = self.picture.shape
-        top = round((self.top - lines[0].top) * self.scale)
-        bottom = top + round((lines[0].top - lines[-1].bottom) * self.scale)
-        left = round((min(line.left for line in lines) - self.left) * self.scale) - 1
-        right = round((max(line.right for line in lines) - self.left) * self.scale) + 1
-        # Type of no size at the page's edge still gets one pixel: an image without area cannot be stored.
-        right, bottom = min(max(right, left + 2, 1), width), min(max(bottom, 1), height)
-        return min(max(left, 0), right - 1), min(max(top, 0), bottom - 1), right, bottom
-
-    def cut(self, box: Box) -> np.ndarray:
-        """Return what a box of the turned picture shows, upright."""
-        left, top, right, bottom = box
-        shown = self.picture[top:bottom, left:right]
-        return np.rot90(shown, self.turn) if self.is_vertical else shown
-
-    def displayed(self, box: Box) -> Box:
-        """Return where a box of the turned picture lies on the page."""
-        left, top, right, bottom = box
-        height, width = self.picture.shape
-        return (
-            box,
-            (top, width - right, bottom, width - left),
-            (width - right, height - bottom, width - left, height - top),
-            (height - bottom, left, height - top, right),
-        )[self.turn]
-
-
 def read_page_text(
-    words: Words, picture: np.ndarray, page_size: tuple[float, float], scale: float, config: ReadingConfig
+    words: Words,
+    picture: np.ndarray,
+    draw_without: Draw,
+    page_size: tuple[float, float],
+    scale: float,
+    config: ReadingConfig,
 ) -> PageText:
     """Return what of the words the picture shows.
 
     Args:
-        picture: the page as displayed, grey; `scale` pixels a point.
+        picture: (height, width) the page as displayed, grey; `scale` pixels a point.
         page_size: width and height in points.
     """
     left_out: Counter[str] = Counter()
@@ -158,9 +117,11 @@ def read_page_text(
             left_out[SLANTING] += _letters(of_direction)
             continue
         frame = Frame.of(turn, is_vertical, picture, page_size, scale)
-        is_seen = _are_seen(of_direction, frame) & ~_are_under_others(of_direction)
-        left_out[UNSEEN] += _letters(of_direction.at(np.flatnonzero(~is_seen)))
-        seen = _drawn_once(_known(of_direction.at(np.flatnonzero(is_seen))))
+        once = drawn_once(of_direction)
+        is_seen = _are_seen(once, frame) & ~_have_no_ink(once)
+        is_seen &= ~are_under_others(once, frame, draw_without)
+        left_out[UNSEEN] += _letters(once.at(np.flatnonzero(~is_seen)))
+        seen = _known(once.at(np.flatnonzero(is_seen)))
         if len(seen):
             read.append((frame, seen))
     found = [
@@ -232,7 +193,7 @@ def _is_sign(text: str) -> bool:
     return len(text) <= 2 or not any(map(str.isalnum, text))
 
 
-def _are_under_others(words: Words) -> np.ndarray:
+def _have_no_ink(words: Words) -> np.ndarray:
     """(n,) whether they are drawn without ink where others are drawn with it: what is seen there is not
     theirs."""
     is_under = words.is_invisible.copy()
@@ -264,26 +225,6 @@ def _greys(words: Words, frame: Frame, heights: np.ndarray) -> tuple[np.ndarray,
         for extreme in (np.minimum, np.maximum)
     )
     return darkest, lightest
-
-
-def _drawn_once(words: Words) -> Words:
-    """Leave out what is drawn again at the same place."""
-    if not len(words):
-        return words
-    near = np.minimum(0.3 * words.size, 0.5 * (words.right - words.left))
-    repeats: set[int] = set()
-    band = 4 * float(np.median(near)) or 1.0
-    for offset in (0.0, 0.5):  # what the edge of a band parts is in one band of the other kind
-        order = np.lexsort((words.left, np.floor(words.baseline / band + offset)))
-        for lag in (1, 2, 3):
-            one, other = order[:-lag], order[lag:]
-            is_near = (
-                (abs(words.left[one] - words.left[other]) < near[one])
-                & (abs(words.baseline[one] - words.baseline[other]) < near[one])
-            )  # fmt: skip
-            pairs = zip(one[is_near].tolist(), other[is_near].tolist(), strict=True)
-            repeats |= {max(pair) for pair in pairs if words.texts[pair[0]] == words.texts[pair[1]]}
-    return words.at(np.setdiff1d(np.arange(len(words)), list(repeats))) if repeats else words
 
 
 def _known(words: Words) -> Words:
@@ -362,6 +303,7 @@ def cut_blocks(page: PageText, longest: int) -> list[Block]:
             pixels=frame.cut(box),
             is_heading=is_heading,
             unknown=sum(line.unknown for line in block),
+            is_overprinted=any(line.is_overprinted for line in block),
             shows_others=shows_others,
         )
         for (frame, block, is_heading), box, on_page, shows_others in zip(

@@ -4,8 +4,9 @@ PDFium is native code and draws what the file says; its text layer says what the
 it no ink stands for is left out and counted, and so is a page that cannot be read; neither costs the other
 pages."""
 
+import ctypes
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import numpy as np
@@ -133,7 +134,11 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
         width, _ = fitting_size(*whole, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
         scale *= width / whole[0]
     picture = _drawn(page, scale)
-    read = read_page_text(words, picture, page.get_size(), scale, config)
+
+    def draw_without(objects: np.ndarray) -> np.ndarray:
+        return _drawn(page, scale, without=objects)
+
+    read = read_page_text(words, picture, draw_without, page.get_size(), scale, config)
     shown = cut_blocks(read, config.max_block_characters) if config.unit == "block" else []
     if read.left_out:
         yield PageNote(page=number, left_out=read.left_out)
@@ -151,6 +156,12 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
         )
 
 
-def _drawn(page: pypdfium2.PdfPage, scale: float) -> np.ndarray:
-    """(height, width) grey."""
-    return np.array(page.render(scale=scale, grayscale=True).to_pil())
+def _drawn(page: pypdfium2.PdfPage, scale: float, without: Sequence[int] = ()) -> np.ndarray:
+    """(height, width) grey, without those objects of the page (handles)."""
+    objects = [ctypes.cast(int(one), pdfium.FPDF_PAGEOBJECT) for one in without if one]
+    for one in objects:
+        pdfium.FPDFPageObj_SetIsActive(one, False)
+    picture = np.array(page.render(scale=scale, grayscale=True).to_pil())
+    for one in objects:
+        pdfium.FPDFPageObj_SetIsActive(one, True)
+    return picture

@@ -52,6 +52,8 @@ class Words:
     """(n,) whether its font names no characters, so that codes of the font are taken for them."""
     is_apart: np.ndarray
     """(n,) whether white space stands between it and the word before it."""
+    objects: np.ndarray
+    """(n,) handles of the text objects that draw them."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -187,6 +189,7 @@ def _measured(
         is_invisible=look.is_invisible[a],
         is_guessed=_count(is_guessed, first) == length,
         is_apart=np.diff(last, prepend=-2) > length,
+        objects=objects[look_of[a]],
     )
     return words, fits, is_shown[a]
 

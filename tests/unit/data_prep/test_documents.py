@@ -13,8 +13,8 @@ from PIL import Image
 
 from data_prep.config import ReadingConfig
 from data_prep.documents import read_document
+from data_prep.frame import Frame
 from data_prep.lines import Line
-from data_prep.page_text import Frame
 from data_prep.parts import fit_to_grid
 from tests.unit.data_prep.making import column, write_pdf
 
