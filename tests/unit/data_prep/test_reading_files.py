@@ -1,7 +1,10 @@
 """A fault of one page costs no other page, and what viewers open is read; what was cut off is refused."""
 
+import re
+
 import pytest
 from fpdf import FPDF
+from fpdf.enums import EncryptionMethod
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -198,6 +201,16 @@ def test_a_table_whose_places_are_wrong_is_repaired():
     assert is_read(content.replace(b"%PDF-1.7\n", b"%PDF-1.7\n%longer than it was\n"))
 
 
+@pytest.mark.parametrize("length", [b"/Length 9 ", b"/Length 99999 ", b""])
+def test_a_stream_whose_length_is_wrong_is_read(length):
+    content = pdf_of(text(40, 150, FIRST))
+    assert read(re.sub(rb"/Length \d+ ", length, content)).texts == [FIRST]
+
+
+def test_a_file_behind_another_one_is_read():
+    assert is_read(pdf_of(text(40, 150, "An older file.")) + around().bytes())
+
+
 def updated(content: bytes, number: int, body: bytes) -> bytes:
     """The file with an update behind it that gives an object another content."""
     previous = content.rindex(b"startxref\n") + 10
@@ -250,9 +263,10 @@ def test_a_file_arranged_for_the_web_is_read():
         read(content[: len(content) - 150])
 
 
-def test_a_file_that_anyone_may_open_is_read_though_it_is_encrypted():
+@pytest.mark.parametrize("method", list(EncryptionMethod))
+def test_a_file_that_anyone_may_open_is_read_though_it_is_encrypted(method):
     pdf = FPDF()
-    pdf.set_encryption(owner_password="owner", user_password="")
+    pdf.set_encryption(owner_password="owner", user_password="", encryption_method=method)
     for words in (FIRST, LAST):
         pdf.add_page()
         pdf.set_font("Helvetica", size=12)
