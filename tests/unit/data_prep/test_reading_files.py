@@ -5,7 +5,7 @@ import re
 import pytest
 from fpdf import FPDF
 from fpdf.enums import EncryptionMethod
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.errors import UnreadableDocument
@@ -180,6 +180,7 @@ def test_a_file_that_lacks_only_its_last_mark_is_read(lost):
     assert is_read(content.removesuffix(lost))
 
 
+@settings(deadline=None)
 @given(st.integers(20, 10**6))
 def test_a_file_cut_before_its_table_is_refused(place):
     content = around((text(40, 150, "x" * 500),)).bytes()
@@ -314,6 +315,7 @@ RUNS = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(RUNS, min_size=1, max_size=8), st.sampled_from([0, 90, 180, 270]), st.sampled_from("HV"))
 def test_no_page_is_too_odd_to_be_read(runs, turn, direction):
     """Whatever the matrices, sizes and meanings: it is read or refused, and what is trained on is seen."""

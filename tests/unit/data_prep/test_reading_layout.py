@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.data_prep.making import WORDS
@@ -213,6 +213,7 @@ def pages_of_columns(draw) -> tuple[list[list[str]], int]:
     )
 
 
+@settings(deadline=None)
 @given(pages_of_columns())
 def test_a_page_of_any_columns_is_read_column_by_column_in_any_drawing_order(page):
     columns, seed = page
@@ -220,6 +221,7 @@ def test_a_page_of_any_columns_is_read_column_by_column_in_any_drawing_order(pag
     assert drawn(*runs, seed=seed, size=(560, 200)).text == flat(*columns)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_the_drawing_order_of_runs_changes_no_block(seed, other):
     chance = random.Random(seed)
