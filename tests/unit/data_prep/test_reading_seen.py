@@ -169,7 +169,6 @@ def test_white_text_close_over_printed_text_is_left_out_and_counted():
     assert only_the_seen_text(read(pdf_of(f"1 g {text(40, 67, 'Secret')} 0 g {SEEN}")))
 
 
-@pytest.mark.xfail(strict=True, reason="hidden text is mixed with what is seen there")
 def test_of_a_text_and_what_is_written_over_it_only_the_upper_one_is_read():
     upper = f"1 g 38 146 120 16 re f 0 g {text(40, 150, 'New price 15')}"
     made = read(pdf_of(text(40, 150, "Old price 12") + upper + SEEN))
@@ -177,7 +176,6 @@ def test_of_a_text_and_what_is_written_over_it_only_the_upper_one_is_read():
     assert made.left_out == len("Oldprice12")
 
 
-@pytest.mark.xfail(strict=True, reason="hidden text is mixed with what is seen there")
 @pytest.mark.parametrize("hidden", [0, 1])
 def test_of_two_layers_at_one_place_only_the_shown_one_is_read(hidden):
     pdf, words = Pdf(), ("Good morning", "Guten Morgen")
@@ -188,7 +186,6 @@ def test_of_two_layers_at_one_place_only_the_shown_one_is_read(hidden):
     assert read(pdf.bytes()).texts == [words[1 - hidden], "Public words stay as they are."]
 
 
-@pytest.mark.xfail(strict=True, reason="both are trained on, letter by letter")
 def test_words_printed_over_each_other_are_not_trained_on():
     made = read(pdf_of(text(40, 150, "Old price 12") + text(42, 151, "New words 15") + SEEN))
     assert made.trained == "Public words stay as they are."
@@ -379,7 +376,6 @@ def test_text_under_a_note_that_covers_it_is_left_out_and_counted():
     assert (made.text, made.left_out) == ("", len("Applicant"))
 
 
-@pytest.mark.xfail(strict=True, reason="the label is mixed with the value")
 def test_a_label_under_a_filled_field_is_left_out_and_counted():
     pdf = Pdf()
     shown = pdf.form(f"1 g 0 0 200 20 re f 0 g {text(2, 6, 'Ingrid')}", "/BBox [0 0 200 20]")
