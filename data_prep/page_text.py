@@ -59,6 +59,11 @@ class Block:
     """Whether its box shows another block's line."""
 
     @property
+    def has_ink(self) -> bool:
+        """Whether its box shows anything; type of no size shows nothing."""
+        return int(self.pixels.max()) - int(self.pixels.min()) >= LEAST_INK
+
+    @property
     def doubt(self) -> str | None:
         """Why its text may not be what its box shows."""
         if self.unknown:

@@ -6,6 +6,7 @@ pages."""
 
 import ctypes
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
@@ -16,7 +17,7 @@ import pypdfium2.raw as pdfium
 from data_prep.config import ReadingConfig
 from data_prep.errors import UnreadableDocument
 from data_prep.limits import check_pages, check_pixels, pages_of
-from data_prep.page_text import cut_blocks, read_page_text
+from data_prep.page_text import UNSEEN, cut_blocks, read_page_text
 from data_prep.parts import Part, fitting_size
 from data_prep.samples import PageNote
 from data_prep.text_layer import read_words
@@ -139,11 +140,15 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
         return _drawn(page, scale, without=objects)
 
     read = read_page_text(words, picture, draw_without, page.get_size(), scale, config)
-    shown = cut_blocks(read, config.max_block_characters) if config.unit == "block" else []
-    if read.left_out:
-        yield PageNote(page=number, left_out=read.left_out)
+    cut = cut_blocks(read, config.max_block_characters) if config.unit == "block" else []
+    shown = [block for block in cut if block.has_ink]
+    left_out = Counter(read.left_out)
+    left_out[UNSEEN] += sum(len(block.text) for block in cut if not block.has_ink)
+    if +left_out:
+        yield PageNote(page=number, left_out=dict(+left_out))
     if not shown:
-        yield Part(pixels=picture, text=read.text, page=number, box=(0, 0, *whole), doubt=read.doubt)
+        text = "" if cut else read.text
+        yield Part(pixels=picture, text=text, page=number, box=(0, 0, *whole), doubt=read.doubt)
     for index, block in enumerate(shown):
         yield Part(
             pixels=block.pixels,
