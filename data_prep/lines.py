@@ -257,7 +257,8 @@ def _is_bridged(left: _Segment, right: _Segment, near: list[_Segment]) -> bool:
 
 def _line(columns: _Columns, places: list[int], from_the_right: bool) -> Line:
     """Return the line that words make. `columns`: the arrays of `Words` as lists, which are faster by the
-    piece."""
+    piece.
+    """
     texts, left, right, baseline, size, is_bold, is_apart = columns
     # An accent over a letter that begins left of it is read before the letter.
     places = sorted(

@@ -12,6 +12,7 @@ from data_prep.frame import Frame
 from data_prep.lines import Line
 from data_prep.overprinting import Draw, are_under_others, drawn_once
 from data_prep.paragraphs import Paragraph, blocks, paragraphs, text_of
+from data_prep.pdf_characters import SLANTED
 from data_prep.plain_text import UNKNOWN
 from data_prep.samples import Box
 from data_prep.scripts import (
@@ -22,7 +23,7 @@ from data_prep.scripts import (
     turn_brackets,
     unknown_characters,
 )
-from data_prep.text_layer import SLANTED, Words
+from data_prep.text_layer import Words
 
 UNSEEN = "no ink where they stand"
 SLANTING = "neither upright nor sideways, or mirrored"
@@ -146,7 +147,8 @@ def _letters(words: Words) -> int:
 
 def _directions(words: Words) -> Iterator[tuple[tuple[int, bool], Words]]:
     """Yield the words of each direction that there is, (turn, whether it is vertical writing); most words
-    first."""
+    first.
+    """
     is_vertical = _are_vertical(words)
     turns, counts = np.unique(np.stack([words.turn, is_vertical], axis=1), axis=0, return_counts=True)
     for number in np.argsort(-counts, kind="stable").tolist():
@@ -200,7 +202,8 @@ def _is_sign(text: str) -> bool:
 
 def _have_no_ink(words: Words) -> np.ndarray:
     """(n,) whether they are drawn without ink where others are drawn with it: what is seen there is not
-    theirs."""
+    theirs.
+    """
     is_under = words.is_invisible.copy()
     middle, with_ink = (words.left + words.right) / 2, ~words.is_invisible
     for number in np.flatnonzero(is_under).tolist():

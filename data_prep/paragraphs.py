@@ -34,7 +34,8 @@ def _grouped(lines: list[Line]) -> list[Paragraph]:
     """Group lines, given from the top down, into paragraphs.
 
     A new paragraph starts at a wider gap than one line pitch, at a change of type size or weight, and where
-    the line above or below is not the only one: there columns begin or end."""
+    the line above or below is not the only one: there columns begin or end.
+    """
     above = _only_neighbours(lines)
     group_of: dict[int, Paragraph] = {}
     groups: list[Paragraph] = []
@@ -122,7 +123,8 @@ def in_order(groups: list[Paragraph], from_the_right: bool) -> list[Paragraph]:
     """Return paragraphs in reading order (Breuel 2003, High performance document layout analysis).
 
     One comes before another when it is above it in its column, or in an earlier column, unless something
-    between them spans both columns."""
+    between them spans both columns.
+    """
     if len(groups) > _MOST_TO_ORDER:
         return sorted(groups, key=lambda group: (-group[0].top, group[0].left))
     left = np.array([min(line.left for line in group) for group in groups])

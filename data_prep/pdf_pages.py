@@ -2,7 +2,8 @@
 
 PDFium is native code and draws what the file says; its text layer says what the file claims to show. What of
 it no ink stands for is left out and counted, and so is a page that cannot be read; neither costs the other
-pages."""
+pages.
+"""
 
 import ctypes
 import re

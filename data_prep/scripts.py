@@ -79,7 +79,8 @@ def is_east_asian(character: str) -> bool:
 
 def joined_lines(texts: Sequence[str]) -> str:
     """Return the text of lines below each other: no space where a line ends inside a word of an unspaced
-    script."""
+    script.
+    """
     text = ""
     for line in texts:
         inside = text and line and _UNSPACED_ENDS.match(text[-1]) and _UNSPACED_ENDS.match(line[0])
