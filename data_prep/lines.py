@@ -6,6 +6,7 @@ their type sits at the same height.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -30,6 +31,7 @@ _SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # 
 _LIST_MARKER = re.compile(r"[^\w\s]|[(\[]?\w{1,3}[.)\]:]|\d{1,2}(?:\.\d{1,2})*")
 _GUTTERS = 0.75, 1.25  # of the type size: columns are parted by 10 points, in papers of 12 points too
 _LETTERS_OF_A_MARK = 12
+_MARKS_AT_ONCE = 512  # a map has thousands of labels, and each is compared with all
 _MARK_RATIO = 2.3  # up to which a line's type is larger than its marks; a larger letter begins a paragraph
 _Columns = tuple[list[str], list[float], list[float], list[float], list[float], list[bool], list[bool]]
 
@@ -156,10 +158,6 @@ def _rows(runs: list[_Segment], gutter: float) -> list[_Segment]:
 
 def _with_marks(segments: list[_Segment]) -> list[_Segment]:
     """Give raised and lowered marks (exponents, notes, parts of a fraction) to the lines they stand in."""
-    baseline, size, left, right, letters = (
-        np.array([getattr(one, name) for one in segments])
-        for name in ("baseline", "size", "left", "right", "letters")
-    )
     joined = list(range(len(segments)))
 
     def root(number: int) -> int:
@@ -167,26 +165,9 @@ def _with_marks(segments: list[_Segment]) -> list[_Segment]:
             number = joined[number]
         return number
 
-    marks = np.flatnonzero(letters <= _LETTERS_OF_A_MARK)
-    rise = (baseline[marks, None] - baseline) / size
-    is_small = size > 1.15 * size[marks, None]
-    is_host = (
-        (is_small | ((size > 0.95 * size[marks, None]) & (letters > letters[marks, None])))
-        & (size < _MARK_RATIO * size[marks, None])
-        & (letters >= np.minimum(letters[marks, None], 3))
-        & (rise < np.where(is_small, 0.75, 0.45))
-        & (rise > np.where(is_small, -0.55, -0.45))
-        & (left[marks, None] < right + 0.3 * size)
-        & (right[marks, None] > left - 0.3 * size)
-    )  # (marks, segments)
-    is_host[np.arange(len(marks)), marks] = False
-    away = np.where(is_host, np.where(rise > 0, rise, -1.7 * rise), np.inf)  # raised further than lowered
-    for mark, hosts in enumerate(is_host):
-        if hosts.any():  # parts of one line, the nearest
-            nearest = away[mark].argmin()
-            is_row = hosts & (abs(baseline - baseline[nearest]) < 0.15 * size[nearest])
-            for host in np.flatnonzero(is_row).tolist():
-                joined[root(int(marks[mark]))] = root(host)
+    for mark, hosts in _hosts_of_marks(segments):
+        for host in hosts:
+            joined[root(mark)] = root(host)
     whole: dict[int, _Segment] = {}
     for number, segment in enumerate(segments):
         if root(number) in whole:
@@ -194,6 +175,35 @@ def _with_marks(segments: list[_Segment]) -> list[_Segment]:
         else:
             whole[root(number)] = segment
     return list(whole.values())
+
+
+def _hosts_of_marks(segments: list[_Segment]) -> Iterator[tuple[int, list[int]]]:
+    """Yield each mark and the segments beside it that are parts of one line, the nearest."""
+    baseline, size, left, right, letters = (
+        np.array([getattr(one, name) for one in segments])
+        for name in ("baseline", "size", "left", "right", "letters")
+    )
+    short = np.flatnonzero(letters <= _LETTERS_OF_A_MARK)
+    for start in range(0, len(short), _MARKS_AT_ONCE):
+        marks = short[start : start + _MARKS_AT_ONCE]
+        rise = (baseline[marks, None] - baseline) / np.maximum(size, 1e-6)
+        is_small = size > 1.15 * size[marks, None]
+        is_host = (
+            (is_small | ((size > 0.95 * size[marks, None]) & (letters > letters[marks, None])))
+            & (size < _MARK_RATIO * size[marks, None])
+            & (letters >= np.minimum(letters[marks, None], 3))
+            & (rise < np.where(is_small, 0.75, 0.45))
+            & (rise > np.where(is_small, -0.55, -0.45))
+            & (left[marks, None] < right + 0.3 * size)
+            & (right[marks, None] > left - 0.3 * size)
+        )  # (marks, segments)
+        is_host[np.arange(len(marks)), marks] = False
+        away = np.where(is_host, np.where(rise > 0, rise, -1.7 * rise), np.inf)  # raised further than lowered
+        for mark, hosts, distance in zip(marks.tolist(), is_host, away, strict=True):
+            if hosts.any():
+                nearest = distance.argmin()
+                is_row = abs(baseline - baseline[nearest]) < 0.15 * size[nearest]
+                yield mark, np.flatnonzero(hosts & is_row).tolist()
 
 
 def _with_list_markers(segments: list[_Segment], words: Words) -> list[_Segment]:

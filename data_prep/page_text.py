@@ -37,6 +37,7 @@ _PARTS_OF_WORDS, _VOWELS = (
     re.compile("[aeiouyAEIOUY]"),
 )
 _DOUBTFUL_SHARE = 0.01  # of the letters of a page that is trained on as a whole
+_AT_ONCE = 1_000  # words, or blocks: what is compared with a page of thousands takes memory
 _WITHOUT_GLYPHS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width spaces and joiners
 # Where the picture is looked at, in type sizes above the baseline. Letters of every script have ink low
 # there; signs such as _ and ", and single ones such as 一, may fall between.
@@ -222,16 +223,17 @@ def _greys(words: Words, frame: Frame, heights: np.ndarray) -> tuple[np.ndarray,
     right = np.clip(np.ceil((words.right - frame.left) * frame.scale).astype(int), left + 1, width)
     above = words.baseline + heights[:, None] * words.size
     rows = np.clip(((frame.top - above) * frame.scale).astype(int), 0, height - 1)
-    starts, lengths = (rows * width + left).ravel(), np.tile(right - left, len(heights))
-    ends = lengths.cumsum()
-    if not len(words):
-        return np.zeros((len(heights), 0), int), np.zeros((len(heights), 0), int)
-    pixels = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
-    greys = frame.picture.ravel()[pixels]
-    darkest, lightest = (
-        extreme.reduceat(greys, ends - lengths).astype(int).reshape(len(heights), -1)
-        for extreme in (np.minimum, np.maximum)
-    )
+    answers = [np.zeros((2, len(heights), 0), int)]
+    for start in range(0, len(words), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        starts = (rows[:, some] * width + left[some]).ravel()
+        lengths = np.tile((right - left)[some], len(heights))
+        ends = lengths.cumsum()
+        pixels = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+        greys = frame.picture.ravel()[pixels]
+        extremes = [one.reduceat(greys, ends - lengths) for one in (np.minimum, np.maximum)]
+        answers.append(np.stack(extremes).astype(int).reshape(2, len(heights), -1))
+    darkest, lightest = np.concatenate(answers, axis=2)
     return darkest, lightest
 
 
@@ -327,17 +329,19 @@ def _show_others(boxes: list[Box], lengths: list[int], middles: np.ndarray) -> l
         lengths: how many lines each block has.
         middles: (lines, 4) of all blocks in their order.
     """
-    if not boxes:
-        return []
-    left, top, right, bottom = np.array(boxes).T[:, :, None]  # (blocks, 1)
-    shows = (
-        (np.minimum(middles[:, 2], right) - np.maximum(middles[:, 0], left) > 3)
-        & (middles[:, 3] > top)
-        & (middles[:, 1] < bottom)
-    )  # (blocks, lines)
     own = np.repeat(np.arange(len(boxes)), lengths)
-    shows[own, np.arange(len(middles))] = False
-    return shows.any(axis=1).tolist()
+    found: list[bool] = []
+    for start in range(0, len(boxes), _AT_ONCE):
+        some = boxes[start : start + _AT_ONCE]
+        left, top, right, bottom = np.array(some).T[:, :, None]  # (blocks, 1)
+        shows = (
+            (np.minimum(middles[:, 2], right) - np.maximum(middles[:, 0], left) > 3)
+            & (middles[:, 3] > top)
+            & (middles[:, 1] < bottom)
+            & (own != np.arange(start, start + len(some))[:, None])
+        )  # (blocks, lines)
+        found += shows.any(axis=1).tolist()
+    return found
 
 
 def _middles(found: list[tuple[Frame, Paragraph]]) -> np.ndarray:
