@@ -165,9 +165,10 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
 def _drawn(page: pypdfium2.PdfPage, scale: float, without: Sequence[int] = ()) -> np.ndarray:
     """(height, width) grey, without those objects of the page (handles)."""
     objects = [ctypes.cast(int(one), pdfium.FPDF_PAGEOBJECT) for one in without if one]
-    for one in objects:
-        pdfium.FPDFPageObj_SetIsActive(one, False)
-    picture = np.array(page.render(scale=scale, grayscale=True).to_pil())
-    for one in objects:
-        pdfium.FPDFPageObj_SetIsActive(one, True)
-    return picture
+    try:
+        for one in objects:
+            pdfium.FPDFPageObj_SetIsActive(one, False)
+        return np.array(page.render(scale=scale, grayscale=True).to_pil())
+    finally:
+        for one in objects:
+            pdfium.FPDFPageObj_SetIsActive(one, True)
