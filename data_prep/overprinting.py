@@ -14,32 +14,35 @@ Draw = Callable[[np.ndarray], np.ndarray]
 """(n,) handles of text objects -> the picture of the page without them."""
 
 
-def drawn_once(words: Words) -> Words:
-    """Leave out what is drawn again at the same place."""
+def overprinted(words: Words, frame: Frame, draw_without: Draw) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n,) which words are drawn again where they stand, and (n,) which others hide."""
+    is_repeat, is_under = np.zeros((2, len(words)), bool)
     one, other = _pairs(words)
+    if not len(one):
+        return is_repeat, is_under
     near = np.minimum(0.3 * words.size, 0.5 * (words.right - words.left))[one]
     is_near = (abs(words.left[one] - words.left[other]) < near) & (
         abs(words.baseline[one] - words.baseline[other]) < near
     )
-    pairs = zip(one[is_near].tolist(), other[is_near].tolist(), strict=True)
-    repeats = {max(pair) for pair in pairs if words.texts[pair[0]] == words.texts[pair[1]]}
-    return words.at(np.setdiff1d(np.arange(len(words)), list(repeats))) if repeats else words
-
-
-def are_under_others(words: Words, frame: Frame, draw_without: Draw) -> np.ndarray:
-    """(n,) whether the page looks the same where they stand without them: others are seen there."""
-    is_under = np.zeros(len(words), bool)
+    texts = zip(one.tolist(), other.tolist(), strict=True)
+    is_same = np.array([words.texts[first] == words.texts[second] for first, second in texts], bool) & is_near
+    is_repeat[np.maximum(one, other)[is_same]] = True
     is_word = np.array([len(text) > 1 for text in words.texts], bool)
-    pairs = [pair[is_word[one] & is_word[other]] for one, other in [_pairs(words)] for pair in (one, other)]
-    for suspects in (np.minimum(*pairs), np.maximum(*pairs)):
-        if not len(suspects):
-            return is_under
-        suspects = np.unique(suspects)
+    differ = ~is_same & is_word[one] & is_word[other]
+    for suspects in (np.minimum(one, other)[differ], np.maximum(one, other)[differ]):
+        is_under |= _change_nothing(words, np.unique(suspects), frame, draw_without)
+    return is_repeat, is_under
+
+
+def _change_nothing(words: Words, suspects: np.ndarray, frame: Frame, draw_without: Draw) -> np.ndarray:
+    """(n,) which of the suspects stand where the page looks the same without them: others are seen there."""
+    change_nothing = np.zeros(len(words), bool)
+    if len(suspects):
         is_same = frame.turned(draw_without(words.objects[suspects])) == frame.picture
         for number in suspects.tolist():
             left, top, right, bottom = frame.letters(words, number)
-            is_under[number] = is_same[top:bottom, left:right].all()
-    return is_under
+            change_nothing[number] = is_same[top:bottom, left:right].all()
+    return change_nothing
 
 
 def _pairs(words: Words) -> tuple[np.ndarray, np.ndarray]:

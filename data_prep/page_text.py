@@ -9,8 +9,9 @@ import numpy as np
 
 from data_prep.config import ReadingConfig
 from data_prep.frame import Frame
+from data_prep.ink import LEAST_INK, are_seen
 from data_prep.lines import Line
-from data_prep.overprinting import Draw, are_under_others, drawn_once
+from data_prep.overprinting import Draw, overprinted
 from data_prep.paragraphs import Paragraph, blocks, paragraphs, text_of
 from data_prep.pdf_characters import SLANTED
 from data_prep.plain_text import UNKNOWN
@@ -28,8 +29,6 @@ from data_prep.text_layer import Words
 UNSEEN = "no ink where they stand"
 SLANTING = "neither upright nor sideways, or mirrored"
 UNKNOWN_LETTERS = "no known character"
-_LEAST_HEIGHTS = 3  # of five, at which a word of a few letters has ink
-LEAST_INK = 24  # of 255: what parts the darkest from the lightest grey of anything that is seen
 _UNUSABLE_SHARE = 0.25  # of a page's letters or words
 _PLAUSIBLE_SHARE = 0.6  # of guessed letters
 _PARTS_OF_WORDS, _VOWELS = (
@@ -39,9 +38,6 @@ _PARTS_OF_WORDS, _VOWELS = (
 _DOUBTFUL_SHARE = 0.01  # of the letters of a page that is trained on as a whole
 _AT_ONCE = 1_000  # words, or blocks: what is compared with a page of thousands takes memory
 _WITHOUT_GLYPHS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width spaces and joiners
-# Where the picture is looked at, in type sizes above the baseline. Letters of every script have ink low
-# there; signs such as _ and ", and single ones such as 一, may fall between.
-_HEIGHTS_OF_WORDS, _HEIGHTS_OF_SIGNS = np.linspace(0.05, 0.55, 5), np.linspace(-0.2, 0.9, 23)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +120,10 @@ def read_page_text(
             left_out[SLANTING] += _letters(of_direction)
             continue
         frame = Frame.of(turn, is_vertical, picture, page_size, scale)
-        once = drawn_once(of_direction)
-        is_seen = _are_seen(once, frame) & ~_have_no_ink(once)
-        is_seen &= ~are_under_others(once, frame, draw_without)
-        left_out[UNSEEN] += _letters(once.at(np.flatnonzero(~is_seen)))
-        seen = _known(once.at(np.flatnonzero(is_seen)))
+        is_repeat, is_under = overprinted(of_direction, frame, draw_without)
+        is_seen = are_seen(of_direction, frame) & ~_have_no_ink(of_direction) & ~is_under
+        left_out[UNSEEN] += _letters(of_direction.at(np.flatnonzero(~is_seen & ~is_repeat)))
+        seen = _known(of_direction.at(np.flatnonzero(is_seen & ~is_repeat)))
         if len(seen):
             read.append((frame, seen))
     found = [
@@ -185,22 +180,6 @@ def _in_columns(characters: Words) -> Words:
     return Words(**values)
 
 
-def _are_seen(words: Words, frame: Frame) -> np.ndarray:
-    """(n,) whether the picture has ink of different greys where the words stand."""
-    # A rule, or the line below, crosses words that nobody sees, but not at most heights.
-    darkest, lightest = _greys(words, frame, _HEIGHTS_OF_WORDS)
-    is_seen = (lightest - darkest >= LEAST_INK).sum(axis=0) >= _LEAST_HEIGHTS
-    signs = [n for n in np.flatnonzero(~is_seen).tolist() if _is_sign(words.texts[n])]
-    if signs:
-        darkest, lightest = _greys(words.at(np.array(signs)), frame, _HEIGHTS_OF_SIGNS)
-        is_seen[signs] = lightest.max(axis=0) - darkest.min(axis=0) >= LEAST_INK
-    return is_seen
-
-
-def _is_sign(text: str) -> bool:
-    return len(text) <= 2 or not any(map(str.isalnum, text))
-
-
 def _have_no_ink(words: Words) -> np.ndarray:
     """(n,) whether they are drawn without ink where others are drawn with it: what is seen there is not
     theirs.
@@ -214,27 +193,6 @@ def _have_no_ink(words: Words) -> np.ndarray:
             & (abs(words.baseline - words.baseline[number]) < 0.5 * words.size)
         ).any()  # fmt: skip
     return is_under
-
-
-def _greys(words: Words, frame: Frame, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(heights, n) the darkest and (heights, n) the lightest grey of each word at heights in type sizes."""
-    height, width = frame.picture.shape
-    left = np.clip(((words.left - frame.left) * frame.scale).astype(int), 0, width - 1)
-    right = np.clip(np.ceil((words.right - frame.left) * frame.scale).astype(int), left + 1, width)
-    above = words.baseline + heights[:, None] * words.size
-    rows = np.clip(((frame.top - above) * frame.scale).astype(int), 0, height - 1)
-    answers = [np.zeros((2, len(heights), 0), int)]
-    for start in range(0, len(words), _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        starts = (rows[:, some] * width + left[some]).ravel()
-        lengths = np.tile((right - left)[some], len(heights))
-        ends = lengths.cumsum()
-        pixels = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
-        greys = frame.picture.ravel()[pixels]
-        extremes = [one.reduceat(greys, ends - lengths) for one in (np.minimum, np.maximum)]
-        answers.append(np.stack(extremes).astype(int).reshape(2, len(heights), -1))
-    darkest, lightest = np.concatenate(answers, axis=2)
-    return darkest, lightest
 
 
 def _known(words: Words) -> Words:
