@@ -16,7 +16,7 @@ from data_prep.documents import read_document
 from data_prep.frame import Frame
 from data_prep.lines import Line
 from data_prep.parts import fit_to_grid
-from tests.unit.data_prep.making import column, write_pdf
+from tests.unit.data_prep.making import column, prose, write_pdf
 
 FIRST = ("The quick river bends around", "the old stone market and the", "bridge of iron.")
 SECOND = ("Winter letters arrive by cart", "when the garden gate is shut.")
@@ -119,6 +119,14 @@ def test_the_unit_page_and_a_page_without_text_are_one_sample_a_page(tmp_path):
     blocks = units_of(path, max_block_characters=200)
     assert [(unit.page, unit.block) for unit in blocks] == [(1, 0), (1, 1), (2, None)]
     assert blocks[2].text == ""
+
+
+def test_a_page_that_is_stored_small_is_read_as_its_blocks_are(tmp_path):
+    """What the picture shows is looked at in its full size: small words have little contrast in a small one."""
+    path = write_pdf(tmp_path / "a.pdf", [prose(7, lines=24) + column("a I of it - . to", top=250)])
+    (page,) = units_of(path, unit="page", max_pixels=160 * 192)
+    assert page.text == " ".join(unit.text for unit in units_of(path))
+    assert (page.width * page.height, page.box) == (pytest.approx(160 * 192, rel=0.2), (0, 0, 794, 1123))
 
 
 def changed_page(path: Path, change: Callable[[pypdfium2.PdfPage], None]) -> Path:
