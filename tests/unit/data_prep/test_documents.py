@@ -122,7 +122,7 @@ def test_the_unit_page_and_a_page_without_text_are_one_sample_a_page(tmp_path):
 
 
 def test_a_page_that_is_stored_small_is_read_as_its_blocks_are(tmp_path):
-    """What the picture shows is looked at in its full size: small words have little contrast in a small one."""
+    """What the picture shows is looked at in full size: short words have little contrast in a small one."""
     path = write_pdf(tmp_path / "a.pdf", [prose(7, lines=24) + column("a I of it - . to", top=250)])
     (page,) = units_of(path, unit="page", max_pixels=160 * 192)
     assert page.text == " ".join(unit.text for unit in units_of(path))
