@@ -16,10 +16,12 @@ from benchmarks.seahelp import build
 from benchmarks.seahelp_pages import KHMER, PageSetter, break_lines, check_text_layer, make_fonts
 from benchmarks.seahelp_paragraphs import split_documents
 from benchmarks.syllable_font import syllables
-from data_prep import text_layer
+from data_prep.config import ReadingConfig
+from data_prep.lines import Line, lines_of
 from data_prep.queries import read_queries
 from data_prep.shards import ShardSource
 from data_prep.splits import assign_splits
+from data_prep.text_layer import read_words
 from stages.recipes import get_recipe
 from tests.unit.benchmarks.help_packages import (
     FORMULA_WITH_A_WORD,
@@ -49,7 +51,7 @@ def seahelp(packages, tmp_path_factory) -> Path:
 def pages_of(path: Path) -> list[str]:
     """Each page's text as one line without U+200B."""
     document = pypdfium2.PdfDocument(path)
-    texts = [" ".join(line.text for line in text_layer.read_lines(page, 10_000)) for page in document]
+    texts = [" ".join(line.text for line in lines_of(read_words(page, ReadingConfig()))) for page in document]
     document.close()
     return [text.replace("\u200b", "") for text in texts]
 
@@ -164,7 +166,8 @@ def khmer_lines(packages: Path, folder: Path, text: str) -> list[str]:
     setter.add(Paragraph(identity="par_id1", is_title=False, text=text))
     setter.write(folder / "out.pdf")
     check_text_layer(folder / "out.pdf", [text])
-    return [line.text for line in text_layer.read_lines(pypdfium2.PdfDocument(folder / "out.pdf")[0], 1000)]
+    page = pypdfium2.PdfDocument(folder / "out.pdf")[0]
+    return [line.text for line in lines_of(read_words(page, ReadingConfig()))]
 
 
 def test_khmer_comes_back_from_the_pdf_character_by_character(packages, tmp_path):
@@ -208,8 +211,8 @@ def test_khmer_lines_break_at_its_spaces_and_never_inside_a_syllable_or_before_a
 
 
 def test_a_crop_of_khmer_reaches_below_its_subscripts():
-    line = text_layer.Line(text="ក្នុង", left=0, right=9, baseline=100, size=10, is_bold=False)
-    latin = text_layer.Line(text="Trang", left=0, right=9, baseline=100, size=10, is_bold=False)
+    line = Line(text="ក្នុង", left=0, right=9, baseline=100, size=10, is_bold=False)
+    latin = Line(text="Trang", left=0, right=9, baseline=100, size=10, is_bold=False)
     # The deepest ink of Noto Sans Khmer lies 0.563 em below the line.
     assert line.bottom < 100 - 5.63
     assert latin.bottom == 97.5
