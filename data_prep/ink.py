@@ -10,7 +10,7 @@ _LEAST_HEIGHTS = 3  # of five, at which a word of a few letters has ink
 # Where the picture is looked at, in type sizes above the baseline. Letters of every script have ink low
 # there; signs such as _ and ", and single ones such as 一, may fall between.
 _HEIGHTS_OF_WORDS, _HEIGHTS_OF_SIGNS = np.linspace(0.05, 0.55, 5), np.linspace(-0.2, 0.9, 23)
-_AT_ONCE = 1_000  # words: what is looked at on a page of thousands takes memory
+_PIXELS_AT_ONCE = 5_000_000  # at most, of a page of thousands of words: each takes 30 bytes
 
 
 def are_seen(words: Words, frame: Frame) -> np.ndarray:
@@ -33,13 +33,14 @@ def _is_sign(text: str) -> bool:
 def _greys(words: Words, frame: Frame, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(heights, n) the darkest and (heights, n) the lightest grey of each word at heights in type sizes."""
     height, width = frame.picture.shape
-    left = np.clip(((words.left - frame.left) * frame.scale).astype(int), 0, width - 1)
-    right = np.clip(np.ceil((words.right - frame.left) * frame.scale).astype(int), left + 1, width)
+    left = np.clip((words.left - frame.left) * frame.scale, 0, width - 1).astype(int)
+    right = np.clip(np.ceil((words.right - frame.left) * frame.scale), left + 1, width).astype(int)
     above = words.baseline + heights[:, None] * words.size
-    rows = np.clip(((frame.top - above) * frame.scale).astype(int), 0, height - 1)
+    rows = np.clip((frame.top - above) * frame.scale, 0, height - 1).astype(int)
     answers = [np.zeros((2, len(heights), 0), int)]
-    for start in range(0, len(words), _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
+    at_once = max(1, _PIXELS_AT_ONCE // (len(heights) * int((right - left).max(initial=1))))
+    for start in range(0, len(words), at_once):
+        some = slice(start, start + at_once)
         starts = (rows[:, some] * width + left[some]).ravel()
         lengths = np.tile((right - left)[some], len(heights))
         ends = lengths.cumsum()

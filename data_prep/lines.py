@@ -31,7 +31,7 @@ _SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # 
 _LIST_MARKER = re.compile(r"[^\w\s]|[(\[]?\w{1,3}[.)\]:]|\d{1,2}(?:\.\d{1,2})*")
 _GUTTERS = 0.75, 1.25  # of the type size: columns are parted by 10 points, in papers of 12 points too
 _LETTERS_OF_A_MARK = 12
-_MARKS_AT_ONCE = 512  # a map has thousands of labels, and each is compared with all
+_PAIRS_AT_ONCE = 1_000_000  # a map has thousands of labels, and each is compared with all
 _MARK_RATIO = 2.3  # up to which a line's type is larger than its marks; a larger letter begins a paragraph
 _Columns = tuple[list[str], list[float], list[float], list[float], list[float], list[bool], list[bool]]
 
@@ -184,8 +184,9 @@ def _hosts_of_marks(segments: list[_Segment]) -> Iterator[tuple[int, list[int]]]
         for name in ("baseline", "size", "left", "right", "letters")
     )
     short = np.flatnonzero(letters <= _LETTERS_OF_A_MARK)
-    for start in range(0, len(short), _MARKS_AT_ONCE):
-        marks = short[start : start + _MARKS_AT_ONCE]
+    at_once = max(1, _PAIRS_AT_ONCE // max(1, len(segments)))
+    for start in range(0, len(short), at_once):
+        marks = short[start : start + at_once]
         rise = (baseline[marks, None] - baseline) / np.maximum(size, 1e-6)
         is_small = size > 1.15 * size[marks, None]
         is_host = (

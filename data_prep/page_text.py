@@ -96,6 +96,9 @@ class PageText:
         unknown = sum(line.unknown for _, paragraph in self.paragraphs for line in paragraph)
         if unknown > _DOUBTFUL_SHARE * len(self.text):
             return f"{unknown:,} letters in it have no known character"
+        overprinted = [line for _, paragraph in self.paragraphs for line in paragraph if line.is_overprinted]
+        if sum(len(line.text) for line in overprinted) > _DOUBTFUL_SHARE * len(self.text):
+            return "words in it stand over each other"
         return self.why_unusable
 
 

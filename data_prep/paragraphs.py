@@ -1,5 +1,6 @@
 """Lines as paragraphs, in reading order, and paragraphs as blocks."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -93,12 +94,19 @@ def _joined_rows(groups: list[Paragraph], longest: int) -> list[Paragraph]:
             and abs(left.size - right.size) < 0.2 * right.size
             and 0 < right.left - left.right < 8 * right.size
             and len(left.text) + 1 + len(right.text) <= longest
-            and not any(_is_near(line, left) or _is_near(line, right) for line in lines)
+            and not any(_is_near(line, one) for one in (left, right) for line in _within(lines, one))
         ):
             joined[-1] = [_joined(left, right)]
         else:
             joined.append(group)
     return joined
+
+
+def _within(lines: list[Line], other: Line) -> list[Line]:
+    """Return those of lines, from the top down, that may be near another one."""
+    reach = 2.5 * other.size
+    first = bisect_left(lines, -other.baseline - reach, key=lambda one: -one.baseline)
+    return lines[first : bisect_right(lines, reach - other.baseline, key=lambda one: -one.baseline)]
 
 
 def _is_near(line: Line, other: Line) -> bool:
@@ -116,6 +124,7 @@ def _joined(left: Line, right: Line) -> Line:
         size=max(left.size, right.size),
         is_bold=left.is_bold and right.is_bold,
         unknown=left.unknown + right.unknown,
+        is_overprinted=left.is_overprinted or right.is_overprinted,
     )
 
 

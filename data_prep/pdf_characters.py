@@ -15,7 +15,7 @@ from data_prep.plain_text import UNKNOWN
 BOLD_WEIGHT = 600
 SLANTED = -1  # the turn of a word that stands neither upright nor on one of its sides
 _FONT_NAME_BYTES = 128
-_STRAIGHT = np.cos(np.radians(3))
+_STRAIGHT = np.cos(np.radians(1.2))  # beyond that the words of a line stand on different baselines
 _ALEFS, _LAM = (0x622, 0x623, 0x625, 0x627), 0x644
 _WITHOUT_INK = (pdfium.FPDF_TEXTRENDERMODE_INVISIBLE, pdfium.FPDF_TEXTRENDERMODE_CLIP)
 
@@ -180,6 +180,7 @@ class Characters:
         for start in range(0, len(indices), most):
             some = indices[start : start + most]
             columns = (_POINTERS[one : arguments * len(some) : arguments] for one in range(arguments))
+            _WRITTEN[: arguments * len(some)] = 0  # what pdfium does not write is no earlier answer
             deque(map(function, repeat(self._handle), some, *columns), maxlen=0)
             written = _WRITTEN[: arguments * len(some)].view(kind)[:, :numbers]
             answers[start : start + most] = written.reshape(len(some), -1)

@@ -102,6 +102,9 @@ def _read_page(
         yield PageNote(page=number, refused=f"page {number} is broken: {error}")
     except UnreadableDocument as error:
         yield PageNote(page=number, refused=str(error))
+    except (ArithmeticError, LookupError, ValueError) as error:  # what the numbers of a hostile page lead to
+        reason = f"{type(error).__name__}: {error}"[:500]
+        yield PageNote(page=number, refused=f"the reader failed on page {number}: {reason}")
 
 
 def _pixels(page: pypdfium2.PdfPage, config: ReadingConfig) -> tuple[int, int]:

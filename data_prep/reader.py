@@ -46,6 +46,7 @@ _Text = Annotated[str, AfterValidator(clean_text)]
 _Reason = Annotated[_Text, MinLen(1), MaxLen(_REASON_CHARACTERS)]
 _Kind = Annotated[_Text, MinLen(1), MaxLen(_KIND_CHARACTERS)]
 _Grey = Annotated[int, Ge(0), Le(255)]
+_Pixel = Annotated[int, Ge(0), Le(2**31)]
 
 
 class _Checked(BaseModel, strict=True, extra="forbid"):
@@ -76,7 +77,7 @@ class _SampleLine(_Checked):
     block: NonNegativeInt | None
     text: _Text
     is_heading: bool
-    box: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
+    box: tuple[_Pixel, _Pixel, _Pixel, _Pixel]
     ink: tuple[_Grey, _Grey]
     reason: _Reason | None
     width: PositiveInt
@@ -266,8 +267,10 @@ def _sample(line: _SampleLine, answer: BinaryIO, document: str, config: ReadingC
 
 
 def _fits(png: bytes, line: _SampleLine, config: ReadingConfig) -> bool:
-    """Whether all is there and begins as a grey PNG of 8 bits and of the size that is said, within limits."""
-    if line.width * line.height > config.max_pixels:
+    """Whether all is there, has area, and begins as a grey PNG of 8 bits and of its size, within limits."""
+    left, top, right, bottom = line.box
+    has_area = left < right and top < bottom
+    if line.width * line.height > config.max_pixels or not has_area or line.ink[0] > line.ink[1]:
         return False
     header = struct.pack(">I4sIIBBBBB", 13, b"IHDR", line.width, line.height, 8, 0, 0, 0, 0)
     return len(png) == line.png_bytes and png.startswith(b"\x89PNG\r\n\x1a\n" + header)

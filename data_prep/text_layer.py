@@ -155,8 +155,10 @@ def _measured(
     left, right, bottom, top = np.minimum(x0, x1), np.maximum(x0, x1), np.minimum(y0, y1), np.maximum(y0, y1)
     a, b, length = slice(count), slice(count, None), last - first + 1
     origins = np.stack([look.x, look.y], axis=1)
-    alone = np.flatnonzero(length == 1)
-    origins[alone] = characters.origins(first[alone].tolist())  # below each other they may be of one object
+    # Characters of one object may stand below each other, and those of a line that rises on other baselines.
+    alone = np.flatnonzero((length == 1) | ~look.has_room[a])
+    origins[alone] = characters.origins(first[alone].tolist())
+    origins[count + alone] = characters.origins(last[alone].tolist())
     baseline = in_frame(*view.place(*origins.T), turn)[1]
     size = _true_sizes(look, top - baseline)
     is_right_to_left = _count(_are_right_to_left(codes), first) > 0

@@ -372,6 +372,28 @@ def test_a_slanted_mark_is_counted_and_leaves_the_body_as_it_is(angle):
     assert read.left_out == 4
 
 
+def askew(angle: float, y: float, shown: str) -> str:
+    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    return at(f"{cosine:.5f} {sine:.5f} {-sine:.5f} {cosine:.5f} 20 {y}", shown)
+
+
+@pytest.mark.parametrize("angle", [0.6, -0.6, 1.0, -1.0])
+def test_lines_a_little_askew_are_whole_and_their_boxes_follow(angle):
+    lines = [
+        "The quick brown fox jumps over the lazy dog and runs away",
+        "Another line of the same paragraph stands",
+    ]
+    read = drawn(askew(angle, 100, lines[0]), askew(angle, 80, lines[1]))
+    assert sorted(" ".join(read.texts).split()) == sorted(" ".join(lines).split())
+    assert read.left_out == 0
+
+
+@pytest.mark.parametrize("angle", [2.0, -2.9])
+def test_lines_askew_beyond_that_are_counted_and_not_read(angle):
+    read = drawn(askew(angle, 100, "The quick brown fox jumps over the lazy dog"))
+    assert (read.text, read.left_out > 30) == ("", True)
+
+
 # Sizes and marks
 
 

@@ -186,6 +186,13 @@ def test_of_two_layers_at_one_place_only_the_shown_one_is_read(hidden):
     assert read(pdf.bytes()).texts == [words[1 - hidden], "Public words stay as they are."]
 
 
+@pytest.mark.parametrize("unit", ["block", "page"])
+def test_a_row_or_page_with_words_over_each_other_is_not_trained_on(unit):
+    over = text(20, 100, "Amount due") + text(40, 100, "Balance paid") + text(170, 100, "1234 euros")
+    [sample] = read(pdf_of(over), unit=unit).samples
+    assert (sample.trainable, sample.reason) == (False, "words in it stand over each other")
+
+
 def test_words_printed_over_each_other_are_not_trained_on():
     made = read(pdf_of(text(40, 150, "Old price 12") + text(42, 151, "New words 15") + SEEN))
     assert made.trained == "Public words stay as they are."
