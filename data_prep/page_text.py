@@ -79,7 +79,7 @@ class Block:
 class PageText:
     """What can be read on a page."""
 
-    paragraphs: "list[tuple[Frame, Paragraph]]"
+    paragraphs: list[tuple[Frame, Paragraph]]
     """In reading order."""
     left_out: dict[str, int]
     """How many of its characters are in no paragraph, for each reason."""
@@ -93,11 +93,11 @@ class PageText:
     @property
     def doubt(self) -> str | None:
         """Why the text of the whole page may not be what it shows."""
-        unknown = sum(line.unknown for _, paragraph in self.paragraphs for line in paragraph)
-        if unknown > _DOUBTFUL_SHARE * len(self.text):
+        lines = [line for _, paragraph in self.paragraphs for line in paragraph]
+        most, unknown = _DOUBTFUL_SHARE * len(self.text), sum(line.unknown for line in lines)
+        if unknown > most:
             return f"{unknown:,} letters in it have no known character"
-        overprinted = [line for _, paragraph in self.paragraphs for line in paragraph if line.is_overprinted]
-        if sum(len(line.text) for line in overprinted) > _DOUBTFUL_SHARE * len(self.text):
+        if sum(len(line.text) for line in lines if line.is_overprinted) > most:
             return "words in it stand over each other"
         return self.why_unusable
 
@@ -124,7 +124,7 @@ def read_page_text(
             continue
         frame = Frame.of(turn, is_vertical, picture, page_size, scale)
         is_repeat, is_under = overprinted(of_direction, frame, draw_without)
-        is_seen = are_seen(of_direction, frame) & ~_have_no_ink(of_direction) & ~is_under
+        is_seen = are_seen(of_direction, frame) & ~_are_inkless_among_others(of_direction) & ~is_under
         left_out[UNSEEN] += _letters(of_direction.at(np.flatnonzero(~is_seen & ~is_repeat)))
         seen = _known(of_direction.at(np.flatnonzero(is_seen & ~is_repeat)))
         if len(seen):
@@ -183,7 +183,7 @@ def _in_columns(characters: Words) -> Words:
     return Words(**values)
 
 
-def _have_no_ink(words: Words) -> np.ndarray:
+def _are_inkless_among_others(words: Words) -> np.ndarray:
     """(n,) whether they are drawn without ink where others are drawn with it: what is seen there is not
     theirs.
     """

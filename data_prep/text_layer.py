@@ -16,6 +16,7 @@ from data_prep.config import ReadingConfig
 from data_prep.limits import check_characters
 from data_prep.pdf_characters import Characters, Looks
 from data_prep.plain_text import UNKNOWN
+from data_prep.scripts import is_right_to_left
 
 _IS_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # the last space is U+3000
 _HYPHEN = 0x02  # pdfium's code for one at a line's end
@@ -161,20 +162,21 @@ def _measured(
     origins[count + alone] = characters.origins(last[alone].tolist())
     baseline = in_frame(*view.place(*origins.T), turn)[1]
     size = _true_sizes(look, top - baseline)
-    is_right_to_left = _count(_are_right_to_left(codes), first) > 0
+    text = codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass").replace(chr(_HYPHEN), "-")
+    texts = [text[start : end + 1] for start, end in zip(first.tolist(), last.tolist(), strict=True)]
+    from_the_right = np.array(list(map(is_right_to_left, texts)), bool)
     is_one_line = (
         (turn[a] == turn[b])
         & (abs(baseline[a] - baseline[b]) < 0.1 * size[a])
         & (abs(size[a] - size[b]) < 0.1 * size[a])
         & (abs(bottom[a] - bottom[b]) < 0.6 * size[a])
     )
-    is_straight = np.where(is_right_to_left, left[b] <= left[a], left[b] >= left[a])
+    is_straight = np.where(from_the_right, left[b] <= left[a], left[b] >= left[a])
     is_near = abs(right[b] - left[a]) < (1.3 * length + 1) * size[a]
     fits = (is_one_line & is_straight & is_near & (is_shown[a] == is_shown[b])) | (length == 1)
-    text = codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass").replace(chr(_HYPHEN), "-")
     left, right = np.minimum(left[a], left[b]), np.maximum(right[a], right[b])
     words = Words(
-        texts=[text[start : end + 1] for start, end in zip(first.tolist(), last.tolist(), strict=True)],
+        texts=texts,
         turn=turn[a],
         left=left,
         right=np.where(look.has_room[a], right, _up_to_next(left, right, baseline[a], size[a], first, last)),
@@ -203,13 +205,6 @@ def _up_to_next(
     is_next = (abs(np.diff(baseline)) < 0.1 * size[1:]) & (left[1:] > left[:-1])
     cut = np.where(is_next, np.minimum(right[:-1], room), right[:-1])
     return np.append(np.maximum(cut, left[:-1]), right[-1:])
-
-
-def _are_right_to_left(codes: np.ndarray) -> np.ndarray:
-    """Whether code points are letters of Hebrew, Arabic and their neighbours."""
-    is_digit = ((codes >= 0x660) & (codes < 0x66D)) | ((codes >= 0x6F0) & (codes < 0x6FA))
-    is_letter = (codes >= 0x590) & (codes < 0x900) & ~is_digit
-    return is_letter | ((codes >= 0xFB1D) & (codes < 0xFE00)) | ((codes >= 0xFE70) & (codes < 0xFEFF))
 
 
 def _true_sizes(look: Looks, height: np.ndarray) -> np.ndarray:
