@@ -214,8 +214,7 @@ def _with_list_markers(segments: list[_Segment], words: Words) -> list[_Segment]
     for segment in sorted(segments, key=lambda one: (-round(one.baseline, 1), one.left)):
         is_marked = (
             previous is not None
-            and abs(previous.baseline - segment.baseline) < 0.15 * segment.size
-            and 0 < segment.left - previous.right < 3 * segment.size
+            and _is_behind(segment, previous, most=3)
             and len(previous.places) == 1
             and _LIST_MARKER.fullmatch(words.texts[previous.places[0]])
             and any(map(str.isalpha, words.texts[segment.places[0]]))  # and not the next number of a table
@@ -228,6 +227,12 @@ def _with_list_markers(segments: list[_Segment], words: Words) -> list[_Segment]
     return kept
 
 
+def _is_behind(segment: _Segment, previous: _Segment, *, most: float) -> bool:
+    """Whether it goes on on the line of the previous one, less than `most` type sizes behind it."""
+    is_one_row = abs(previous.baseline - segment.baseline) < 0.15 * segment.size
+    return is_one_row and 0 < segment.left - previous.right < most * segment.size
+
+
 def _bridged(segments: list[_Segment]) -> list[_Segment]:
     """Join parts of a line over a gap that the lines above and below bridge: a justified line, no columns."""
     ordered = sorted(segments, key=lambda one: (-round(one.baseline, 1), one.left))
@@ -236,8 +241,7 @@ def _bridged(segments: list[_Segment]) -> list[_Segment]:
         previous = kept[-1] if kept else None
         if (
             previous is not None
-            and abs(previous.baseline - segment.baseline) < 0.15 * segment.size
-            and 0 < segment.left - previous.right < 2.5 * segment.size
+            and _is_behind(segment, previous, most=2.5)
             and _is_bridged(previous, segment, ordered[max(0, number - 12) : number + 12])
         ):
             previous.take(segment)
