@@ -38,12 +38,14 @@ HELD_OUT = {
 _TESTED = (
     r"Linux (Libertine|Biolinum) O$|Open Sans$|Latin Modern Roman$|CMU Serif( Roman)?$|Free(Serif|Sans|Mono)$"
 )
+# Those of fonts-uralic have Cyrillic letters in place of the accented ones; "titling" and "style" have no
+# small letters.
 _NOT_FOR_TEXT = (
     r"math|symbol|dingbat|small ?cap|\bsc\b|caps|initial|keyboard|outline|shadow|stencil|ornament|swash|"
     r"fraktur|script|chancery|z003|\bhand|casual|braille|hairline|thin\b|extra ?light|ultra|black|heavy|"
     r"poster|decorative|fancy|barcode|music|upright italic|unslanted|dunhill|\bshift|tamil|gujarati|expert|"
     r"\bd050|xits|word|\bsize|nonuni|integrals|variants|cedilla|beach|foundation|monoisome|"
-    r"abogado|junicode (one|two)|swift"
+    r"abogado|junicode (one|two)|swift|uralic|titling|style std"
 )
 _KERNED = string.ascii_letters + ".,:;-’”"
 _NOTO = r"Noto(Sans|Serif|Mono|SansMono|SansDisplay|SerifDisplay)-"

@@ -186,7 +186,8 @@ def _set_paragraph(page: Page, text: str, *, first_indent: float = 0.0, indent: 
     width = setter.width - indent
     lines = setter.break_lines(style, text, width - first_indent)
     for number, line in enumerate(lines):
-        full = number + 1 < len(lines) and setter.text_width(style, line) > 0.88 * (width - first_indent)
+        slack = (width - first_indent - setter.text_width(style, line)) / max(1, line.count(" "))
+        full = number + 1 < len(lines) and slack < 0.5 * page.em
         left = indent + (first_indent if number == 0 or style.is_justified else 0.0)
         setter.put_line(
             style,

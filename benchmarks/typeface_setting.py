@@ -78,8 +78,13 @@ class Setter:
         font = self._pdf.fonts[name]
         per_em = font.ttfont["head"].unitsPerEm
         metrics = font.ttfont["hmtx"].metrics
-        cmap = font.ttfont.getBestCmap()
-        self._widths[name] = {chr(code): metrics[glyph][0] / per_em for code, glyph in cmap.items()}
+        cmap, outlines = font.ttfont.getBestCmap(), font.ttfont["glyf"]
+        drawn = {glyph for glyph in cmap.values() if outlines[glyph].numberOfContours}
+        self._widths[name] = {
+            chr(code): metrics[glyph][0] / per_em
+            for code, glyph in cmap.items()
+            if glyph in drawn or code == 0x20
+        }
         self._kerns[name] = kerns
 
     def can_print(self, face: str, text: str) -> bool:

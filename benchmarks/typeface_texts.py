@@ -1,9 +1,9 @@
 """The texts of benchmarks.typeface_documents: paragraphs and lines of code of English documentation.
 
-All from Debian packages, each under its package's licence: LibreOffice help MPL-2.0; policy, git, aptitude and
-other texts of Debian GPL; Python PSF; PostgreSQL its own; Perl Artistic or GPL; httpd Apache-2.0; SQLite, the
-jargon file and the Devil's Dictionary public domain; Vim its own; Django BSD; the anarchist FAQ and FOLDOC GFDL;
-GNOME help CC-BY-SA; Gnumeric GFDL; Rust MIT or Apache-2.0; zsh its own.
+All from Debian packages, each under its package's licence: LibreOffice help MPL-2.0; policy, git, aptitude
+and other texts of Debian GPL; Python PSF; PostgreSQL, Vim and zsh their own; Perl Artistic or GPL; httpd
+Apache-2.0; SQLite, the jargon file and the Devil's Dictionary public domain; Django BSD; the anarchist FAQ,
+FOLDOC and Gnumeric GFDL; GNOME help CC-BY-SA; Rust MIT or Apache-2.0.
 """
 
 import gzip

@@ -56,7 +56,7 @@ def written(fonts, tmp_path_factory) -> list[Path]:
 def write(fonts: Path, folder: Path) -> Path:
     faces, made = find_faces(fonts), Faces(folder / "faces")
     with Progress(disable=True) as progress:
-        write_train(folder / "train", 60, faces, TEXTS, made, 0, progress)
+        write_train(folder / "train", 40, faces, TEXTS, made, 0, progress)
         write_test(
             folder / "test", italic=False, faces=faces, texts=TEXTS, made=made, seed=0, progress=progress
         )
