@@ -14,7 +14,7 @@ also in benchmarks.typeface_texts):
         agave go adf-accanthis adf-baskervald adf-berenis adf-gillius adf-universalis adf-mekanus
         adf-tribun adf-verana adf-romande adf-libris adf-ikarius adf-oldania prociono courier-prime
         anonymous-pro croscore fanwood comfortaa ocr-b sil-doulos paratype opendyslexic
-        tlwg-mono-ttf tlwg-typist-ttf yanone-kaffeesatz compagnon league-spartan georgewilliams
+        yanone-kaffeesatz compagnon league-spartan georgewilliams
         lexi-gulim beteckna dustin"
     texts="libreoffice-help-en-us debian-policy doc-debian debian-faq aptitude-doc-en git-doc
         python3.11-doc postgresql-doc-15 perl-doc developers-reference maint-guide apache2-doc
@@ -225,7 +225,7 @@ def write_test(
         parts = min(len(regular), 2)
         for number, face in enumerate(rng.sample(regular, parts), start=1):
             same = [one for one in bold if one.family == face.family] or [face]
-            path = folder / f"{key}-{number}.pdf"
+            path = folder / f"{key}-{number}-{face.path.stem.lower()}.pdf"
             done = write_test_document(path, share // parts, face, same[0], supply, made, rng)
             written += done
             progress.advance(task, done)

@@ -86,6 +86,7 @@ def test_only_latin_text_faces_are_found_and_the_held_out_ones_are_not_trained_o
         ("CMU Concrete", "cmu"),
         ("Free Mono", "freefont"),
         ("FREESERIF", "freefont"),
+        ("Tlwg Mono", "freefont"),
         ("LM Sans 10", None),
         ("Latin Modern Mono Prop", None),
         ("Noto Sans", None),
@@ -97,7 +98,7 @@ def test_a_renamed_family_is_known_by_how_its_name_begins(family, kept_for):
 
 def test_every_family_has_its_share_of_the_test_pages(written):
     pages = {path.stem: len(pypdfium2.PdfDocument(path)) for path in (written[0] / "test").glob("*.pdf")}
-    assert set(pages) == {f"{key}-1" for key in TESTED}
+    assert {name.split("-")[0] for name in pages} == set(TESTED)
     assert min(pages.values()) >= 8
     assert max(pages.values()) <= 11
 
