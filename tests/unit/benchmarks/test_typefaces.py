@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.progress import Progress
 
-from benchmarks import typeface_fonts
+from benchmarks import typeface_fonts, typeface_texts
 from benchmarks.seahelp_pages import check_text_layer
 from benchmarks.typeface_documents import Faces, write_test, write_train
 from benchmarks.typeface_fonts import LETTERS, LIGATURES, find_faces, held_out, training_faces
@@ -20,7 +20,7 @@ from benchmarks.typeface_setting import Columns, Setter, Style
 from benchmarks.typeface_texts import Texts, clean, is_held_out
 from benchmarks.typeface_words import cell_text, pseudo_code, pseudo_text
 from stages.backbones.tiny import ALPHABET
-from tests.unit.benchmarks.help_packages import write_font
+from tests.unit.benchmarks.help_packages import sentence, write_font, write_packages
 from tests.unit.data_prep.making import WORDS
 
 TRAINED = ["Gentium", "Plain Sans", "Latin Modern Sans", "LM Mono 10", "Nimbus Roman"]
@@ -182,6 +182,29 @@ def test_a_held_out_source_is_never_trained_on_nor_is_one_file_in_twenty_of_the_
     assert is_held_out("developers-reference/any.html")
     share = sum(is_held_out(f"git-doc/{number}.html") for number in range(4000)) / 4000
     assert 0.04 < share < 0.06
+
+
+def test_no_paragraph_is_both_trained_on_and_tested_and_none_is_of_the_sample_documents(
+    tmp_path, monkeypatch
+):
+    write_packages(tmp_path)
+    monkeypatch.setattr(typeface_texts, "SOURCES", {"some-doc": "usr/share/doc/some-doc/*.html"})
+    folder = tmp_path / "usr/share/doc/some-doc"
+    folder.mkdir(parents=True)
+    sampled = sentence("en-US", "scalc/00.html", 3)
+    for number in range(80):
+        letter = chr(97 + number % 26)
+        own = f"<p>Paragraph {letter} of <b>file</b> number {number}.</p><pre>own({number});</pre>"
+        both = f"<p>Every file says so.</p><p>{sampled}</p><pre>everywhere();</pre>"
+        (folder / f"{number}.html").write_text(f"<title>{number}</title>{own}{both}", encoding="utf-8")
+    train, test = typeface_texts.read_texts(tmp_path)
+    assert len(train.paragraphs) + len(test.paragraphs) == 81
+    assert len(train.code) + len(test.code) == 81
+    assert len(test.paragraphs) > 1
+    assert not set(train.paragraphs) & set(test.paragraphs)
+    assert not set(train.code) & set(test.code)
+    assert sampled not in train.paragraphs + test.paragraphs
+    assert "Paragraph b of file number 1." in train.paragraphs + test.paragraphs
 
 
 def test_text_is_cleaned_of_what_no_page_shows():
