@@ -9,14 +9,20 @@ class ReadingConfig:
     """What decides which samples one document gives, whatever other documents there are."""
 
     unit: Literal["page", "block"] = "block"
-    """`page`: one sample a page. `block`: one sample a paragraph crop with exactly its own text."""
+    """`page`: one sample a page. `block`: one sample a passage with exactly its own text, drawn in rows."""
     dots_per_inch: int = 96
+    """Of pages that are shown whole, and of all boxes."""
     pixel_multiple: int = 16
-    """Images are padded (never stretched) to this multiple: patch size times merge size of the backbone."""
-    max_pixels: int = 320 * 96
+    """Images are padded to this multiple: patch size times merge size of the backbone."""
+    max_pixels: int = 768 * 48
     """A larger image is shrunk to this many pixels before it is stored."""
     max_block_characters: int = 84
-    """A longer paragraph becomes several blocks, cut between its lines."""
+    """A longer paragraph becomes several blocks, cut between its lines, and a longer line becomes several."""
+    row_characters: int = 48
+    """A longer line of a block is cut into rows, as high as `pixel_multiple`."""
+    row_stretch: float = 2.0
+    """How much wider rows are drawn than they were printed: with 2, a visual token shows about 1.2
+    characters."""
     min_characters: int = 4
     """A page or block with less text is searched but never trained on."""
 

@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
+from data_prep.config import ReadingConfig
+from data_prep.lines import Line
 from data_prep.paragraphs import Paragraph
+from data_prep.rows import Place, stacked
 from data_prep.samples import Box
 from data_prep.text_layer import Words
 
@@ -56,10 +60,22 @@ class Frame:
         return left, top, max(min(right, width), left + 1), max(min(bottom, height), top + 1)
 
     def cut(self, box: Box) -> np.ndarray:
-        """Return what a box of the turned picture shows, upright."""
+        """Return what a box of the turned picture shows."""
         left, top, right, bottom = box
-        shown = self.picture[top:bottom, left:right]
-        return np.rot90(shown, self.turn) if self.is_vertical else shown
+        return self.picture[top:bottom, left:right]
+
+    def drawn(self, lines: Paragraph, config: ReadingConfig) -> np.ndarray:
+        """Return the picture of a passage: see `data_prep.rows`."""
+        places = [self._place(row) for line in lines for row in line.rows]
+        rows = stacked(Image.fromarray(self.picture), places, config)
+        return np.rot90(rows, self.turn) if self.is_vertical else rows
+
+    def _place(self, row: Line) -> Place:
+        height, width = self.picture.shape
+        left, right = ((edge - self.left) * self.scale for edge in (row.left, row.right))
+        top, bottom = ((self.top - edge) * self.scale for edge in (row.top, row.bottom))
+        left, top = min(max(left - 1, 0.0), width - 1.0), min(max(top, 0.0), height - 1.0)
+        return left, top, max(min(right + 1, width), left + 1), max(min(bottom, height), top + 1)
 
     def displayed(self, box: Box) -> Box:
         """Return where a box of the turned picture lies on the page."""

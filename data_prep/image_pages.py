@@ -83,7 +83,13 @@ def read_image_pages(
             yield PageNote(page=number, refused=str(error))
         else:
             own = text if len(places) == 1 else ""
-            yield Part(pixels=np.asarray(image), text=own, page=number, box=(0, 0, *image.size))
+            yield Part(
+                pixels=np.asarray(image),
+                ink=image.getextrema(),
+                text=own,
+                page=number,
+                box=(0, 0, *image.size),
+            )
 
 
 def _opened(content: bytes, config: ReadingConfig) -> tuple[_Decoder, list[int | None]]:

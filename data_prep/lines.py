@@ -6,9 +6,9 @@ their type sits at the same height.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 
@@ -50,6 +50,14 @@ class Line:
     """How many of its letters nobody knows; they are not in `text`."""
     is_overprinted: bool = False
     """Whether words of it stand over each other."""
+    parts: tuple["Line", ...] = ()
+    """What it is cut into at gaps between words, in reading order, where it is longer than the first limit that
+    it passes; the parts may be cut by the next one."""
+
+    @property
+    def rows(self) -> tuple["Line", ...]:
+        """The pieces that are cut no further."""
+        return tuple(row for part in self.parts for row in part.rows) or (self,)
 
     @property
     def top(self) -> float:
@@ -85,8 +93,23 @@ class _Segment:
         self.letters += other.letters
 
 
-def lines_of(words: Words) -> list[Line]:
-    """Return the lines, from the top down."""
+@dataclass(frozen=True)
+class LongestLine:
+    """What a line, or a part of one, is cut at."""
+
+    characters: int
+    ems: float
+
+    def holds(self, characters: int, width: float, size: float) -> bool:
+        return characters <= self.characters and width <= self.ems * size
+
+
+def lines_of(words: Words, limits: Sequence[LongestLine] = ()) -> list[Line]:
+    """Return the lines, from the top down.
+
+    Args:
+        limits: what longer lines are cut at, and then their parts: from the longest down.
+    """
     gutter = _gutter(words)
     # Twice, since marks lie in gaps that part a row.
     segments = _rows(_with_marks(_rows(_runs(words, gutter), gutter)), gutter)
@@ -95,7 +118,7 @@ def lines_of(words: Words) -> list[Line]:
     columns = (words.texts, *(array.tolist() for array in arrays))
     ordered = sorted(segments, key=lambda one: (-one.baseline, one.left))
     from_the_right = goes_right_to_left(words.texts)
-    return [_line(columns, segment.places, from_the_right) for segment in ordered]
+    return [_line(columns, segment.places, from_the_right, limits) for segment in ordered]
 
 
 def _gutter(words: Words) -> float:
@@ -270,7 +293,9 @@ def _is_bridged(left: _Segment, right: _Segment, near: list[_Segment]) -> bool:
     return bridges > 0
 
 
-def _line(columns: _Columns, places: list[int], from_the_right: bool) -> Line:
+def _line(
+    columns: _Columns, places: list[int], from_the_right: bool, limits: Sequence[LongestLine] = ()
+) -> Line:
     """Return the line that words make. `columns`: the arrays of `Words` as lists, which are faster by the
     piece.
     """
@@ -294,23 +319,72 @@ def _line(columns: _Columns, places: list[int], from_the_right: bool) -> Line:
         is_overprinted |= are_words and apart < -shorter / 3 and not is_stacked
         is_spaced.append(is_stacked or needs_space(texts[before], texts[after], gap, is_named))
     own = [texts[place] for place in places]
+    is_turned = False
     if is_right_to_left("".join(own)):
-        text = in_reading_order(own, is_spaced, from_the_right or goes_right_to_left(own))
+        is_turned = from_the_right or goes_right_to_left(own)
+        text = in_reading_order(own, is_spaced, is_turned)
     else:
         spaces = [" " if space else "" for space in is_spaced]
         text = "".join(chain.from_iterable(zip(own, [*spaces, ""], strict=True)))
     unknown = unknown_characters(text)
     bold = sum(letters[number] for number, place in enumerate(places) if is_bold[place])
+    first, last = min([left[place] for place in places]), max([right[place] for place in places])
+    limits = [limit for limit in limits if not limit.holds(len(text), last - first, usual)]
+    parts: list[Line] = []
+    if limits and len(places) > 1:
+        spans = [(left[place], right[place]) for place in places]
+        for chosen in _cut(letters, is_spaced, spans, usual, limits[0]):
+            parts.append(_line(columns, [places[one] for one in chosen], from_the_right, limits[1:]))
+        if is_turned:
+            parts.reverse()
     return Line(
         text=clean_text(with_joined_accents(without_unknown(text) if unknown else text)),
-        left=min([left[place] for place in places]),
-        right=max([right[place] for place in places]),
+        left=first,
+        right=last,
         baseline=_weighted_median([baseline[place] for place in places], letters),
         size=usual,
         is_bold=bold * 2 > sum(letters),
         unknown=unknown,
         is_overprinted=is_overprinted,
+        parts=tuple(parts),
     )
+
+
+def _cut(
+    letters: Sequence[int],
+    is_spaced: Sequence[bool],
+    spans: Sequence[tuple[float, float]],
+    size: float,
+    longest: LongestLine,
+) -> list[range]:
+    """Cut the words of a line into as few parts as the limit allows, of lengths that differ little.
+
+    Cuts are made where words are spaced; between any two where a part would be too long otherwise.
+
+    Args:
+        letters: of each word. Words stand from left to right.
+        is_spaced: of each but the last word, whether a space follows.
+        spans: left and right of each word.
+    """
+    ends = list(accumulate(count + space for count, space in zip(letters, [*is_spaced, False], strict=True)))
+
+    def fits(part: range) -> bool:
+        characters = ends[part[-1]] - (ends[part[0] - 1] if part[0] else 0)
+        return longest.holds(characters, spans[part[-1]][1] - spans[part[0]][0], size)
+
+    places = [number for number, space in enumerate(is_spaced, start=1) if space]
+    if not all(map(fits, _between(places, len(letters)))):
+        places = list(range(1, len(letters)))
+    for count in range(2, len(places) + 1):
+        aims = (ends[-1] * number / count for number in range(1, count))
+        cuts = sorted({min(places, key=lambda place, aim=aim: abs(ends[place - 1] - aim)) for aim in aims})
+        if all(map(fits, parts := _between(cuts, len(letters)))):
+            return parts
+    return _between(places, len(letters))
+
+
+def _between(cuts: Sequence[int], count: int) -> list[range]:
+    return [range(start, stop) for start, stop in pairwise([0, *cuts, count])]
 
 
 def _weighted_median(values: list[float], weights: list[int]) -> float:

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, groupby
 
 import numpy as np
 
@@ -36,6 +37,7 @@ _PARTS_OF_WORDS, _VOWELS = (
     re.compile("[aeiouyAEIOUY]"),
 )
 _DOUBTFUL_SHARE = 0.01  # of the letters of a page that is trained on as a whole
+_EDGE = 2.25  # points
 _AT_ONCE = 1_000  # words, or blocks: what is compared with a page of thousands takes memory
 _WITHOUT_GLYPHS = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width spaces and joiners
 
@@ -46,8 +48,11 @@ class Block:
 
     text: str
     box: Box
+    """In the picture of the page."""
     pixels: np.ndarray
-    """(height, width) grey: what its box shows, upright."""
+    """(height, width) grey: its rows, upright."""
+    ink: tuple[int, int]
+    """Darkest and lightest grey that its box shows."""
     is_heading: bool
     unknown: int
     """How many of its letters nobody knows; they are not in `text`."""
@@ -59,7 +64,8 @@ class Block:
     @property
     def has_ink(self) -> bool:
         """Whether its box shows anything; type of no size shows nothing."""
-        return int(self.pixels.max()) - int(self.pixels.min()) >= LEAST_INK
+        darkest, lightest = self.ink
+        return lightest - darkest >= LEAST_INK
 
     @property
     def doubt(self) -> str | None:
@@ -130,7 +136,7 @@ def read_page_text(
         if len(seen):
             read.append((frame, seen))
     found = [
-        (frame, group) for frame, seen in read for group in paragraphs(seen, config.max_block_characters)
+        (frame, group) for frame, seen in read for group in paragraphs(seen, config)
     ]
     why_unusable = _why_unusable([text for _, seen in read for text in seen.texts], found)
     if why_unusable:
@@ -237,7 +243,9 @@ def _with_brackets(found: list[tuple[Frame, Paragraph]]) -> list[tuple[Frame, Pa
         return found
 
     def turned(line: Line) -> Line:
-        return replace(line, text=turn_brackets(line.text)) if is_right_to_left(line.text) else line
+        if not is_right_to_left(line.text):
+            return line
+        return replace(line, text=turn_brackets(line.text), parts=tuple(map(turned, line.parts)))
 
     return [(frame, list(map(turned, paragraph))) for frame, paragraph in found]
 
@@ -257,21 +265,22 @@ def _without_unknown(
     return kept
 
 
-def cut_blocks(page: PageText, longest: int) -> list[Block]:
-    """Return blocks of less than `longest` characters, in reading order, with what the picture shows."""
+def cut_blocks(page: PageText, config: ReadingConfig) -> list[Block]:
+    """Return the blocks of a page, in reading order, with what the picture shows."""
     cut = [
         (frame, block, paragraph[0].is_bold and len(paragraph) <= 2)
         for frame, paragraph in page.paragraphs
-        for block in blocks(paragraph, longest)
+        for block in blocks(paragraph, config)
     ]
     boxes = [frame.box(block) for frame, block, _ in cut]
     displayed = [frame.displayed(box) for (frame, _, _), box in zip(cut, boxes, strict=True)]
-    show_others = _show_others(displayed, [len(block) for _, block, _ in cut], _middles(page.paragraphs))
+    show_others = _show_others(displayed, [(frame, block) for frame, block, _ in cut])
     return [
         Block(
             text=text_of(block),
             box=on_page,
-            pixels=frame.cut(box),
+            pixels=frame.drawn(block, config),
+            ink=(int((shown := frame.cut(box)).min()), int(shown.max())),
             is_heading=is_heading,
             unknown=sum(line.unknown for line in block),
             is_overprinted=any(line.is_overprinted for line in block),
@@ -283,20 +292,16 @@ def cut_blocks(page: PageText, longest: int) -> list[Block]:
     ]
 
 
-def _show_others(boxes: list[Box], lengths: list[int], middles: np.ndarray) -> list[bool]:
-    """Return for each block whether its box shows more than the edge of lines that are not its own.
-
-    Args:
-        lengths: how many lines each block has.
-        middles: (lines, 4) of all blocks in their order.
-    """
-    own = np.repeat(np.arange(len(boxes)), lengths)
+def _show_others(boxes: list[Box], cut: list[tuple[Frame, Paragraph]]) -> list[bool]:
+    """Return for each block whether its box shows more than the edge of lines that are not its own."""
+    own = np.repeat(np.arange(len(cut)), [len(block) for _, block in cut])
+    middles, edge = _middles(cut), _EDGE * max((frame.scale for frame, _ in cut), default=0)
     found: list[bool] = []
     for start in range(0, len(boxes), _AT_ONCE):
         some = boxes[start : start + _AT_ONCE]
         left, top, right, bottom = np.array(some).T[:, :, None]  # (blocks, 1)
         shows = (
-            (np.minimum(middles[:, 2], right) - np.maximum(middles[:, 0], left) > 3)
+            (np.minimum(middles[:, 2], right) - np.maximum(middles[:, 0], left) > edge)
             & (middles[:, 3] > top)
             & (middles[:, 1] < bottom)
             & (own != np.arange(start, start + len(some))[:, None])
@@ -305,12 +310,14 @@ def _show_others(boxes: list[Box], lengths: list[int], middles: np.ndarray) -> l
     return found
 
 
-def _middles(found: list[tuple[Frame, Paragraph]]) -> np.ndarray:
+def _middles(cut: list[tuple[Frame, Paragraph]]) -> np.ndarray:
     """(lines, 4) where the page shows the middle of each line's letters, as boxes without height."""
     middles = [np.zeros((0, 4))]
-    for frame, paragraph in found:
+    for _, of_frame in groupby(cut, key=lambda one: (one[0].turn, one[0].is_vertical)):
+        frames, lines = zip(*of_frame, strict=True)
+        frame = frames[0]
         left, right, baseline, size = np.array(
-            [(line.left, line.right, line.baseline, line.size) for line in paragraph]
+            [(line.left, line.right, line.baseline, line.size) for line in chain.from_iterable(lines)]
         ).T
         height = (frame.top - baseline - 0.25 * size) * frame.scale
         box = ((left - frame.left) * frame.scale, height, (right - frame.left) * frame.scale, height)

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.lines import Line, lines_of
+from data_prep.config import ReadingConfig
+from data_prep.lines import Line, LongestLine, lines_of
+from data_prep.rows import fit_one_picture, limits
 from data_prep.scripts import goes_right_to_left, is_east_asian, joined_lines
 from data_prep.text_layer import Words
 
@@ -20,14 +22,10 @@ def text_of(lines: Sequence[Line]) -> str:
     return joined_lines([line.text for line in lines])
 
 
-def paragraphs(words: Words, longest_row: int) -> list[Paragraph]:
-    """Return the paragraphs that words of one direction make, in reading order.
-
-    Args:
-        longest_row: characters up to which cells of one row that stands alone are read as one line.
-    """
-    lines = lines_of(words)
-    groups = _joined_rows(_grouped(lines), longest_row)
+def paragraphs(words: Words, config: ReadingConfig) -> list[Paragraph]:
+    """Return the paragraphs that words of one direction make, in reading order."""
+    lines = lines_of(words, limits(config) if config.unit == "block" else ())
+    groups = _joined_rows(_grouped(lines), config)
     return in_order(groups, goes_right_to_left(line.text for line in lines))
 
 
@@ -78,11 +76,13 @@ def _continues(group: Paragraph, line: Line) -> bool:
     )
 
 
-def _joined_rows(groups: list[Paragraph], longest: int) -> list[Paragraph]:
-    """Join the parts of a row that stands alone, such as a field's name and its value, to one line.
+def _joined_rows(groups: list[Paragraph], config: ReadingConfig) -> list[Paragraph]:
+    """Join the parts of a row that stands alone, such as a field's name and its value, to one line, where a
+    block may be as long.
 
     Rows below each other are left apart: they may be the cells of a table or two columns.
     """
+    _, of_row = limits(config)
     lines = sorted((line for group in groups for line in group), key=lambda one: (-one.baseline, one.left))
     joined: list[Paragraph] = []
     for group in sorted(groups, key=lambda one: (-one[0].baseline, one[0].left)):
@@ -93,10 +93,10 @@ def _joined_rows(groups: list[Paragraph], longest: int) -> list[Paragraph]:
             and abs(left.baseline - right.baseline) < 0.15 * right.size
             and abs(left.size - right.size) < 0.2 * right.size
             and 0 < right.left - left.right < 8 * right.size
-            and len(left.text) + 1 + len(right.text) <= longest
+            and len(left.text) + 1 + len(right.text) <= config.max_block_characters
             and not any(_is_near(line, one) for one in (left, right) for line in _within(lines, one))
         ):
-            joined[-1] = [_joined(left, right)]
+            joined[-1] = [_joined(left, right, of_row)]
         else:
             joined.append(group)
     return joined
@@ -114,17 +114,20 @@ def _is_near(line: Line, other: Line) -> bool:
     return line.overlaps(other) and 0.5 * other.size < abs(line.baseline - other.baseline) < 2.5 * other.size
 
 
-def _joined(left: Line, right: Line) -> Line:
+def _joined(left: Line, right: Line, of_row: LongestLine) -> Line:
     first, second = (right, left) if goes_right_to_left([left.text, right.text]) else (left, right)
+    text, size = f"{first.text} {second.text}".strip(), max(left.size, right.size)
+    is_row = of_row.holds(len(text), right.right - left.left, size)
     return Line(
-        text=f"{first.text} {second.text}".strip(),
+        text=text,
         left=left.left,
         right=right.right,
         baseline=left.baseline,
-        size=max(left.size, right.size),
+        size=size,
         is_bold=left.is_bold and right.is_bold,
         unknown=left.unknown + right.unknown,
         is_overprinted=left.is_overprinted or right.is_overprinted,
+        parts=() if is_row else (*first.rows, *second.rows),
     )
 
 
@@ -160,14 +163,24 @@ def in_order(groups: list[Paragraph], from_the_right: bool) -> list[Paragraph]:
     return [groups[number] for number in order]
 
 
-def blocks(paragraph: Paragraph, max_characters: int) -> list[Paragraph]:
-    """Cut a paragraph between its lines so that each block's text has less than `max_characters`.
+def blocks(paragraph: Paragraph, config: ReadingConfig) -> list[Paragraph]:
+    """Cut a paragraph so that each block's text has less than `max_block_characters`, and its rows have room in
+    `max_pixels`.
 
-    A single line longer than the limit stays whole: a cut inside it would have no exact box.
+    A block is whole lines, or a part of one: then its box shows nothing else.
     """
-    cut: list[Paragraph] = [[]]
+    of_block, _ = limits(config)
+    cut: list[Paragraph] = []
+    is_open = False  # whether the last block may get another line
     for line in paragraph:
-        if cut[-1] and len(text_of([*cut[-1], line])) >= max_characters:
-            cut.append([])
-        cut[-1].append(line)
+        if line.parts and not of_block.holds(len(line.text), line.right - line.left, line.size):
+            cut += [[part] for part in line.parts]
+            is_open = False
+        elif is_open and of_block.characters >= len(text_of(longer := [*cut[-1], line])) and fit_one_picture(
+            longer, config
+        ):
+            cut[-1] = longer
+        else:
+            cut.append([line])
+            is_open = True
     return cut

@@ -20,6 +20,8 @@ class Part:
     """A page or block as the document shows it."""
 
     pixels: np.ndarray  # (height, width) uint8, grey, upright
+    ink: tuple[int, int]
+    """Darkest and lightest grey that its box shows."""
     text: str
     page: int  # from 1
     box: Box
@@ -39,7 +41,7 @@ def sample_of_part(document: str, part: Part, config: ReadingConfig) -> Sample:
         text=part.text,
         is_heading=part.is_heading,
         box=part.box,
-        ink=(int(part.pixels.min()), int(part.pixels.max())),
+        ink=part.ink,
         reason=_why_not_trained_on(part, config),
         width=fitted.shape[1],
         height=fitted.shape[0],

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from math import ceil
 
 import numpy as np
 import pypdfium2
@@ -20,9 +21,10 @@ from data_prep.errors import UnreadableDocument
 from data_prep.limits import check_pages, check_pixels, pages_of
 from data_prep.page_text import UNSEEN, cut_blocks, read_page_text
 from data_prep.parts import Part, fitting_size
-from data_prep.samples import PageNote
+from data_prep.samples import Box, PageNote
 from data_prep.text_layer import read_words
 
+_FINENESS = 1.5  # with which a page is drawn that is cut into blocks: rows are drawn wider than they are
 _HEAD_BYTES = 1024
 _OBJECT = re.compile(rb"\d\s+\d+\s+obj\b|endobj")
 _WITHOUT_TEXT = (pdfium.FPDF_ANNOT_LINK, pdfium.FPDF_ANNOT_POPUP)
@@ -92,7 +94,7 @@ def _read_page(
 ) -> Iterator[Part | PageNote]:
     try:
         with closing(document[number - 1]) as page:
-            check_pixels(*_pixels(page, config), config, where=f"page {number}")
+            check_pixels(*_pixels(page, _dots_per_inch(config)), config, where=f"page {number}")
             if not _draw_notes(page):
                 yield from _page_parts(page, number, config)
                 return
@@ -107,8 +109,13 @@ def _read_page(
         yield PageNote(page=number, refused=f"the reader failed on page {number}: {reason}")
 
 
-def _pixels(page: pypdfium2.PdfPage, config: ReadingConfig) -> tuple[int, int]:
-    width, height = (round(points * config.dots_per_inch / 72) for points in page.get_size())
+def _dots_per_inch(config: ReadingConfig) -> float:
+    """Return how fine pages are drawn."""
+    return config.dots_per_inch * (_FINENESS if config.unit == "block" else 1)
+
+
+def _pixels(page: pypdfium2.PdfPage, dots_per_inch: float) -> tuple[int, int]:
+    width, height = (round(points * dots_per_inch / 72) for points in page.get_size())
     return width, height
 
 
@@ -133,15 +140,15 @@ def _draw_notes(page: pypdfium2.PdfPage) -> bool:
 
 def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> Iterator[Part | PageNote]:
     words = read_words(page, config)
-    whole = _pixels(page, config)
-    scale = config.dots_per_inch / 72
+    whole = _pixels(page, config.dots_per_inch)
+    scale = _dots_per_inch(config) / 72
     picture = _drawn(page, scale)
 
     def draw_without(objects: np.ndarray) -> np.ndarray:
         return _drawn(page, scale, without=objects)
 
     read = read_page_text(words, picture, draw_without, page.get_size(), scale, config)
-    cut = cut_blocks(read, config.max_block_characters) if config.unit == "block" else []
+    cut = cut_blocks(read, config) if config.unit == "block" else []
     shown = [block for block in cut if block.has_ink]
     left_out = Counter(read.left_out)
     left_out[UNSEEN] += sum(len(block.text) for block in cut if not block.has_ink)
@@ -150,19 +157,37 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
     if not shown:
         # Drawn as small as it is stored, which takes half the time of shrinking it.
         width, _ = fitting_size(*whole, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
-        stored = picture if width == whole[0] else _drawn(page, scale * width / whole[0])
-        text = "" if cut else read.text
-        yield Part(pixels=stored, text=text, page=number, box=(0, 0, *whole), doubt=read.doubt)
+        stored = picture if width == picture.shape[1] else _drawn(page, config.dots_per_inch / 72 * width / whole[0])
+        yield Part(
+            pixels=stored,
+            ink=(int(stored.min()), int(stored.max())),
+            text="" if cut else read.text,
+            page=number,
+            box=(0, 0, *whole),
+            doubt=read.doubt,
+        )
     for index, block in enumerate(shown):
         yield Part(
             pixels=block.pixels,
+            ink=block.ink,
             text=block.text,
             page=number,
-            box=block.box,
+            box=_coarser(block.box, whole),
             block=index,
             is_heading=block.is_heading,
             doubt=block.doubt,
         )
+
+
+def _coarser(box: Box, whole: tuple[int, int]) -> Box:
+    """Return a box of the fine picture in the pixels of `dots_per_inch`."""
+    left, top, right, bottom = box
+    return (
+        int(left / _FINENESS),
+        int(top / _FINENESS),
+        min(ceil(right / _FINENESS), whole[0]),
+        min(ceil(bottom / _FINENESS), whole[1]),
+    )
 
 
 def _drawn(page: pypdfium2.PdfPage, scale: float, without: Sequence[int] = ()) -> np.ndarray:

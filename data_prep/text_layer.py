@@ -20,6 +20,7 @@ from data_prep.scripts import is_right_to_left
 
 _IS_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # the last space is U+3000
 _HYPHEN = 0x02  # pdfium's code for one at a line's end
+_LONGEST_WORD = 24  # that is kept whole: lines are cut between words
 _ASCENT_OF_GLYPHS = 0.85  # of the type size: what the highest glyphs of a text reach, about
 
 
@@ -106,6 +107,7 @@ def read_words(page: pypdfium2.PdfPage, config: ReadingConfig) -> Words:
         is_lone = is_guessed[start:] & np.repeat(is_part, np.diff(first, append=len(codes)))
         codes[start:][is_lone] = ord(UNKNOWN)
         words, fits, is_shown = _measured(characters, codes, is_guessed, first, last, view)
+        fits &= last - first < _LONGEST_WORD
         if not fits.all():
             first, last = _taken_apart(first, last, ~fits)
             words, _, is_shown = _measured(characters, codes, is_guessed, first, last, view)
