@@ -51,8 +51,8 @@ class Line:
     is_overprinted: bool = False
     """Whether words of it stand over each other."""
     parts: tuple["Line", ...] = ()
-    """What it is cut into at gaps between words, in reading order, where it is longer than the first limit that
-    it passes; the parts may be cut by the next one."""
+    """What it is cut into at gaps between words, in reading order, where it is longer than the first limit
+    that it passes; the parts may be cut by the next one."""
 
     @property
     def rows(self) -> tuple["Line", ...]:

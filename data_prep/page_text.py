@@ -135,9 +135,7 @@ def read_page_text(
         seen = _known(of_direction.at(np.flatnonzero(is_seen & ~is_repeat)))
         if len(seen):
             read.append((frame, seen))
-    found = [
-        (frame, group) for frame, seen in read for group in paragraphs(seen, config)
-    ]
+    found = [(frame, group) for frame, seen in read for group in paragraphs(seen, config)]
     why_unusable = _why_unusable([text for _, seen in read for text in seen.texts], found)
     if why_unusable:
         left_out[UNKNOWN_LETTERS] += sum(_letters(seen) for _, seen in read)

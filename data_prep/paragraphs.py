@@ -164,8 +164,8 @@ def in_order(groups: list[Paragraph], from_the_right: bool) -> list[Paragraph]:
 
 
 def blocks(paragraph: Paragraph, config: ReadingConfig) -> list[Paragraph]:
-    """Cut a paragraph so that each block's text has less than `max_block_characters`, and its rows have room in
-    `max_pixels`.
+    """Cut a paragraph so that each block's text has less than `max_block_characters`, and its rows have room
+    in `max_pixels`.
 
     A block is whole lines, or a part of one: then its box shows nothing else.
     """
@@ -176,8 +176,10 @@ def blocks(paragraph: Paragraph, config: ReadingConfig) -> list[Paragraph]:
         if line.parts and not of_block.holds(len(line.text), line.right - line.left, line.size):
             cut += [[part] for part in line.parts]
             is_open = False
-        elif is_open and of_block.characters >= len(text_of(longer := [*cut[-1], line])) and fit_one_picture(
-            longer, config
+        elif (
+            is_open
+            and of_block.characters >= len(text_of(longer := [*cut[-1], line]))
+            and fit_one_picture(longer, config)
         ):
             cut[-1] = longer
         else:

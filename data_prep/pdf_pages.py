@@ -157,7 +157,11 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
     if not shown:
         # Drawn as small as it is stored, which takes half the time of shrinking it.
         width, _ = fitting_size(*whole, multiple=config.pixel_multiple, max_pixels=config.max_pixels)
-        stored = picture if width == picture.shape[1] else _drawn(page, config.dots_per_inch / 72 * width / whole[0])
+        stored = (
+            picture
+            if width == picture.shape[1]
+            else _drawn(page, config.dots_per_inch / 72 * width / whole[0])
+        )
         yield Part(
             pixels=stored,
             ink=(int(stored.min()), int(stored.max())),

@@ -1,9 +1,8 @@
 """The picture of a passage: its lines cut into rows, each drawn with type of one size, below each other.
 
 A small model reads type of one size in rows of a limited length, whatever was printed: a row is as high as a
-visual token, and stretched so that a token shows about 1.2 characters. What a page of PDF and an image of text
-become is decided here.
-"""
+visual token, and stretched so that a token shows about 1.2 characters. What a page of PDF and an image of
+text become is decided here."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -19,9 +18,8 @@ Place = tuple[float, float, float, float]
 
 
 def limits(config: ReadingConfig) -> tuple[LongestLine, LongestLine]:
-    """Return what a block may hold of one line, and what a row may hold of a block: at most one visual token a
-    character.
-    """
+    """Return what a block may hold of one line, and what a row may hold of a block: at most one visual token
+    a character."""
 
     def longest(characters: int, tokens: int) -> LongestLine:
         return LongestLine(characters, tokens / config.row_stretch * (ASCENT + DESCENT))

@@ -2,16 +2,16 @@
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import tyro
+from rich.console import Console
 
-from infra.launcher import local_environment
 from infra.settings import Settings
+from pipelines.console import terminal_reporter
 from pipelines.parameters import BadParameter, RecipeName, Run, Sweep, documents_folder
 from pipelines.plan import Plan, plan
 from pipelines.run import exit_code, run
@@ -161,25 +161,22 @@ def _up(command: Up) -> int:
 
 
 def _bootstrap(command: Bootstrap) -> int:
-    """Train in this process; return the exit status 0."""
+    """Train; return the exit status 0."""
     if command.steps is not None and command.steps < 1:
         raise BadParameter(f"steps {command.steps}: give 1 or more, or leave it out for the recipe's")
     settings, config = Settings.from_environment(), BOOTSTRAPS[command.recipe]
     documents = documents_folder(command.documents, output=settings.output)
     settings.make_private()
-    with tempfile.TemporaryDirectory(prefix="lco-") as caches:
-        # torch reads them when it is loaded.
-        os.environ.update(local_environment() | {"TORCHINDUCTOR_CACHE_DIR": caches})
-        from stages.bootstrap import bootstrap
+    from pipelines.bootstrap import bootstrap
 
-        bootstrap(
-            get_recipe(command.recipe),
-            replace(config, steps=command.steps or config.steps),
-            documents,
-            command.output,
-            work=settings.output / "bootstrap",
-            workers=settings.processes,
-        )
+    bootstrap(
+        get_recipe(command.recipe),
+        replace(config, steps=command.steps or config.steps),
+        documents,
+        command.output,
+        settings,
+        terminal_reporter(Console()),
+    )
     return 0
 
 

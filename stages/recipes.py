@@ -5,11 +5,12 @@ from pathlib import Path
 
 from data_prep.config import DocumentsConfig
 from stages.backbones.config import BackboneConfig, TinyShape
+from stages.bootstrap.config import BootstrapConfig
 from stages.cells import Arm
 from stages.evaluate.config import EvaluateConfig, GenerationConfig, SearchConfig
 from stages.law.config import LawConfig
 from stages.losses import InfoNCE
-from stages.pretrain.config import BootstrapConfig, ObjectiveMixture, PretrainConfig
+from stages.pretrain.config import ObjectiveMixture, PretrainConfig
 from stages.refine.config import MiningConfig, RefineConfig
 from stages.train.config import EngineConfig
 
@@ -265,7 +266,7 @@ def paper(name: str, location: str, engine: EngineConfig) -> Recipe:
 RECIPES = {"tiny": tiny, "smoke": smoke, "small": small, "paper-3b": paper_3b, "paper-7b": paper_7b}
 
 BOOTSTRAPS: dict[str, BootstrapConfig] = {
-    "tiny": BootstrapConfig(shape=TinyShape(), steps=5_000, batch_size=32, learning_rate=2e-3),
+    "tiny": BootstrapConfig(shape=TinyShape(), steps=12_000, batch_size=32, learning_rate=2e-3),
     "small": BootstrapConfig(
         shape=TinyShape(
             hidden_size=512,

@@ -27,7 +27,7 @@ class TinyShape:
     num_layers: int = 3
     num_heads: int = 4
     vision_hidden_size: int = 96
-    vision_layers: int = 1
+    vision_layers: int = 2
     vision_heads: int = 4
     patch_size: int = 8
     merge_size: int = 2

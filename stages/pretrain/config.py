@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from infra.fingerprint import NOT_IN_RESULT
-from stages.backbones.config import BackboneConfig, TinyShape
+from stages.backbones.config import BackboneConfig
 from stages.train.config import EngineConfig
 
 
@@ -38,16 +38,6 @@ class PretrainConfig:
     mixture: ObjectiveMixture
     engine: EngineConfig = field(default_factory=EngineConfig)
     seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class BootstrapConfig:
-    """How `lco bootstrap` trains the base of a recipe from random weights."""
-
-    shape: TinyShape
-    steps: int
-    batch_size: int
-    learning_rate: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,62 @@
+"""How `lco bootstrap` trains the base of a recipe from random weights. No torch here."""
+
+from dataclasses import dataclass
+
+from data_prep.config import ReadingConfig
+from stages.backbones.config import BackboneConfig, TinyShape
+from stages.pretrain.config import ObjectiveMixture
+from stages.train.config import EngineConfig
+
+STAGE = "bootstrap"
+READING = ObjectiveMixture(transcribe_image=0.9, summarize_image=0.0, summarize_text=0.04, repeat_text=0.06)
+SUMMARISING = ObjectiveMixture(
+    transcribe_image=0.45, summarize_image=0.32, summarize_text=0.19, repeat_text=0.04
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootstrapConfig:
+    """The model, and how long it is trained."""
+
+    shape: TinyShape
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of a bootstrap."""
+
+    share: float
+    """Of all steps."""
+    longest: int | None
+    """Characters of a passage; None: whatever comes."""
+    scans: float
+    """Share of pictures with scan noise."""
+    mixture: ObjectiveMixture = READING
+
+
+PHASES = (
+    Phase(share=0.06, longest=16, scans=0.0),
+    Phase(share=0.08, longest=24, scans=0.0),
+    Phase(share=0.07, longest=32, scans=0.0),
+    Phase(share=0.17, longest=48, scans=0.05),
+    Phase(share=0.32, longest=None, scans=0.15),
+    Phase(share=0.30, longest=None, scans=0.3, mixture=SUMMARISING),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootstrapJob:
+    """What one bootstrap does; `name` is that of the training, whoever interrupts it."""
+
+    name: str
+    config: BootstrapConfig
+    backbone: BackboneConfig
+    engine: EngineConfig
+    reading: ReadingConfig
+    documents: str
+    """Folder of the committed training split."""
+    store: str
+    journal: str
