@@ -12,6 +12,8 @@ from data_prep.rows import Place, stacked
 from data_prep.samples import Box
 from data_prep.text_layer import Words
 
+_PARTS_OF_PIXEL = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -75,7 +77,9 @@ class Frame:
         left, right = ((edge - self.left) * self.scale for edge in (row.left, row.right))
         top, bottom = ((self.top - edge) * self.scale for edge in (row.top, row.bottom))
         left, top = min(max(left - 1, 0.0), width - 1.0), min(max(top, 0.0), height - 1.0)
-        return left, top, max(min(right + 1, width), left + 1), max(min(bottom, height), top + 1)
+        place = left, top, max(min(right + 1, width), left + 1), max(min(bottom, height), top + 1)
+        # Equal lines look equal wherever they are, whatever the last digits of their places.
+        return tuple(round(edge * _PARTS_OF_PIXEL) / _PARTS_OF_PIXEL for edge in place)
 
     def displayed(self, box: Box) -> Box:
         """Return where a box of the turned picture lies on the page."""

@@ -17,6 +17,8 @@ from data_prep.errors import UnreadableDocument
 from data_prep.limits import check_characters, check_pages, check_pixels, pages_of
 from data_prep.parts import Part
 from data_prep.plain_text import clean_text
+from data_prep.printed_lines import printed_rows
+from data_prep.rows import have_room, stacked
 from data_prep.samples import PageNote
 from data_prep.tiff_pages import make_first, tiff_pages
 
@@ -84,12 +86,19 @@ def read_image_pages(
         else:
             own = text if len(places) == 1 else ""
             yield Part(
-                pixels=np.asarray(image),
+                pixels=_shown(image, config),
                 ink=image.getextrema(),
                 text=own,
                 page=number,
                 box=(0, 0, *image.size),
             )
+
+
+def _shown(image: Image.Image, config: ReadingConfig) -> np.ndarray:
+    """Return a page as it is shown: a picture of a passage in rows, any other one whole."""
+    picture = np.asarray(image)
+    rows = printed_rows(picture, config) if config.unit == "block" else []
+    return stacked(image, rows, config) if rows and have_room(rows, config) else picture
 
 
 def _opened(content: bytes, config: ReadingConfig) -> tuple[_Decoder, list[int | None]]:

@@ -6,11 +6,11 @@ pages.
 """
 
 import ctypes
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from math import ceil
 
 import numpy as np
 import pypdfium2
@@ -94,7 +94,7 @@ def _read_page(
 ) -> Iterator[Part | PageNote]:
     try:
         with closing(document[number - 1]) as page:
-            check_pixels(*_pixels(page, _dots_per_inch(config)), config, where=f"page {number}")
+            check_pixels(*_pixels(page, config.dots_per_inch), config, where=f"page {number}")
             if not _draw_notes(page):
                 yield from _page_parts(page, number, config)
                 return
@@ -109,9 +109,10 @@ def _read_page(
         yield PageNote(page=number, refused=f"the reader failed on page {number}: {reason}")
 
 
-def _dots_per_inch(config: ReadingConfig) -> float:
-    """Return how fine pages are drawn."""
-    return config.dots_per_inch * (_FINENESS if config.unit == "block" else 1)
+def _fineness(page: pypdfium2.PdfPage, config: ReadingConfig) -> float:
+    """Return how many times finer than `dots_per_inch` a page is drawn."""
+    pixels = math.prod(_pixels(page, _FINENESS * config.dots_per_inch))
+    return _FINENESS if config.unit == "block" and pixels <= config.max_source_pixels else 1
 
 
 def _pixels(page: pypdfium2.PdfPage, dots_per_inch: float) -> tuple[int, int]:
@@ -141,7 +142,8 @@ def _draw_notes(page: pypdfium2.PdfPage) -> bool:
 def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> Iterator[Part | PageNote]:
     words = read_words(page, config)
     whole = _pixels(page, config.dots_per_inch)
-    scale = _dots_per_inch(config) / 72
+    fineness = _fineness(page, config)
+    scale = config.dots_per_inch / 72 * fineness
     picture = _drawn(page, scale)
 
     def draw_without(objects: np.ndarray) -> np.ndarray:
@@ -176,22 +178,18 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
             ink=block.ink,
             text=block.text,
             page=number,
-            box=_coarser(block.box, whole),
+            box=_coarser(block.box, fineness, whole),
             block=index,
             is_heading=block.is_heading,
             doubt=block.doubt,
         )
 
 
-def _coarser(box: Box, whole: tuple[int, int]) -> Box:
-    """Return a box of the fine picture in the pixels of `dots_per_inch`."""
+def _coarser(box: Box, fineness: float, whole: tuple[int, int]) -> Box:
+    """Return a box of a picture in the pixels of `dots_per_inch`, of which the page has `whole`."""
     left, top, right, bottom = box
-    return (
-        int(left / _FINENESS),
-        int(top / _FINENESS),
-        min(ceil(right / _FINENESS), whole[0]),
-        min(ceil(bottom / _FINENESS), whole[1]),
-    )
+    right, bottom = min(math.ceil(right / fineness), whole[0]), min(math.ceil(bottom / fineness), whole[1])
+    return int(left / fineness), int(top / fineness), right, bottom
 
 
 def _drawn(page: pypdfium2.PdfPage, scale: float, without: Sequence[int] = ()) -> np.ndarray:

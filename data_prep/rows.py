@@ -34,8 +34,14 @@ def _most_tokens(config: ReadingConfig) -> int:
 
 def fit_one_picture(lines: Sequence[Line], config: ReadingConfig) -> bool:
     """Whether the rows of lines below each other fit into `max_pixels`."""
-    rows = [row for line in lines for row in line.rows]
-    widest = max((row.right - row.left) / max(row.top - row.bottom, 1e-6) for row in rows)
+    return have_room(
+        [(row.left, 0, row.right, row.top - row.bottom) for one in lines for row in one.rows], config
+    )
+
+
+def have_room(rows: Sequence[Place], config: ReadingConfig) -> bool:
+    """Whether rows below each other fit into `max_pixels`."""
+    widest = max((right - left) / max(bottom - top, 1e-6) for left, top, right, bottom in rows)
     return len(rows) * ceil(widest * config.row_stretch) <= _most_tokens(config)
 
 

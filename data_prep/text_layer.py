@@ -16,7 +16,7 @@ from data_prep.config import ReadingConfig
 from data_prep.limits import check_characters
 from data_prep.pdf_characters import Characters, Looks
 from data_prep.plain_text import UNKNOWN
-from data_prep.scripts import is_right_to_left
+from data_prep.scripts import is_right_to_left, unknown_characters
 
 _IS_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # the last space is U+3000
 _HYPHEN = 0x02  # pdfium's code for one at a line's end
@@ -107,7 +107,8 @@ def read_words(page: pypdfium2.PdfPage, config: ReadingConfig) -> Words:
         is_lone = is_guessed[start:] & np.repeat(is_part, np.diff(first, append=len(codes)))
         codes[start:][is_lone] = ord(UNKNOWN)
         words, fits, is_shown = _measured(characters, codes, is_guessed, first, last, view)
-        fits &= last - first < _LONGEST_WORD
+        for number in np.flatnonzero(last - first >= _LONGEST_WORD).tolist():
+            fits[number] &= unknown_characters(words.texts[number]) > 0  # how many of a word tells what it is
         if not fits.all():
             first, last = _taken_apart(first, last, ~fits)
             words, _, is_shown = _measured(characters, codes, is_guessed, first, last, view)

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from data_prep.config import ReadingConfig
-from data_prep.parts import png_of
 from data_prep.samples import Sample
 from data_prep.shards import ShardSource
 
@@ -56,8 +55,9 @@ class NoisyScans:
         random = np.random.default_rng((self._seed, position))
         if random.random() >= self._share:
             return sample
-        picture = noisy(np.asarray(sample.image()), self._noise, self._reading, random)
-        return replace(sample, png=png_of(picture))
+        picture, png = noisy(np.asarray(sample.image()), self._noise, self._reading, random), io.BytesIO()
+        Image.fromarray(picture).save(png, "PNG", compress_level=0)
+        return replace(sample, png=png.getvalue())
 
     def length(self, position: int) -> int:
         return self._source.length(position)

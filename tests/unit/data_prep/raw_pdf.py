@@ -24,6 +24,8 @@ Box = tuple[float, float, float, float]
 HELVETICA = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>"
 WIDE_BOX = (60, 0, 440, 700)  # of a letter, in thousandths of its size
 
+LONG_BLOCKS = {"max_block_characters": 200, "max_pixels": 2**18}
+
 
 class Pdf:
     """Objects of a file that is being made; number 1 is its catalog and number 2 its tree of pages."""

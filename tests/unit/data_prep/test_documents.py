@@ -17,6 +17,7 @@ from data_prep.frame import Frame
 from data_prep.lines import Line
 from data_prep.parts import fit_to_grid
 from tests.unit.data_prep.making import column, prose, write_pdf
+from tests.unit.data_prep.raw_pdf import LONG_BLOCKS
 
 FIRST = ("The quick river bends around", "the old stone market and the", "bridge of iron.")
 SECOND = ("Winter letters arrive by cart", "when the garden gate is shut.")
@@ -42,7 +43,7 @@ def pixels(png: bytes) -> np.ndarray:
 )
 def test_a_crop_shows_its_own_text_and_nothing_else(tmp_path, page, paragraphs):
     """A page that holds only a block's lines, at their places, gives the same image as the whole page."""
-    units = units_of(write_pdf(tmp_path / "all.pdf", [page]), max_block_characters=200)
+    units = units_of(write_pdf(tmp_path / "all.pdf", [page]), **LONG_BLOCKS)
     assert [unit.text for unit in units] == [" ".join(lines) for lines in paragraphs]
     assert [(unit.page, unit.block) for unit in units] == [(1, block) for block in range(len(paragraphs))]
     for number, unit in enumerate(units_of(tmp_path / "all.pdf", max_block_characters=60)):
@@ -57,10 +58,10 @@ def test_a_crop_shows_its_own_text_and_nothing_else(tmp_path, page, paragraphs):
     ("longest", "texts"),
     [
         (58, [" ".join(FIRST[:2]), FIRST[2], *SECOND, " ".join(BESIDE[:2]), BESIDE[2]]),
-        (5, [*FIRST, *SECOND, *BESIDE]),  # a line that is longer stays whole
+        (5, " ".join([*FIRST, *SECOND, *BESIDE]).split()),  # a word that is longer stays whole
     ],
 )
-def test_a_long_paragraph_is_cut_between_lines(tmp_path, longest, texts):
+def test_a_long_paragraph_is_cut_between_lines_and_a_long_line_between_words(tmp_path, longest, texts):
     units = units_of(write_pdf(tmp_path / "a.pdf", [TWO_COLUMNS]), max_block_characters=longest)
     assert [unit.text for unit in units] == texts
 
@@ -116,7 +117,7 @@ def test_the_unit_page_and_a_page_without_text_are_one_sample_a_page(tmp_path):
     units = units_of(path, unit="page")
     assert [(unit.page, unit.block) for unit in units] == [(1, None), (2, None)]
     assert [unit.text for unit in units] == [" ".join(FIRST + SECOND), ""]
-    blocks = units_of(path, max_block_characters=200)
+    blocks = units_of(path, **LONG_BLOCKS)
     assert [(unit.page, unit.block) for unit in blocks] == [(1, 0), (1, 1), (2, None)]
     assert blocks[2].text == ""
 
@@ -153,22 +154,22 @@ def test_a_turned_page_is_read_as_it_is_displayed(tmp_path, turn):
             pdf.text(left + 60, top + 60, text)
     pdf.output(str(tmp_path / "turned.pdf"))
     turned = changed_page(tmp_path / "turned.pdf", lambda page: page.set_rotation(turn))
-    units = units_of(turned, max_block_characters=200)
+    units = units_of(turned, **LONG_BLOCKS)
     assert [unit.text for unit in units] == [" ".join(FIRST), " ".join(SECOND)]
     straight = write_pdf(tmp_path / "a.pdf", [TWO_PARAGRAPHS])
-    assert ink(units[0]) == pytest.approx(ink(units_of(straight, max_block_characters=200)[0]), rel=0.2)
-    across = units_of(changed_page(straight, lambda page: page.set_rotation(turn)), max_block_characters=200)
+    assert ink(units[0]) == pytest.approx(ink(units_of(straight, **LONG_BLOCKS)[0]), rel=0.2)
+    across = units_of(changed_page(straight, lambda page: page.set_rotation(turn)), **LONG_BLOCKS)
     assert [unit.text for unit in across] == [unit.text for unit in units]
-    for unit, upright in zip(across, units_of(straight, max_block_characters=200), strict=True):
+    for unit, upright in zip(across, units_of(straight, **LONG_BLOCKS), strict=True):
         assert unit.image().size == upright.image().size
         assert ink(unit) == pytest.approx(ink(upright), rel=0.2)
 
 
 def test_only_what_the_crop_box_shows_is_read(tmp_path):
     path = write_pdf(tmp_path / "a.pdf", [TWO_COLUMNS])
-    whole = units_of(path, max_block_characters=200)
+    whole = units_of(path, **LONG_BLOCKS)
     left_column = changed_page(path, lambda page: page.set_cropbox(40, 640, 290, 800))
-    cut = units_of(left_column, max_block_characters=200)
+    cut = units_of(left_column, **LONG_BLOCKS)
     assert [unit.text for unit in cut] == [" ".join(FIRST), " ".join(SECOND)]
     for before, after in zip(whole, cut, strict=False):
         assert ink(before) == pytest.approx(ink(after), rel=0.2)

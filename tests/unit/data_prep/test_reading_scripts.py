@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from data_prep.page_text import UNKNOWN_LETTERS
-from tests.unit.data_prep.raw_pdf import BoxFont, Pdf, Read, at, read, text
+from tests.unit.data_prep.raw_pdf import LONG_BLOCKS, BoxFont, Pdf, Read, at, read, text
 
 LATIN = "abcdefghijklmnopqrstuvwxyz"
 WIDE = 1000  # of East Asian letters
@@ -53,7 +53,7 @@ def wide(lines: Sequence[str]) -> dict:
 def test_a_line_end_is_a_space_where_the_script_has_spaces(lines, right):
     looks = wide(lines) if ord(lines[0][0]) > 0x2000 else {"widths": {}}
     looks["widths"][" "] = 300
-    assert read(lines_of(lines, **looks), max_block_characters=200).texts == [right]
+    assert read(lines_of(lines, **looks), **LONG_BLOCKS).texts == [right]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_line_end_is_a_space_where_the_script_has_spaces(lines, right):
     ],
 )
 def test_a_line_end_of_a_script_without_spaces_is_none(lines, right):
-    assert read(lines_of(lines, pitch=18), max_block_characters=200).texts == [right]
+    assert read(lines_of(lines, pitch=18), **LONG_BLOCKS).texts == [right]
 
 
 def test_a_gap_between_east_asian_letters_is_no_space_and_their_own_space_is_one():
@@ -108,7 +108,7 @@ def vertical(
                 for row, one in enumerate(column)
             ]
     pdf.page("".join(runs) + more)
-    return read(pdf.bytes(), max_block_characters=200)
+    return read(pdf.bytes(), **LONG_BLOCKS)
 
 
 @pytest.mark.parametrize("how", ["font", "letters"])
@@ -154,19 +154,16 @@ def test_two_tiers_of_columns_are_read_one_after_the_other():
         )
     ]
     pdf.page("".join(runs[::-1]))
-    assert read(pdf.bytes(), max_block_characters=200).texts == [letters[:8], letters[8:]]
+    assert read(pdf.bytes(), **LONG_BLOCKS).texts == [letters[:8], letters[8:]]
 
 
 def test_a_column_of_digits_is_not_vertical_writing():
-    assert len(read(lines_of(["1", "2", "3", "4"]), max_block_characters=200).text.split()) == 4
+    assert len(read(lines_of(["1", "2", "3", "4"]), **LONG_BLOCKS).text.split()) == 4
 
 
 def test_short_horizontal_lines_below_each_other_are_not_vertical_writing():
     lines = ["一月", "二月", "三月", "四月"]
-    assert (
-        read(lines_of(lines, **wide(lines)), max_block_characters=200).text.replace(" ", "")
-        == "一月二月三月四月"
-    )
+    assert read(lines_of(lines, **wide(lines)), **LONG_BLOCKS).text.replace(" ", "") == "一月二月三月四月"
 
 
 # Marks
@@ -214,7 +211,7 @@ def test_thai_marks_that_are_runs_of_their_own_are_in_their_word(rise):
             content += text(pen, 150 - 18 * row + up, font.shown(one), font="B")
             pen += 0 if one in marks else 6
     pdf.page(content)
-    assert read(pdf.bytes(), max_block_characters=200).texts == [line * 2]
+    assert read(pdf.bytes(), **LONG_BLOCKS).texts == [line * 2]
 
 
 # From right to left
@@ -246,12 +243,12 @@ HEBREW = ("הספינה יוצאת מן הנמל", "בכל יום ראשון ב�
 
 
 def test_hebrew_drawn_from_left_to_right_is_read_from_the_right():
-    made = read(lines_of([visual(line) for line in HEBREW]), max_block_characters=200)
+    made = read(lines_of([visual(line) for line in HEBREW]), **LONG_BLOCKS)
     assert made.text == " ".join(HEBREW) and made.trained == made.text
 
 
 def test_hebrew_drawn_as_it_is_read_is_the_same():
-    assert read(logical(HEBREW), max_block_characters=200).text == " ".join(HEBREW)
+    assert read(logical(HEBREW), **LONG_BLOCKS).text == " ".join(HEBREW)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +268,7 @@ def test_numbers_and_foreign_words_in_hebrew_keep_their_direction(line, keep):
 def test_a_line_of_a_hebrew_page_is_read_from_the_right_though_most_of_its_letters_are_not_hebrew():
     line = "הדפיסו Old Mill Press בעיר"
     shown = [visual(one, keep=["Old Mill Press"]) for one in (*HEBREW, line)]
-    assert read(lines_of(shown), max_block_characters=200).text == " ".join((*HEBREW, line))
+    assert read(lines_of(shown), **LONG_BLOCKS).text == " ".join((*HEBREW, line))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +312,7 @@ def test_numbers_in_brackets_and_ranges_in_hebrew_are_read_as_printed(line):
 def test_brackets_that_are_closed_on_the_next_line_are_not_turned(named):
     lines = ("סעיף ראשון (לפי החוק", "הישן) של העיר")
     turned = str.maketrans("()", ")(") if named == "printed" else {}
-    made = read(lines_of([visual(line).translate(turned) for line in lines]), max_block_characters=200)
+    made = read(lines_of([visual(line).translate(turned) for line in lines]), **LONG_BLOCKS)
     assert made.text == " ".join(lines)
 
 
@@ -375,7 +372,7 @@ def test_columns_of_hebrew_are_read_from_the_right_one():
         for row, line in enumerate(lines)
     ]
     pdf.page("".join(runs[::-1]))
-    assert read(pdf.bytes(), max_block_characters=200).texts == [" ".join(lines) for lines in columns]
+    assert read(pdf.bytes(), **LONG_BLOCKS).texts == [" ".join(lines) for lines in columns]
 
 
 # What is no text

@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from stages.backbones.backbone import FAMILIES, model_config
-from stages.bootstrap import phases
+from stages.bootstrap.program import pretrain_configs
 from stages.cells import Cell
 from stages.recipes import ARMS, BOOTSTRAPS, RECIPES, Recipe, get_recipe
 from stages.refine.config import with_changes
@@ -107,10 +107,11 @@ def test_the_papers_settings_of_refinement():
 @pytest.mark.parametrize("name", sorted(BOOTSTRAPS))
 def test_a_bootstrap_makes_its_steps(name):
     config = BOOTSTRAPS[name]
-    reading, summarising = phases(config, get_recipe(name).pretrain.engine)
-    examples = reading.doses[-1] + summarising.doses[-1]
+    *others, last = pretrain_configs(config, get_recipe(name).pretrain.engine)
+    examples = sum(one.doses[-1] for one in (*others, last))
     assert examples == config.steps * config.batch_size
-    assert summarising.decay_steps > 0
+    assert last.decay_steps * config.batch_size == last.doses[-1]
+    assert not any(one.decay_steps for one in others)
 
 
 def test_the_committed_base_is_what_its_bootstrap_makes():
