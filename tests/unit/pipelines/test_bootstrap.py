@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.process import ProcessFailed
 from pipelines.cli import main
 from stages.recipes import BOOTSTRAPS, get_recipe
-from stages.train.divergence import DivergenceError
 
 
 @pytest.fixture
@@ -14,8 +14,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of documents, and an output folder beside it."""
     monkeypatch.setenv("LCO_OUTPUT", str(tmp_path / "output"))
     monkeypatch.setenv("LCO_PROCESSES", "3")
-    monkeypatch.setattr("pipelines.cli.local_environment", dict)
-    monkeypatch.setattr("stages.bootstrap.start_process_group", lambda: None)
     (tmp_path / "documents").mkdir()
     return tmp_path
 
@@ -24,13 +22,13 @@ def test_options_reach_the_training_and_the_recipe_says_the_others(
     monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
     given: list[tuple] = []
-    monkeypatch.setattr("stages.bootstrap.bootstrap", lambda *a, **named: given.append((*a, named)))
+    monkeypatch.setattr("pipelines.bootstrap.bootstrap", lambda *a: given.append(a))
     shared = ["bootstrap", "--documents", str(place / "documents"), "--output", "a"]
     assert main([*shared, "--recipe", "small"]) == main([*shared, "--steps", "7"]) == 0
-    settings = {"work": place / "output" / "bootstrap", "workers": 3}
-    paths = (place / "documents", Path("a"), settings)
-    assert given[0] == (get_recipe("small"), BOOTSTRAPS["small"], *paths)
-    assert given[1][0] == get_recipe("tiny") and given[1][1].steps == 7 and given[1][2:] == paths
+    paths = (place / "documents", Path("a"))
+    assert given[0][:4] == (get_recipe("small"), BOOTSTRAPS["small"], *paths)
+    assert given[1][0] == get_recipe("tiny") and given[1][1].steps == 7 and given[1][2:4] == paths
+    assert given[0][4].processes == 3 and given[0][4].output == place / "output"
 
 
 @pytest.mark.parametrize(
@@ -50,11 +48,17 @@ def test_bad_input_is_one_line(place: Path, capsys, documents: str, steps: str, 
     assert not (place / "model").exists()
 
 
-def test_a_training_that_diverges_is_one_line(monkeypatch: pytest.MonkeyPatch, place: Path, capsys) -> None:
-    def bootstrap(*arguments: object, **named: object) -> None:
-        raise DivergenceError("training ended after step 9")
+def test_a_training_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, place: Path, capsys) -> None:
+    def bootstrap(*arguments: object) -> None:
+        raise ProcessFailed(
+            command="stages.bootstrap.program",
+            outcome="failed",
+            exit_code=1,
+            reason="failed with exit code 1",
+            log_path=place / "output.log",
+        )
 
-    monkeypatch.setattr("stages.bootstrap.bootstrap", bootstrap)
+    monkeypatch.setattr("pipelines.bootstrap.bootstrap", bootstrap)
     options = ["--documents", str(place / "documents"), "--output", str(place / "model")]
     assert main(["bootstrap", *options]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "lco: training ended after step 9"
+    assert "stages.bootstrap.program failed with exit code 1" in capsys.readouterr().err
