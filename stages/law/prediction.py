@@ -17,6 +17,7 @@ class Prediction:
     Attributes:
         predicted: value of the line, with the prediction interval of one new dose.
         measured: mean nDCG@10 at the highest dose.
+        before: the same at the dose before it.
         inside: whether `measured` lies in the interval.
         slope: nDCG@10 for each unit by which log(nats per byte) falls.
         lower_doses: how many doses the line rests on.
@@ -24,6 +25,7 @@ class Prediction:
 
     predicted: Estimate
     measured: float
+    before: float
     inside: bool
     slope: float
     lower_doses: int
@@ -49,6 +51,7 @@ def predict_last(losses: np.ndarray, means: np.ndarray, confidence: float) -> Pr
     return Prediction(
         predicted=Estimate(value=float(value), low=float(value - half), high=float(value + half)),
         measured=float(means[-1]),
+        before=float(means[-2]),
         inside=bool(abs(means[-1] - value) <= half),
         slope=float(-line.slope),
         lower_doses=count,
