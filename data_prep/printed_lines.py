@@ -21,8 +21,9 @@ def printed_rows(picture: np.ndarray, config: ReadingConfig) -> list[Place]:
     A line is a band of ink, higher than an accent; all have the type size that most of the ink has. Long ones
     are cut between words. Nowhere, where one is no text.
     """
-    paper = float(np.median(picture))
-    is_ink = abs(picture - paper) > max(LEAST_INK, 0.3 * abs(picture - paper).max())
+    paper = np.uint8(np.median(picture))
+    contrast = np.maximum(picture, paper) - np.minimum(picture, paper)
+    is_ink = contrast > max(LEAST_INK, 0.3 * contrast.max())
     bands = _runs(is_ink.any(axis=1))
     if not bands:
         return []
