@@ -25,7 +25,7 @@ from infra.store import Committed, Store
 
 Progress = Callable[[int, int, str], None]
 FIRST_PAGES = 16  # of a document are read at once: when they are there, so is the number of its pages
-_RANGES_PER_WORKER = 2  # each loads the whole file
+MOST_PAGES = 250  # that one call reads; but each loads the whole file, and its fonts
 _REFUSED_PAGES_NAMED = 20
 
 
@@ -196,7 +196,7 @@ def _read_each(files: Sequence[_Unread], config: ReadingConfig, workers: int) ->
 
 def _other_ranges(pages: int, workers: int) -> list[range]:
     """Divide the pages behind the first ones, from 1."""
-    size = max(FIRST_PAGES, ceil((pages - FIRST_PAGES) / (_RANGES_PER_WORKER * workers)))
+    size = max(FIRST_PAGES, min(MOST_PAGES, ceil((pages - FIRST_PAGES) / workers)))
     return [range(start, start + size) for start in range(FIRST_PAGES + 1, pages + 1, size)]
 
 

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -76,23 +76,23 @@ def _unrepeated(samples: Iterable[Sample]) -> Iterator[Sample]:
 
 def _write_shard(path: Path, samples: Iterable[Sample]) -> list[dict]:
     """Write one tar and the index beside it; return the index."""
-    index = []
+    index, end = [], 0
     with path.open("wb") as tar:
         for sample in samples:
             fields = {name: value for name, value in sorted(vars(sample).items()) if name != "png"}
-            members = {"png": sample.png, "json": _json(fields)}
-            places = {kind: _add(tar, f"{sample.key}.{kind}", content) for kind, content in members.items()}
+            places = {}
+            for kind, content in (("png", sample.png), ("json", _json(fields))):
+                places[kind] = end + _TAR_BLOCK, len(content)
+                end += tar.write(_member(f"{sample.key}.{kind}", content))
             index.append(_entry(sample) | places)
         tar.write(bytes(2 * _TAR_BLOCK))
     path.with_suffix(".index.json").write_bytes(_json(index))
     return index
 
 
-def _add(tar: BinaryIO, name: str, content: bytes) -> tuple[int, int]:
-    """Add a file to a tar; return where its content begins, and its size."""
-    place = tar.tell() + _TAR_BLOCK
-    tar.write(_header(name, len(content)) + content + bytes(-len(content) % _TAR_BLOCK))
-    return place, len(content)
+def _member(name: str, content: bytes) -> bytes:
+    """Return a file as it stands in a tar: a header, the content, and zeros up to the next whole block."""
+    return _header(name, len(content)) + content + bytes(-len(content) % _TAR_BLOCK)
 
 
 def _header(name: str, size: int) -> bytes:
@@ -109,15 +109,16 @@ def _header(name: str, size: int) -> bytes:
 
 def _entry(sample: Sample) -> dict:
     """Return what the index says of a sample, but where its members lie."""
+    text = sample.text.encode()
     return {
         "key": sample.key,
         "characters": len(sample.text),
-        "text_bytes": len(sample.text.encode()),
+        "text_bytes": len(text),
         "width": sample.width,
         "height": sample.height,
         "trainable": sample.trainable,
         "document_digest": _digest_of_document(sample.document),
-        "text_digest": _digest(sample.text.encode()),
+        "text_digest": _digest(text),
         "image_digest": _digest(sample.png),
     }
 

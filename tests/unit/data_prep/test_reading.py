@@ -1,6 +1,7 @@
 """A document is the same whoever reads which of its pages, and what it lacks is told."""
 
 import shutil
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -78,12 +79,13 @@ def test_the_ranges_of_a_document_are_few_and_hold_every_page_once(pages, worker
         ranges = [range(1, first + 1), *reading._other_ranges(pages, workers)]
     read = [page for one in ranges for page in one if page <= pages]
     assert read == list(range(1, pages + 1))
-    assert len(ranges) <= 1 + 2 * workers
-    assert all(len(one) >= first for one in ranges)
+    assert len(ranges) <= 1 + max(workers, ceil(pages / reading.MOST_PAGES))
+    assert all(first <= len(one) <= max(first, reading.MOST_PAGES) for one in ranges)
     assert all(one.start <= pages for one in ranges)
 
 
-def test_the_progress_of_a_long_document_is_shown(folder, store, long_pdf, in_ranges):
+def test_the_progress_of_a_long_document_is_shown(folder, store, long_pdf, in_ranges, monkeypatch):
+    monkeypatch.setattr(reading, "MOST_PAGES", 5)
     shutil.copy(long_pdf, folder / "a.pdf")
     write_pdf(folder / "b.pdf", [prose(50)])
     steps = []
@@ -154,6 +156,7 @@ def test_a_reader_that_dies_on_a_late_page_fails_the_document(folder, store, lon
     write_pdf(folder / "good.pdf", [prose(50)])
     asked, start = [], reading._start
     monkeypatch.setattr(reading, "FIRST_PAGES", 1)
+    monkeypatch.setattr(reading, "MOST_PAGES", 3)
     monkeypatch.setattr(reading, "_start", lambda *call: asked.append(call[-1]) or start(*call))
     bad, good = read(folder, store, workers=2)
     assert bad.reason == "the reader died on it (exit code 3)" and good.reason is None
