@@ -1,6 +1,8 @@
 """A document is the same whoever reads which of its pages, and what it lacks is told."""
 
 import shutil
+import subprocess
+import sys
 from math import ceil
 from pathlib import Path
 
@@ -174,3 +176,10 @@ def test_a_document_that_changes_between_its_pages_is_not_committed(folder, stor
     [one] = read(folder, store, workers=1, progress=changed)
     assert one.reason == "it changed while it was read"
     assert store.names("document") == []
+
+
+def test_what_checks_its_answer_is_not_loaded_where_a_reader_starts():
+    loaded = "import sys, infra.sandbox, data_prep.reader; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert not {"pydantic", "data_prep.reader_answers", "data_prep.queries"} & set(modules.stdout.split())
+    assert "numpy.ma" in modules.stdout.split(), "or each of its children would load it"
