@@ -24,7 +24,7 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 from PIL import Image
 
 from data_prep.parts import fit_to_grid
-from data_prep.queries import USER_QUERIES
+from data_prep.source_files import USER_QUERIES
 from data_prep.user_queries import read_user_queries
 from stages.backbones.backbone import Backbone, EmbeddingContract, load_backbone
 from stages.evaluate.encoding import PreparedSequences, encode, prepared_texts

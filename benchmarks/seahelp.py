@@ -34,8 +34,9 @@ from benchmarks.seahelp_pages import (
     write_page_images,
 )
 from benchmarks.seahelp_paragraphs import HelpParagraph, choose_paragraphs, split_documents
-from data_prep.queries import USER_QUERIES, words_of
+from data_prep.queries import words_of
 from data_prep.query_making import make_queries
+from data_prep.source_files import USER_QUERIES
 from data_prep.splits import SPLITS
 
 SOURCE = "en"

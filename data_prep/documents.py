@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+import numpy.ma  # noqa: F401 - numpy imports it late, for a median: here once and not in each reader
 from PIL import Image
 
 from data_prep.config import ReadingConfig

@@ -27,7 +27,7 @@ def are_seen(words: Words, frame: Frame) -> np.ndarray:
 
 
 def _is_sign(text: str) -> bool:
-    return len(text) <= 2 or not any(map(str.isalnum, text))
+    return len(text) <= 2 or not (text.isalnum() or any(map(str.isalnum, text)))
 
 
 def _greys(words: Words, frame: Frame, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,34 +6,30 @@ their type sits at the same height.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice, pairwise
 
 import numpy as np
 
+from data_prep.cutting import LongestLine, parts_of
 from data_prep.plain_text import clean_text
 from data_prep.scripts import (
     goes_right_to_left,
     in_reading_order,
     is_accent,
     is_right_to_left,
-    needs_space,
+    space_within_unspaced,
     unknown_characters,
     with_joined_accents,
     without_unknown,
 )
+from data_prep.segments import segments_of
 from data_prep.text_layer import Words
 
 ASCENT, DESCENT = 0.95, 0.25  # of the type size; their sum is about the usual line pitch
 SUBSCRIPT_DESCENT = 0.57  # of scripts that set whole letters below the line
 _SUBSCRIPT_SCRIPTS = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")  # Tibetan, Burmese, Khmer
-_LIST_MARKER = re.compile(r"[^\w\s]|[(\[]?\w{1,3}[.)\]:]|\d{1,2}(?:\.\d{1,2})*")
-_GUTTERS = 0.75, 1.25  # of the type size: columns are parted by 10 points, in papers of 12 points too
-_LETTERS_OF_A_MARK = 12
-_PAIRS_AT_ONCE = 1_000_000  # a map has thousands of labels, and each is compared with all
-_MARK_RATIO = 2.3  # up to which a line's type is larger than its marks; a larger letter begins a paragraph
-_Columns = tuple[list[str], list[float], list[float], list[float], list[float], list[bool], list[bool]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,318 +69,129 @@ class Line:
         return self.left < other.right and other.left < self.right
 
 
-@dataclass(kw_only=True)
-class _Segment:
-    """Words that stand beside each other: their places in `Words`, and what they span."""
-
-    places: list[int]
-    left: float
-    right: float
-    baseline: float
-    size: float
-    letters: int
-
-    def take(self, other: "_Segment") -> None:
-        """Hold the other's words too; the one with more letters says where the baseline is."""
-        if other.letters * other.size > self.letters * self.size:
-            self.baseline, self.size = other.baseline, other.size
-        self.places += other.places
-        self.left, self.right = min(self.left, other.left), max(self.right, other.right)
-        self.letters += other.letters
-
-
-@dataclass(frozen=True)
-class LongestLine:
-    """What a line, or a part of one, is cut at."""
-
-    characters: int
-    ems: float
-
-    def holds(self, characters: int, width: float, size: float) -> bool:
-        return characters <= self.characters and width <= self.ems * size
-
-
 def lines_of(words: Words, limits: Sequence[LongestLine] = ()) -> list[Line]:
     """Return the lines, from the top down.
 
     Args:
         limits: what longer lines are cut at, and then their parts: from the longest down.
     """
-    gutter = _gutter(words)
-    # Twice, since marks lie in gaps that part a row.
-    segments = _rows(_with_marks(_rows(_runs(words, gutter), gutter)), gutter)
-    segments = _bridged(_with_list_markers(segments, words))
-    arrays = (words.left, words.right, words.baseline, words.size, words.is_bold, words.is_apart)
-    columns = (words.texts, *(array.tolist() for array in arrays))
-    ordered = sorted(segments, key=lambda one: (-one.baseline, one.left))
-    from_the_right = goes_right_to_left(words.texts)
-    return [_line(columns, segment.places, from_the_right, limits) for segment in ordered]
+    return _lines(words, [segment.places for segment in segments_of(words)], limits)
 
 
-def _gutter(words: Words) -> float:
-    """Return the gap, of the type size, that parts columns: as far as it can, wider than between words."""
-    gaps = (words.left[1:] - words.right[:-1]) / np.maximum(words.size[1:], 1e-6)
-    spaces = gaps[words.is_apart[1:] & (gaps > 0.1) & (gaps < 1.5)]
-    return float(np.clip(2.2 * np.quantile(spaces, 0.25), *_GUTTERS)) if len(spaces) else _GUTTERS[0]
-
-
-def _runs(words: Words, gutter: float) -> list[_Segment]:
-    """Return stretches of words that the file draws one after the other on one line."""
-    if not len(words):
+def _lines(words: Words, rows: list[list[int]], limits: Sequence[LongestLine]) -> list[Line]:
+    """Return the lines that words make. `rows`: the places in `words` of those of each line."""
+    if not rows:
         return []
-    left, right, baseline, size = words.left, words.right, words.baseline, words.size
-    smaller, larger = np.minimum(size[:-1], size[1:]), np.maximum(size[:-1], size[1:])
-    most = gutter * larger
-    gap = left[1:] - right[:-1]
-    ends = (
-        (abs(np.diff(baseline)) > 0.1 * smaller)
-        | (gap > most)
-        | (gap < -0.3 * smaller)
-        | (larger > 1.3 * smaller)
-    )
-    first = np.flatnonzero(np.concatenate([[True], ends]))
-    letters = np.add.reduceat(np.array([len(text) for text in words.texts]), first)
-    last = np.append(first[1:], len(words))
-    spans = zip(
-        first.tolist(), last.tolist(), np.minimum.reduceat(left, first).tolist(),
-        np.maximum.reduceat(right, first).tolist(), baseline[first].tolist(),
-        np.maximum.reduceat(size, first).tolist(), letters.tolist(), strict=True,
-    )  # fmt: skip
-    return [
-        _Segment(places=list(range(a, b)), left=x0, right=x1, baseline=y, size=size, letters=count)
-        for a, b, x0, x1, y, size, count in spans
-    ]
-
-
-def _rows(runs: list[_Segment], gutter: float) -> list[_Segment]:
-    """Join runs of one baseline that a gap of an em or less parts."""
-    rows: list[list[_Segment]] = []
-    for run in sorted(runs, key=lambda one: -one.baseline):
-        if rows and rows[-1][0].baseline - run.baseline <= 0.12 * min(rows[-1][0].size, run.size):
-            rows[-1].append(run)
-        else:
-            rows.append([run])
-    segments: list[_Segment] = []
-    for row in rows:
-        row.sort(key=lambda one: one.left)
-        current = row[0]
-        for run in row[1:]:
-            larger, smaller = max(run.size, current.size), min(run.size, current.size)
-            if run.left - current.right <= gutter * larger and larger <= _MARK_RATIO * smaller:
-                current.take(run)
-            else:
-                segments.append(current)
-                current = run
-        segments.append(current)
-    return segments
-
-
-def _with_marks(segments: list[_Segment]) -> list[_Segment]:
-    """Give raised and lowered marks (exponents, notes, parts of a fraction) to the lines they stand in."""
-    joined = list(range(len(segments)))
-
-    def root(number: int) -> int:
-        while joined[number] != number:
-            number = joined[number]
-        return number
-
-    for mark, hosts in _hosts_of_marks(segments):
-        for host in hosts:
-            joined[root(mark)] = root(host)
-    whole: dict[int, _Segment] = {}
-    for number, segment in enumerate(segments):
-        if root(number) in whole:
-            whole[root(number)].take(segment)
-        else:
-            whole[root(number)] = segment
-    return list(whole.values())
-
-
-def _hosts_of_marks(segments: list[_Segment]) -> Iterator[tuple[int, list[int]]]:
-    """Yield each mark and the segments beside it that are parts of one line, the nearest."""
-    baseline, size, left, right, letters = (
-        np.array([getattr(one, name) for one in segments])
-        for name in ("baseline", "size", "left", "right", "letters")
-    )
-    short = np.flatnonzero(letters <= _LETTERS_OF_A_MARK)
-    at_once = max(1, _PAIRS_AT_ONCE // max(1, len(segments)))
-    for start in range(0, len(short), at_once):
-        marks = short[start : start + at_once]
-        rise = (baseline[marks, None] - baseline) / np.maximum(size, 1e-6)
-        is_small = size > 1.15 * size[marks, None]
-        is_host = (
-            (is_small | ((size > 0.95 * size[marks, None]) & (letters > letters[marks, None])))
-            & (size < _MARK_RATIO * size[marks, None])
-            & (letters >= np.minimum(letters[marks, None], 3))
-            & (rise < np.where(is_small, 0.75, 0.45))
-            & (rise > np.where(is_small, -0.55, -0.45))
-            & (left[marks, None] < right + 0.3 * size)
-            & (right[marks, None] > left - 0.3 * size)
-        )  # (marks, segments)
-        is_host[np.arange(len(marks)), marks] = False
-        away = np.where(is_host, np.where(rise > 0, rise, -1.7 * rise), np.inf)  # raised further than lowered
-        for mark, hosts, distance in zip(marks.tolist(), is_host, away, strict=True):
-            if hosts.any():
-                nearest = distance.argmin()
-                is_row = abs(baseline - baseline[nearest]) < 0.15 * size[nearest]
-                yield mark, np.flatnonzero(hosts & is_row).tolist()
-
-
-def _with_list_markers(segments: list[_Segment], words: Words) -> list[_Segment]:
-    """Give a bullet or number before a line to the line, though more than an em parts them."""
-    kept: list[_Segment] = []
-    previous: _Segment | None = None
-    for segment in sorted(segments, key=lambda one: (-round(one.baseline, 1), one.left)):
-        is_marked = (
-            previous is not None
-            and _is_behind(segment, previous, most=3)
-            and len(previous.places) == 1
-            and _LIST_MARKER.fullmatch(words.texts[previous.places[0]])
-            and any(map(str.isalpha, words.texts[segment.places[0]]))  # and not the next number of a table
-        )
-        if is_marked:
-            previous.take(segment)
-        else:
-            kept.append(segment)
-            previous = segment
-    return kept
-
-
-def _is_behind(segment: _Segment, previous: _Segment, *, most: float) -> bool:
-    """Whether it goes on on the line of the previous one, less than `most` type sizes behind it."""
-    is_one_row = abs(previous.baseline - segment.baseline) < 0.15 * segment.size
-    return is_one_row and 0 < segment.left - previous.right < most * segment.size
-
-
-def _bridged(segments: list[_Segment]) -> list[_Segment]:
-    """Join parts of a line over a gap that the lines above and below bridge: a justified line, no columns."""
-    ordered = sorted(segments, key=lambda one: (-round(one.baseline, 1), one.left))
-    kept: list[_Segment] = []
-    for number, segment in enumerate(ordered):
-        previous = kept[-1] if kept else None
-        if (
-            previous is not None
-            and _is_behind(segment, previous, most=2.5)
-            and _is_bridged(previous, segment, ordered[max(0, number - 12) : number + 12])
-        ):
-            previous.take(segment)
-        else:
-            kept.append(segment)
-    return kept
-
-
-def _is_bridged(left: _Segment, right: _Segment, near: list[_Segment]) -> bool:
-    """Whether of the lines directly above and below at least one goes over the gap, and none ends in it."""
-    bridges = 0
-    for other in near:
-        pitch = abs(other.baseline - right.baseline)
-        if (
-            not 0.5 * right.size < pitch < 1.6 * right.size
-            or other.right < left.left
-            or other.left > right.right
-        ):
-            continue
-        if other.left < left.right and other.right > right.left:
-            bridges += 1
-        elif left.left < other.right <= right.left or left.right <= other.left < right.right:
-            if other.right <= right.left and other.baseline < right.baseline:
-                continue  # the last line of a paragraph may be short
-            return False
-    return bridges > 0
-
-
-def _line(
-    columns: _Columns, places: list[int], from_the_right: bool, limits: Sequence[LongestLine] = ()
-) -> Line:
-    """Return the line that words make. `columns`: the arrays of `Words` as lists, which are faster by the
-    piece.
-    """
-    texts, left, right, baseline, size, is_bold, is_apart = columns
+    counts = [len(row) for row in rows]
+    places, first = np.array(list(chain.from_iterable(rows))), np.cumsum([0, *counts[:-1]])
     # An accent over a letter that begins left of it is read before the letter.
-    places = sorted(
-        places, key=lambda place: left[place] - (0.5 * size[place] if is_accent(texts[place]) else 0)
-    )
-    letters = [len(texts[place]) for place in places]
-    usual = _weighted_median([size[place] for place in places], letters)
-    is_spaced, is_overprinted = [], False
-    for before, after in pairwise(places):
-        apart = left[after] - right[before]
-        rise = abs(baseline[after] - baseline[before])
-        is_stacked = apart < -0.3 * usual and rise > 0.5 * usual
-        # Between a word and its mark the file has white space of pdfium's making.
-        is_named = abs(after - before) == 1 and is_apart[max(before, after)] and rise < 0.1 * usual
-        gap = apart / (usual or 1.0)
-        shorter = min(right[before] - left[before], right[after] - left[after])
-        are_words = len(texts[before]) > 1 and len(texts[after]) > 1
-        is_overprinted |= are_words and apart < -shorter / 3 and not is_stacked
-        is_spaced.append(is_stacked or needs_space(texts[before], texts[after], gap, is_named))
-    own = [texts[place] for place in places]
-    is_turned = False
-    if is_right_to_left("".join(own)):
-        is_turned = from_the_right or goes_right_to_left(own)
-        text = in_reading_order(own, is_spaced, is_turned)
-    else:
-        spaces = [" " if space else "" for space in is_spaced]
-        text = "".join(chain.from_iterable(zip(own, [*spaces, ""], strict=True)))
-    unknown = unknown_characters(text)
-    bold = sum(letters[number] for number, place in enumerate(places) if is_bold[place])
-    first, last = min([left[place] for place in places]), max([right[place] for place in places])
-    limits = [limit for limit in limits if not limit.holds(len(text), last - first, usual)]
-    parts: list[Line] = []
-    if limits and len(places) > 1:
-        spans = [(left[place], right[place]) for place in places]
-        for chosen in _cut(letters, is_spaced, spans, usual, limits[0]):
-            parts.append(_line(columns, [places[one] for one in chosen], from_the_right, limits[1:]))
-        if is_turned:
-            parts.reverse()
-    return Line(
-        text=clean_text(with_joined_accents(without_unknown(text) if unknown else text)),
-        left=first,
-        right=last,
-        baseline=_weighted_median([baseline[place] for place in places], letters),
-        size=usual,
-        is_bold=bold * 2 > sum(letters),
-        unknown=unknown,
-        is_overprinted=is_overprinted,
-        parts=tuple(parts),
-    )
+    lead = np.array([0.5 if is_accent(text) else 0.0 for text in words.texts]) * words.size
+    places = places[np.lexsort(((words.left - lead)[places], np.repeat(np.arange(len(rows)), counts)))]
+    texts = [words.texts[place] for place in places.tolist()]
+    letters = np.array(list(map(len, texts)))
+    sizes, baselines = words.size[places].tolist(), words.baseline[places].tolist()
+    weights, ends = letters.tolist(), np.append(first[1:], len(places)).tolist()
+    spans = list(zip(first.tolist(), ends, strict=True))
+    usual = [_weighted_median(sizes[a:b], weights[a:b]) for a, b in spans]
+    is_spaced, is_overprinted = _between(words, places, texts, np.repeat(usual, counts))
+    is_spaced[first[1:] - 1] = is_overprinted[first[1:] - 1] = False  # with the next line
+    bold = np.add.reduceat(letters * words.is_bold[places], first) * 2 > np.add.reduceat(letters, first)
+    printed = _texts(texts, is_spaced.tolist(), spans, goes_right_to_left(words.texts))
+    columns = zip(
+        printed, usual, spans, bold.tolist(),
+        np.minimum.reduceat(words.left[places], first).tolist(),
+        np.maximum.reduceat(words.right[places], first).tolist(),
+        np.logical_or.reduceat(is_overprinted, first).tolist(), strict=True,
+    )  # fmt: skip
+    lines = [
+        Line(
+            text=clean_text(with_joined_accents(without_unknown(text) if unknown else text)),
+            left=left,
+            right=right,
+            baseline=_weighted_median(baselines[a:b], weights[a:b]),
+            size=size,
+            is_bold=is_bold,
+            unknown=unknown,
+            is_overprinted=is_over,
+        )
+        for (text, unknown, _), size, (a, b), is_bold, left, right, is_over in columns
+    ]
+    own = [(places[a:b], is_spaced[a : b - 1].tolist()) for a, b in spans]
+    return _with_parts(words, lines, own, [is_turned for _, _, is_turned in printed], limits)
 
 
-def _cut(
-    letters: Sequence[int],
-    is_spaced: Sequence[bool],
-    spans: Sequence[tuple[float, float]],
-    size: float,
-    longest: LongestLine,
-) -> list[range]:
-    """Cut the words of a line into as few parts as the limit allows, of lengths that differ little.
-
-    Cuts are made where words are spaced; between any two where a part would be too long otherwise.
+def _with_parts(
+    words: Words,
+    lines: list[Line],
+    own: list[tuple[np.ndarray, list[bool]]],
+    are_turned: list[bool],
+    limits: Sequence[LongestLine],
+) -> list[Line]:
+    """Return the lines with the parts of those that are longer than a limit.
 
     Args:
-        letters: of each word. Words stand from left to right.
-        is_spaced: of each but the last word, whether a space follows.
-        spans: left and right of each word.
+        own: of each line the places in `words` of its words from left to right, and which of them a space
+            follows.
+        are_turned: whether each is read from the right.
     """
-    ends = list(accumulate(count + space for count, space in zip(letters, [*is_spaced, False], strict=True)))
+    lines = list(lines)
+    for depth, longest in enumerate(limits, start=1):
+        cut: dict[int, list[list[int]]] = {}
+        for number, (line, (places, is_spaced)) in enumerate(zip(lines, own, strict=True)):
+            is_held = longest.holds(len(line.text) + line.unknown, line.right - line.left, line.size)
+            if len(places) > 1 and not line.parts and not is_held:
+                letters = [len(words.texts[place]) for place in places.tolist()]
+                edges = zip(words.left[places].tolist(), words.right[places].tolist(), strict=True)
+                parts = parts_of(letters, is_spaced, list(edges), line.size, longest)
+                cut[number] = [places[part.start : part.stop].tolist() for part in parts]
+        made = iter(_lines(words, list(chain.from_iterable(cut.values())), limits[depth:]))
+        for number, parts in cut.items():
+            in_order = tuple(islice(made, len(parts)))
+            lines[number] = replace(lines[number], parts=in_order[::-1] if are_turned[number] else in_order)
+    return lines
 
-    def fits(part: range) -> bool:
-        characters = ends[part[-1]] - (ends[part[0] - 1] if part[0] else 0)
-        return longest.holds(characters, spans[part[-1]][1] - spans[part[0]][0], size)
 
-    places = [number for number, space in enumerate(is_spaced, start=1) if space]
-    if not all(map(fits, _between(places, len(letters)))):
-        places = list(range(1, len(letters)))
-    for count in range(2, len(places) + 1):
-        aims = (ends[-1] * number / count for number in range(1, count))
-        cuts = sorted({min(places, key=lambda place, aim=aim: abs(ends[place - 1] - aim)) for aim in aims})
-        if all(map(fits, parts := _between(cuts, len(letters)))):
-            return parts
-    return _between(places, len(letters))
+def _between(
+    words: Words, places: np.ndarray, texts: list[str], usual: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) whether there is a space between each of n words, by their places, and the next one of its line,
+    and (n,) whether the two stand over each other.
+
+    Args:
+        usual: (n,) the type sizes of their lines.
+    """
+    before, after, usual = places[:-1], places[1:], usual[:-1]
+    left, right, baseline = words.left[places], words.right[places], words.baseline[places]
+    apart, rise, width = left[1:] - right[:-1], abs(np.diff(baseline)), right - left
+    is_stacked = (apart < -0.3 * usual) & (rise > 0.5 * usual)
+    # Between a word and its mark the file has white space of pdfium's making.
+    is_named = (abs(after - before) == 1) & words.is_apart[np.maximum(before, after)] & (rise < 0.1 * usual)
+    least = np.where(is_named, -0.25, 0.1)  # a letter such as an italic f leans over a space
+    if not "".join(texts).isascii():
+        for number, (one, other) in enumerate(pairwise(texts)):
+            space = space_within_unspaced(one, other)
+            least[number] = least[number] if space is None else space
+    is_spaced = is_stacked | (apart / np.where(usual == 0, 1.0, usual) > least)
+    is_word = np.array([len(text) > 1 for text in texts], bool)
+    is_over = is_word[:-1] & is_word[1:] & (apart < -np.minimum(width[:-1], width[1:]) / 3) & ~is_stacked
+    return np.append(is_spaced, False), np.append(is_over, False)
 
 
-def _between(cuts: Sequence[int], count: int) -> list[range]:
-    return [range(start, stop) for start, stop in pairwise([0, *cuts, count])]
+def _texts(
+    words: list[str], is_spaced: list[bool], spans: list[tuple[int, int]], from_the_right: bool
+) -> list[tuple[str, int, bool]]:
+    """Return the text of each line, from its first word up to the next line's, how many of its letters nobody
+    knows, and whether it is read from the right.
+    """
+    pieces = [f"{text} " if space else text for text, space in zip(words, is_spaced, strict=True)]
+    texts = ["".join(pieces[a:b]) for a, b in spans]
+    are_turned = [False] * len(texts)
+    for number, (a, b) in enumerate(spans):
+        if is_right_to_left(texts[number]):
+            own = words[a:b]
+            are_turned[number] = from_the_right or goes_right_to_left(own)
+            texts[number] = in_reading_order(own, is_spaced[a : b - 1], are_turned[number])
+    return [(text, unknown_characters(text), turned) for text, turned in zip(texts, are_turned, strict=True)]
 
 
 def _weighted_median(values: list[float], weights: list[int]) -> float:

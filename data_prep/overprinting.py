@@ -52,10 +52,12 @@ def _pairs(words: Words) -> tuple[np.ndarray, np.ndarray]:
         band = 0.6 * float(np.median(words.size)) or 1.0
         for offset in (0.0, 0.5):  # what the edge of a band parts is in one band of the other kind
             order = np.lexsort((words.left, np.floor(words.baseline / band + offset)))
-            found += [np.stack([order[:-lag], order[lag:]]) for lag in range(1, _NEIGHBOURS + 1)]
+            left, right, baseline = words.left[order], words.right[order], words.baseline[order]
+            width, near = right - left, 0.5 * words.size[order]
+            for lag in range(1, _NEIGHBOURS + 1):
+                shared = np.minimum(right[:-lag], right[lag:]) - np.maximum(left[:-lag], left[lag:])
+                is_shared = shared > _OVERLAP * np.minimum(width[:-lag], width[lag:])
+                is_shared &= abs(baseline[:-lag] - baseline[lag:]) < near[:-lag]
+                found.append(np.stack([order[:-lag][is_shared], order[lag:][is_shared]]))
     one, other = np.concatenate(found, axis=1)
-    left, right, baseline = words.left, words.right, words.baseline
-    shared = np.minimum(right[one], right[other]) - np.maximum(left[one], left[other])
-    shorter = np.minimum(right[one] - left[one], right[other] - left[other])
-    is_shared = (shared > _OVERLAP * shorter) & (abs(baseline[one] - baseline[other]) < 0.5 * words.size[one])
-    return one[is_shared], other[is_shared]
+    return one, other

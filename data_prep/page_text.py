@@ -76,7 +76,7 @@ class Block:
             return "words in it stand over each other"
         if self.shows_others:
             return "its box shows another block's line"
-        if any(map(is_no_word, self.text.split())):
+        if not self.text.isascii() and any(map(is_no_word, self.text.split())):
             return "a word in it is of no script"
         return None
 
@@ -131,8 +131,8 @@ def read_page_text(
         frame = Frame.of(turn, is_vertical, picture, page_size, scale)
         is_repeat, is_under = overprinted(of_direction, frame, draw_without)
         is_seen = are_seen(of_direction, frame) & ~_are_inkless_among_others(of_direction) & ~is_under
-        left_out[UNSEEN] += _letters(of_direction.at(np.flatnonzero(~is_seen & ~is_repeat)))
-        seen = _known(of_direction.at(np.flatnonzero(is_seen & ~is_repeat)))
+        left_out[UNSEEN] += _letters(of_direction.where(~is_seen & ~is_repeat))
+        seen = _known(of_direction.where(is_seen & ~is_repeat))
         if len(seen):
             read.append((frame, seen))
     found = [(frame, group) for frame, seen in read for group in paragraphs(seen, config)]
@@ -153,19 +153,19 @@ def _directions(words: Words) -> Iterator[tuple[tuple[int, bool], Words]]:
     first.
     """
     is_vertical = _are_vertical(words)
-    turns, counts = np.unique(np.stack([words.turn, is_vertical], axis=1), axis=0, return_counts=True)
+    directions, counts = np.unique(2 * words.turn + is_vertical, return_counts=True)
     for number in np.argsort(-counts, kind="stable").tolist():
-        turn, vertical = turns[number].tolist()
-        chosen = words.at(np.flatnonzero((words.turn == turn) & (is_vertical == vertical)))
+        turn, vertical = divmod(int(directions[number]), 2)
+        chosen = words.where((words.turn == turn) & (is_vertical == vertical))
         yield (3 if vertical else turn, bool(vertical)), _in_columns(chosen) if vertical else chosen
 
 
 def _are_vertical(words: Words) -> np.ndarray:
     """(n,) whether they are characters of East Asian writing, or digits in it, that go straight down."""
-    is_one = np.array([len(text) == 1 for text in words.texts], bool)
-    is_asian = np.array([is_east_asian(text[0]) for text in words.texts], bool) & is_one
+    is_asian = np.array([len(text) == 1 and is_east_asian(text) for text in words.texts], bool)
     if not is_asian.any():
         return is_asian
+    is_one = np.array([len(text) == 1 for text in words.texts], bool)
     middle, size, step = (words.left + words.right) / 2, words.size, -np.diff(words.baseline)
     follows = (
         is_one[:-1] & is_one[1:] & (words.turn[:-1] == 0) & (words.turn[1:] == 0)
@@ -311,11 +311,11 @@ def _show_others(boxes: list[Box], cut: list[tuple[Frame, Paragraph]]) -> list[b
 def _middles(cut: list[tuple[Frame, Paragraph]]) -> np.ndarray:
     """(lines, 4) where the page shows the middle of each line's letters, as boxes without height."""
     middles = [np.zeros((0, 4))]
-    for _, of_frame in groupby(cut, key=lambda one: (one[0].turn, one[0].is_vertical)):
-        frames, lines = zip(*of_frame, strict=True)
-        frame = frames[0]
+    for _, of_frame in groupby(cut, key=lambda one: id(one[0])):
+        frames, some = zip(*of_frame, strict=True)
+        frame, lines = frames[0], chain.from_iterable(some)
         left, right, baseline, size = np.array(
-            [(line.left, line.right, line.baseline, line.size) for line in chain.from_iterable(lines)]
+            [(line.left, line.right, line.baseline, line.size) for line in lines]
         ).T
         height = (frame.top - baseline - 0.25 * size) * frame.scale
         box = ((left - frame.left) * frame.scale, height, (right - frame.left) * frame.scale, height)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_prep.config import ReadingConfig
-from data_prep.lines import Line, LongestLine, lines_of
+from data_prep.cutting import LongestLine
+from data_prep.lines import Line, lines_of
 from data_prep.rows import fit_one_picture, limits
 from data_prep.scripts import goes_right_to_left, is_east_asian, joined_lines
 from data_prep.text_layer import Words
@@ -145,6 +146,9 @@ def in_order(groups: list[Paragraph], from_the_right: bool) -> list[Paragraph]:
     middle = (top + np.array([group[-1].bottom for group in groups])) / 2
     if from_the_right:
         left, right = -right, -left
+    first = np.lexsort((left, -top))
+    groups = [groups[number] for number in first.tolist()]
+    left, right, middle = left[first], right[first], middle[first]
     in_one_column = (left[:, None] < right) & (left < right[:, None])
     is_above = middle[:, None] > middle
     # between[a, b]: a paragraph lies lower than a, higher than b and in the columns of both.
@@ -152,15 +156,14 @@ def in_order(groups: list[Paragraph], from_the_right: bool) -> list[Paragraph]:
     between = (lower @ lower) > 0
     is_left = right[:, None] <= left
     before = (in_one_column & is_above) | (is_left & ~between & ~between.T)
-    waiting = before.sum(axis=0)
-    is_placed, order = np.zeros(len(groups), bool), []
+    waiting, order = before.sum(axis=0, dtype=float), []
     for _ in groups:
         # Overlapping paragraphs may wait for each other: then the one that waits for the fewest goes first.
-        number = int(np.lexsort((left, -top, waiting, is_placed))[0])
-        is_placed[number] = True
-        order.append(number)
+        number = int(waiting.argmin())
+        order.append(groups[number])
         waiting -= before[number]
-    return [groups[number] for number in order]
+        waiting[number] = np.inf
+    return order
 
 
 def blocks(paragraph: Paragraph, config: ReadingConfig) -> list[Paragraph]:

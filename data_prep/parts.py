@@ -104,11 +104,16 @@ def png_of(pixels: np.ndarray) -> bytes:
         "P", (width, height), pixels, "raw", "P", 0, 1
     )  # of which Pillow filters no rows
     packed = numbers.tobytes("zip", "P", False, 2, -1, b"")  # not Python's zlib: each machine has its own
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
-    )
+    header = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(header) + _chunk(b"IDAT" + packed) + _NO_MORE_CHUNKS
+
+
+def _chunk(content: bytes) -> bytes:
+    """Return a part of a PNG file. `content`: its kind, four letters, and what it holds."""
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+
+
+_NO_MORE_CHUNKS = _chunk(b"IEND")
 
 
 def _padded_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:

@@ -96,7 +96,8 @@ class Characters:
 
     def _turn_ligatures(self, codes: np.ndarray) -> None:
         """Turn ALEF LAM of one glyph: pdfium turns right-to-left letters, those of a ligature too."""
-        first = np.flatnonzero(np.isin(codes[:-1], _ALEFS) & (codes[1:] == _LAM))
+        first = np.flatnonzero(codes[1:] == _LAM)
+        first = first[np.isin(codes[first], _ALEFS)]
         if len(first):
             is_room = np.zeros(len(first), bool)
             boxes = [self.boxes(some.tolist(), is_room) for some in (first, first + 1)]

@@ -153,7 +153,7 @@ def _page_parts(page: pypdfium2.PdfPage, number: int, config: ReadingConfig) -> 
     cut = cut_blocks(read, config) if config.unit == "block" else []
     shown = [block for block in cut if block.has_ink]
     left_out = Counter(read.left_out)
-    left_out[UNSEEN] += sum(len(block.text) for block in cut if not block.has_ink)
+    left_out[UNSEEN] += sum(len(block.text) for block in cut) - sum(len(block.text) for block in shown)
     if +left_out:
         yield PageNote(page=number, left_out=dict(+left_out))
     if not shown:
@@ -198,7 +198,7 @@ def _drawn(page: pypdfium2.PdfPage, scale: float, without: Sequence[int] = ()) -
     try:
         for one in objects:
             pdfium.FPDFPageObj_SetIsActive(one, False)
-        return np.array(page.render(scale=scale, grayscale=True).to_pil())
+        return page.render(scale=scale, grayscale=True).to_numpy()
     finally:
         for one in objects:
             pdfium.FPDFPageObj_SetIsActive(one, True)

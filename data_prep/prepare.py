@@ -23,10 +23,10 @@ from data_prep.choosing import (
 )
 from data_prep.config import DocumentsConfig
 from data_prep.errors import NoUsableDocuments
-from data_prep.queries import USER_QUERIES, Query, write_queries
+from data_prep.queries import Query, write_queries
 from data_prep.reading import Progress, Reading, read_documents
 from data_prep.shards import ShardSource
-from data_prep.source_files import Unsupported, find_documents, shown_name
+from data_prep.source_files import USER_QUERIES, Unsupported, find_documents, shown_name
 from data_prep.user_queries import (
     Assigned,
     UserQuery,

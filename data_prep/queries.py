@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-USER_QUERIES = "queries.jsonl"  # in a folder of documents
 _COMMITTED = "queries.jsonl"
 # Vowel signs and other marks belong to their word (Devanagari, Khmer, ...), as do joiners; \w has neither.
 _MARKS = "".join(chr(code) for code in range(0x20000) if unicodedata.category(chr(code)).startswith("M"))

@@ -13,7 +13,7 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep import reader
+from data_prep import reader, reader_answers
 from data_prep.config import ReadingConfig
 from data_prep.errors import ReaderFailure, UnreadableDocument
 from data_prep.samples import PageNote, Sample
@@ -25,7 +25,7 @@ from infra.store import Committed, Store
 
 Progress = Callable[[int, int, str], None]
 FIRST_PAGES = 16  # of a document are read at once: when they are there, so is the number of its pages
-_RANGES_PER_WORKER = 2  # each loads the whole file
+MOST_PAGES = 250  # that one call reads; but each loads the whole file, and its fonts
 _REFUSED_PAGES_NAMED = 20
 
 
@@ -58,7 +58,7 @@ class _Underway:
     """A document that is being read."""
 
     unread: _Unread
-    answers: list[reader.Answer | UnreadableDocument] = field(default_factory=list)
+    answers: list[reader_answers.Answer | UnreadableDocument] = field(default_factory=list)
     """In the order of their pages."""
     asked: int = 1  # ranges of pages that are read or to be read
     read_to: int = 0  # last page that was read
@@ -143,7 +143,7 @@ def read_each(
                 if one.share_read == 1:
                     found[one.unread.file] = one
             with found[file].outputs:
-                yield file, reader.joined(found[file].answers, config)
+                yield file, reader_answers.joined(found[file].answers, config)
             del found[file]
 
 
@@ -196,7 +196,7 @@ def _read_each(files: Sequence[_Unread], config: ReadingConfig, workers: int) ->
 
 def _other_ranges(pages: int, workers: int) -> list[range]:
     """Divide the pages behind the first ones, from 1."""
-    size = max(FIRST_PAGES, ceil((pages - FIRST_PAGES) / (_RANGES_PER_WORKER * workers)))
+    size = max(FIRST_PAGES, min(MOST_PAGES, ceil((pages - FIRST_PAGES) / workers)))
     return [range(start, start + size) for start in range(FIRST_PAGES + 1, pages + 1, size)]
 
 
@@ -224,7 +224,7 @@ def _take_in(part: _Part, config: ReadingConfig) -> _Underway:
     return document
 
 
-def _answer(part: _Part, config: ReadingConfig) -> reader.Answer:
+def _answer(part: _Part, config: ReadingConfig) -> reader_answers.Answer:
     if isinstance(part.call, UnreadableDocument):
         raise part.call
     try:
@@ -234,14 +234,14 @@ def _answer(part: _Part, config: ReadingConfig) -> reader.Answer:
         died = f"the reader died on it (exit code {error.exit_code})"
         raise ReaderFailure(late if error.exit_code is None else died) from error
     unread = part.document.unread
-    return reader.read_answer(output, unread.file.name, unread.digest, config, part.pages)
+    return reader_answers.read_answer(output, unread.file.name, unread.digest, config, part.pages)
 
 
 def _finish(document: _Underway, config: ReadingConfig, store: Store) -> Reading:
     """Commit what was read of a document, or what is wrong with it; nothing where a reader failed."""
 
     def write(folder: Path) -> dict:
-        return _write(folder, document.pages, reader.joined(document.answers, config))
+        return _write(folder, document.pages, reader_answers.joined(document.answers, config))
 
     with document.outputs:
         try:

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from data_prep.config import ReadingConfig
-from data_prep.lines import ASCENT, DESCENT, Line, LongestLine
+from data_prep.cutting import LongestLine
+from data_prep.lines import ASCENT, DESCENT, Line
 
 Place = tuple[float, float, float, float]
 """Left, top, right and bottom of a row in a picture, in pixels and parts of them."""

@@ -38,17 +38,14 @@ _EAST_ASIAN = ("HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFW
 _MOST_SCRIPTS_OF_A_WORD = 2  # a unit such as kΩ or a name with a foreign ending has two
 
 
-def needs_space(before: str, after: str, gap: float, is_named: bool) -> bool:
-    """Whether there is a space between two words on a line.
-
-    Args:
-        gap: what parts them, of the type size; a letter such as an italic f leans over it.
-        is_named: whether the file has white space there.
+def space_within_unspaced(before: str, after: str) -> float | None:
+    """Return the gap, of the type size, beyond which there is a space between two words of a line, whether or
+    not the file has one there; None where that counts.
     """
     if before[-1] < "\u0e00" or after[0] < "\u0e00":  # the first of the unspaced scripts
-        return gap > (-0.25 if is_named else 0.1)
+        return None
     is_unspaced = _UNSPACED_ENDS.match(before[-1]) and _UNSPACED_ENDS.match(after[0])
-    return gap > (0.5 if is_unspaced and not _is_thai_like(after[0]) else 0.1)
+    return 0.5 if is_unspaced and not _is_thai_like(after[0]) else 0.1
 
 
 def _is_thai_like(character: str) -> bool:
@@ -174,7 +171,7 @@ def unknown_characters(text: str) -> int:
     """How many of its characters nobody knows: without one, private, for control, in no script."""
     if text.isascii() and text.isprintable():
         return 0
-    return sum(map(_is_unknown, text))
+    return sum(text.count(character) for character in set(text) if _is_unknown(character))
 
 
 def without_unknown(text: str) -> str:

@@ -13,10 +13,10 @@ from typing import BinaryIO
 from data_prep.config import ReadingConfig
 from data_prep.errors import NoUsableDocuments, ReaderFailure, UnreadableDocument
 from data_prep.plain_text import escaped
-from data_prep.queries import USER_QUERIES
 
 PDF_SUFFIXES = (".pdf",)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+USER_QUERIES = "queries.jsonl"  # in a folder of documents
 TEXT_SUFFIX = ".txt"  # as all suffixes, in any case
 TEXT_BESIDE_BYTES = 2**20  # of one page; a longer text is no page's
 _CHUNK_BYTES = 2**20

@@ -57,6 +57,10 @@ class Words:
         arrays = {name: array[places] for name, array in vars(self).items() if name != "texts"}
         return Words(texts=[self.texts[place] for place in places.tolist()], **arrays)
 
+    def where(self, which: np.ndarray) -> "Words":
+        """Return those that `which`, (n,) bool, says."""
+        return self if which.all() else self.at(np.flatnonzero(which))
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -75,12 +79,13 @@ class View:
 
     def place(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return points of the page in displayed coordinates."""
-        return {
-            0: (x - self.left, y - self.bottom),
-            90: (y - self.bottom, self.right - x),
-            180: (self.right - x, self.top - y),
-            270: (self.top - y, x - self.left),
-        }[self.turn]
+        if self.turn == 90:
+            return y - self.bottom, self.right - x
+        if self.turn == 180:
+            return self.right - x, self.top - y
+        if self.turn == 270:
+            return self.top - y, x - self.left
+        return x - self.left, y - self.bottom
 
     def shows(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (self.left <= x) & (x <= self.right) & (self.bottom <= y) & (y <= self.top)
@@ -88,6 +93,8 @@ class View:
 
 def in_frame(x: np.ndarray, y: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return displayed points in the frames of `turn`."""
+    if not turn.any():
+        return x, y
     return np.choose(turn % 4, (x, y, -x, -y)), np.choose(turn % 4, (y, -x, -y, x))
 
 
@@ -101,18 +108,19 @@ def read_words(page: pypdfium2.PdfPage, config: ReadingConfig) -> Words:
         characters, view = Characters(textpage), View.of(page)
         codes, is_guessed = characters.codes()
         first, last = _ends_of_words(codes)
-        # A guess is for a whole word: letters among known ones are not what the font's codes say.
-        is_part = _count(is_guessed, first) < last - first + 1
-        start = first[0] if len(first) else len(codes)
-        is_lone = is_guessed[start:] & np.repeat(is_part, np.diff(first, append=len(codes)))
-        codes[start:][is_lone] = ord(UNKNOWN)
+        if is_guessed.any():
+            # A guess is for a whole word: letters among known ones are not what the font's codes say.
+            is_part = _count(is_guessed, first) < last - first + 1
+            start = first[0] if len(first) else len(codes)
+            is_lone = is_guessed[start:] & np.repeat(is_part, np.diff(first, append=len(codes)))
+            codes[start:][is_lone] = ord(UNKNOWN)
         words, fits, is_shown = _measured(characters, codes, is_guessed, first, last, view)
         for number in np.flatnonzero(last - first >= _LONGEST_WORD).tolist():
             fits[number] &= unknown_characters(words.texts[number]) > 0  # how many of a word tells what it is
         if not fits.all():
             first, last = _taken_apart(first, last, ~fits)
             words, _, is_shown = _measured(characters, codes, is_guessed, first, last, view)
-        return words.at(np.flatnonzero(is_shown))
+        return words.where(is_shown)
 
 
 def _count(which: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -167,7 +175,7 @@ def _measured(
     size = _true_sizes(look, top - baseline)
     text = codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass").replace(chr(_HYPHEN), "-")
     texts = [text[start : end + 1] for start, end in zip(first.tolist(), last.tolist(), strict=True)]
-    from_the_right = np.array(list(map(is_right_to_left, texts)), bool)
+    from_the_right = np.array(list(map(is_right_to_left, texts)), bool) if is_right_to_left(text) else False
     is_one_line = (
         (turn[a] == turn[b])
         & (abs(baseline[a] - baseline[b]) < 0.1 * size[a])
@@ -216,6 +224,8 @@ def _true_sizes(look: Looks, height: np.ndarray) -> np.ndarray:
     Args:
         height: of each character's glyph above the baseline, where the font says nothing.
     """
+    if look.has_height.all():
+        return look.size
     sizes = look.size.copy()
     for font in np.unique(look.font[~look.has_height]):
         of_font = look.font == font

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.queries import USER_QUERIES
+from data_prep.source_files import USER_QUERIES
 from pipelines.console import clock_time, printable
 from pipelines.runner import PipelineRun
 from pipelines.stage_table import Output

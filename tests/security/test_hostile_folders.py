@@ -279,7 +279,7 @@ def test_a_document_that_changes_is_never_committed_as_another(tmp_path, monkeyp
         for path in sorted(folder.glob("*.p*")):
             change(path)
 
-    start, take_in = reading._start, reading.reader.read_answer
+    start, take_in = reading._start, reading.reader_answers.read_answer
 
     def started(sandbox, file, config, pages):
         if step == "hashed":
@@ -297,7 +297,7 @@ def test_a_document_that_changes_is_never_committed_as_another(tmp_path, monkeyp
     store = LocalStore(tmp_path / "store")
     with monkeypatch.context() as patch:
         patch.setattr(reading, "_start", started)
-        patch.setattr(reading.reader, "read_answer", taken_in)
+        patch.setattr(reading.reader_answers, "read_answer", taken_in)
         readings = read_all(folder, store, before=change_all if step == "listed" else lambda: None)
     assert not pending, "each was changed"
     assert len(readings) == len(CHANGES) + len(CHANGES_BESIDE)

@@ -12,7 +12,7 @@ from PIL import Image
 from data_prep import reading
 from data_prep.config import ReadingConfig
 from data_prep.errors import ReaderFailure, UnreadableDocument
-from data_prep.reader import joined, read_answer
+from data_prep.reader_answers import joined, read_answer
 from data_prep.reading import read_documents
 from data_prep.samples import PageNote, Sample, sample_key
 from data_prep.source_files import find_documents

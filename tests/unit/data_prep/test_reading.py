@@ -1,6 +1,9 @@
 """A document is the same whoever reads which of its pages, and what it lacks is told."""
 
 import shutil
+import subprocess
+import sys
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -78,12 +81,13 @@ def test_the_ranges_of_a_document_are_few_and_hold_every_page_once(pages, worker
         ranges = [range(1, first + 1), *reading._other_ranges(pages, workers)]
     read = [page for one in ranges for page in one if page <= pages]
     assert read == list(range(1, pages + 1))
-    assert len(ranges) <= 1 + 2 * workers
-    assert all(len(one) >= first for one in ranges)
+    assert len(ranges) <= 1 + max(workers, ceil(pages / reading.MOST_PAGES))
+    assert all(first <= len(one) <= max(first, reading.MOST_PAGES) for one in ranges)
     assert all(one.start <= pages for one in ranges)
 
 
-def test_the_progress_of_a_long_document_is_shown(folder, store, long_pdf, in_ranges):
+def test_the_progress_of_a_long_document_is_shown(folder, store, long_pdf, in_ranges, monkeypatch):
+    monkeypatch.setattr(reading, "MOST_PAGES", 5)
     shutil.copy(long_pdf, folder / "a.pdf")
     write_pdf(folder / "b.pdf", [prose(50)])
     steps = []
@@ -154,6 +158,7 @@ def test_a_reader_that_dies_on_a_late_page_fails_the_document(folder, store, lon
     write_pdf(folder / "good.pdf", [prose(50)])
     asked, start = [], reading._start
     monkeypatch.setattr(reading, "FIRST_PAGES", 1)
+    monkeypatch.setattr(reading, "MOST_PAGES", 3)
     monkeypatch.setattr(reading, "_start", lambda *call: asked.append(call[-1]) or start(*call))
     bad, good = read(folder, store, workers=2)
     assert bad.reason == "the reader died on it (exit code 3)" and good.reason is None
@@ -171,3 +176,10 @@ def test_a_document_that_changes_between_its_pages_is_not_committed(folder, stor
     [one] = read(folder, store, workers=1, progress=changed)
     assert one.reason == "it changed while it was read"
     assert store.names("document") == []
+
+
+def test_what_checks_its_answer_is_not_loaded_where_a_reader_starts():
+    loaded = "import sys, infra.sandbox, data_prep.reader; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert not {"pydantic", "data_prep.reader_answers", "data_prep.queries"} & set(modules.stdout.split())
+    assert "numpy.ma" in modules.stdout.split(), "or each of its children would load it"

@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from PIL import Image
 
 from data_prep.config import ReadingConfig
-from data_prep.lines import LongestLine, _cut
+from data_prep.cutting import LongestLine, parts_of
 from data_prep.printed_lines import printed_rows
 from data_prep.rows import stacked
 from tests.unit.data_prep.raw_pdf import LONG_BLOCKS, Pdf, read, text, width
@@ -40,7 +40,7 @@ def test_parts_hold_every_word_once_and_are_too_long_only_where_one_word_is(word
     rights = np.cumsum(letters) * 0.5
     spans = [(right - 0.5 * count, right) for right, count in zip(rights.tolist(), letters, strict=True)]
     longest = LongestLine(characters, ems)
-    parts = _cut(letters, is_spaced, spans, 1.0, longest)
+    parts = parts_of(letters, is_spaced, spans, 1.0, longest)
     assert [number for part in parts for number in part] == list(range(len(words)))
     for part in parts:
         of_part = sum(letters[number] for number in part) + sum(is_spaced[number] for number in part[:-1])
