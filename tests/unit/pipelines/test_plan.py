@@ -48,7 +48,7 @@ def test_the_plan_of_the_papers_recipe():
 def test_the_plan_of_the_tiny_recipe_on_a_cpu():
     status, out = printed(recipe="tiny", gpus=2, device="cpu", peak_tflops=0.1, mfu=1.0)
     assert status == 0
-    assert cells(out, "trained parameters") == ["1,331,776", "36,864"]
+    assert cells(out, "trained parameters") == ["1,452,832", "36,864"]
     assert cells(out, "precision, ZeRO stage") == ["float32, 1"] * 2
     tera, seconds = (float(cells(out, title)[0]) for title in ("TFLOP a step", "seconds a step"))
     assert seconds == pytest.approx(tera / (2 * 0.1), rel=0.01)
