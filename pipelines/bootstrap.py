@@ -1,10 +1,12 @@
 """`lco bootstrap`: read the base-language documents, train the base in ranks of its own, write it out."""
 
+import csv
 import datetime
 import json
 import platform
 import shutil
-from dataclasses import asdict, replace
+import statistics
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pydantic_core
@@ -16,9 +18,11 @@ from infra.settings import Settings
 from infra.store import Committed, Store, open_store
 from pipelines.console import Reporter
 from stages.bootstrap.config import PHASES, STAGE, BootstrapConfig, BootstrapJob
+from stages.pretrain.config import ObjectiveMixture
 from stages.recipes import Recipe
 
 PROGRAM = "stages.bootstrap.program"
+_AVERAGED_STEPS = 100
 _HELD_OUT = 0.02  # of the documents, twice: the base is tested on others
 
 
@@ -30,7 +34,7 @@ def bootstrap(
     settings: Settings,
     reporter: Reporter,
 ) -> None:
-    """Train on `documents`; write weights, tokenizer, processor, training.json and the curve to `output`.
+    """Train on `documents`; write weights, tokenizer, processor, training.json and curve.csv to `output`.
 
     Run again after an interruption it goes on where it was.
 
@@ -99,8 +103,8 @@ def _write(
     output: Path, phases: list[Committed], config: BootstrapConfig, train: Committed, processes: int
 ) -> None:
     shutil.copytree(phases[-1].path / "model", output, dirs_exist_ok=True)
-    curve = "".join((phase.path / "steps.jsonl").read_text(encoding="utf-8") for phase in phases)
-    (output / "steps.jsonl").write_text(curve, encoding="utf-8")
+    lines = [(phase.path / "steps.jsonl").read_text(encoding="utf-8").splitlines() for phase in phases]
+    _write_curve(output / "curve.csv", [list(map(json.loads, of_phase)) for of_phase in lines])
     of_each = [phase.json("training.json") for phase in phases]
     facts = {
         "steps": config.steps,
@@ -113,3 +117,22 @@ def _write(
         "machine": f"{platform.machine()}, {processes} processes of {threads_of_each(processes)} thread(s)",
     }
     (output / "training.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _write_curve(path: Path, phases: list[list[dict]]) -> None:
+    """Write the mean loss of each objective over every hundred steps: nats a character, or a summary."""
+    objectives = [field.name for field in fields(ObjectiveMixture)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["phase", "step", *objectives])
+        done = 0
+        for number, steps in enumerate(phases, start=1):
+            for start in range(0, len(steps), _AVERAGED_STEPS):
+                some = steps[start : start + _AVERAGED_STEPS]
+                losses = [
+                    [one["loss"] for one in some if one["objective"] == kind and not one["skipped"]]
+                    for kind in objectives
+                ]
+                means = [f"{statistics.fmean(of)}"[:6] if of else "" for of in losses]
+                table.writerow([number, done + start + len(some), *means])
+            done += len(steps)

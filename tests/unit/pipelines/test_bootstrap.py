@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from infra.process import ProcessFailed
+from pipelines.bootstrap import _write_curve
 from pipelines.cli import main
 from stages.recipes import BOOTSTRAPS, get_recipe
 
@@ -62,3 +63,17 @@ def test_a_training_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, plac
     options = ["--documents", str(place / "documents"), "--output", str(place / "model")]
     assert main(["bootstrap", *options]) == 1
     assert "stages.bootstrap.program failed with exit code 1" in capsys.readouterr().err
+
+
+def test_the_curve_has_the_mean_loss_of_each_objective_for_every_hundred_steps(tmp_path: Path) -> None:
+    def step(objective: str, loss: float | None) -> dict:
+        return {"objective": objective, "loss": loss, "skipped": None if loss is not None else "loss"}
+
+    first = [step("transcribe_image", 2.0)] * 100 + [step("transcribe_image", 1.0), step("repeat_text", None)]
+    _write_curve(tmp_path / "curve.csv", [first, [step("summarize_text", 4.0)]])
+    assert (tmp_path / "curve.csv").read_text().splitlines() == [
+        "phase,step,transcribe_image,summarize_image,summarize_text,repeat_text",
+        "1,100,2.0,,,",
+        "1,102,1.0,,,",
+        "2,103,,,4.0,",
+    ]
