@@ -8,11 +8,10 @@ from PIL import Image
 from data_prep.config import ReadingConfig
 from data_prep.lines import Line
 from data_prep.paragraphs import Paragraph
-from data_prep.rows import Place, stacked
+from data_prep.rows import MARGIN, Place, stacked
 from data_prep.samples import Box
 from data_prep.text_layer import Words
 
-_MARGIN = 0.06  # of a row's height, beside it: letters lean over their places
 _PARTS_OF_PIXEL = 8
 
 
@@ -77,7 +76,7 @@ class Frame:
         height, width = self.picture.shape
         left, right = ((edge - self.left) * self.scale for edge in (row.left, row.right))
         top, bottom = ((self.top - edge) * self.scale for edge in (row.top, row.bottom))
-        margin = _MARGIN * (bottom - top)
+        margin = MARGIN * (bottom - top)
         left, top = min(max(left - margin, 0.0), width - 1.0), min(max(top, 0.0), height - 1.0)
         place = left, top, max(min(right + margin, width), left + 1), max(min(bottom, height), top + 1)
         # Equal lines look equal wherever they are, whatever the last digits of their places.

@@ -17,8 +17,7 @@ from data_prep.errors import UnreadableDocument
 from data_prep.limits import check_characters, check_pages, check_pixels, pages_of
 from data_prep.parts import Part
 from data_prep.plain_text import clean_text
-from data_prep.printed_lines import printed_rows
-from data_prep.rows import have_room, stacked
+from data_prep.printed_lines import drawn_in_rows
 from data_prep.samples import PageNote
 from data_prep.tiff_pages import make_first, tiff_pages
 
@@ -97,8 +96,8 @@ def read_image_pages(
 def _shown(image: Image.Image, config: ReadingConfig) -> np.ndarray:
     """Return a page as it is shown: a picture of a passage in rows, any other one whole."""
     picture = np.asarray(image)
-    rows = printed_rows(picture, config) if config.unit == "block" else []
-    return stacked(image, rows, config) if rows and have_room(rows, config) else picture
+    rows = drawn_in_rows(picture, config) if config.unit == "block" else None
+    return picture if rows is None else rows
 
 
 def _opened(content: bytes, config: ReadingConfig) -> tuple[_Decoder, list[int | None]]:

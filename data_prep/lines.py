@@ -140,7 +140,14 @@ def _with_parts(
         for number, (line, (places, is_spaced)) in enumerate(zip(lines, own, strict=True)):
             is_held = longest.holds(len(line.text) + line.unknown, line.right - line.left, line.size)
             if len(places) > 1 and not line.parts and not is_held:
-                letters = [len(words.texts[place]) for place in places.tolist()]
+                texts = [words.texts[place] for place in places.tolist()]
+                if are_turned[number]:  # words in it that go the other way stay together
+                    own_way = list(map(is_right_to_left, texts))
+                    is_spaced = [
+                        space and (one or other)
+                        for space, (one, other) in zip(is_spaced, pairwise(own_way), strict=True)
+                    ]
+                letters = list(map(len, texts))
                 edges = zip(words.left[places].tolist(), words.right[places].tolist(), strict=True)
                 parts = parts_of(letters, is_spaced, list(edges), line.size, longest)
                 cut[number] = [places[part.start : part.stop].tolist() for part in parts]
@@ -172,6 +179,7 @@ def _between(
             space = space_within_unspaced(one, other)
             least[number] = least[number] if space is None else space
     is_spaced = is_stacked | (apart / np.where(usual == 0, 1.0, usual) > least)
+    is_spaced &= ~((abs(after - before) == 1) & words.is_inside[np.maximum(before, after)])
     is_word = np.array([len(text) > 1 for text in texts], bool)
     is_over = is_word[:-1] & is_word[1:] & (apart < -np.minimum(width[:-1], width[1:]) / 3) & ~is_stacked
     return np.append(is_spaced, False), np.append(is_over, False)

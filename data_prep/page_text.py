@@ -240,10 +240,11 @@ def _with_brackets(found: list[tuple[Frame, Paragraph]]) -> list[tuple[Frame, Pa
     if not brackets_are_turned(line.text for _, paragraph in found for line in paragraph):
         return found
 
-    def turned(line: Line) -> Line:
-        if not is_right_to_left(line.text):
+    def turned(line: Line, *, within: bool = False) -> Line:
+        if not (within or is_right_to_left(line.text)):
             return line
-        return replace(line, text=turn_brackets(line.text), parts=tuple(map(turned, line.parts)))
+        parts = tuple(turned(part, within=True) for part in line.parts)
+        return replace(line, text=turn_brackets(line.text), parts=parts)
 
     return [(frame, list(map(turned, paragraph))) for frame, paragraph in found]
 

@@ -8,7 +8,7 @@ import numpy as np
 from data_prep.config import ReadingConfig
 from data_prep.cutting import LongestLine
 from data_prep.lines import Line, lines_of
-from data_prep.rows import fit_one_picture, limits
+from data_prep.rows import fit_one_picture, longest_lines
 from data_prep.scripts import goes_right_to_left, is_east_asian, joined_lines
 from data_prep.text_layer import Words
 
@@ -25,7 +25,7 @@ def text_of(lines: Sequence[Line]) -> str:
 
 def paragraphs(words: Words, config: ReadingConfig) -> list[Paragraph]:
     """Return the paragraphs that words of one direction make, in reading order."""
-    lines = lines_of(words, limits(config) if config.unit == "block" else ())
+    lines = lines_of(words, longest_lines(config) if config.unit == "block" else ())
     groups = _joined_rows(_grouped(lines), config)
     return in_order(groups, goes_right_to_left(line.text for line in lines))
 
@@ -83,7 +83,7 @@ def _joined_rows(groups: list[Paragraph], config: ReadingConfig) -> list[Paragra
 
     Rows below each other are left apart: they may be the cells of a table or two columns.
     """
-    _, of_row = limits(config)
+    of_block, of_row = longest_lines(config)
     lines = sorted((line for group in groups for line in group), key=lambda one: (-one.baseline, one.left))
     joined: list[Paragraph] = []
     for group in sorted(groups, key=lambda one: (-one[0].baseline, one[0].left)):
@@ -94,7 +94,9 @@ def _joined_rows(groups: list[Paragraph], config: ReadingConfig) -> list[Paragra
             and abs(left.baseline - right.baseline) < 0.15 * right.size
             and abs(left.size - right.size) < 0.2 * right.size
             and 0 < right.left - left.right < 8 * right.size
-            and len(left.text) + 1 + len(right.text) <= config.max_block_characters
+            and of_block.holds(
+                len(left.text) + 1 + len(right.text), right.right - left.left, max(left.size, right.size)
+            )
             and not any(_is_near(line, one) for one in (left, right) for line in _within(lines, one))
         ):
             joined[-1] = [_joined(left, right, of_row)]
@@ -172,7 +174,7 @@ def blocks(paragraph: Paragraph, config: ReadingConfig) -> list[Paragraph]:
 
     A block is whole lines, or a part of one: then its box shows nothing else.
     """
-    of_block, _ = limits(config)
+    of_block, _ = longest_lines(config)
     cut: list[Paragraph] = []
     is_open = False  # whether the last block may get another line
     for line in paragraph:

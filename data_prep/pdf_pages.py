@@ -189,7 +189,7 @@ def _coarser(box: Box, fineness: float, whole: tuple[int, int]) -> Box:
     """Return a box of a picture in the pixels of `dots_per_inch`, of which the page has `whole`."""
     left, top, right, bottom = box
     right, bottom = min(math.ceil(right / fineness), whole[0]), min(math.ceil(bottom / fineness), whole[1])
-    return int(left / fineness), int(top / fineness), right, bottom
+    return min(int(left / fineness), right - 1), min(int(top / fineness), bottom - 1), right, bottom
 
 
 def _drawn(page: pypdfium2.PdfPage, scale: float, without: Sequence[int] = ()) -> np.ndarray:

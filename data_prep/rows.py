@@ -14,19 +14,18 @@ from data_prep.config import ReadingConfig
 from data_prep.cutting import LongestLine
 from data_prep.lines import ASCENT, DESCENT, Line
 
+MARGIN = 0.06  # of a row's height, on both sides: letters lean over their places
 Place = tuple[float, float, float, float]
-"""Left, top, right and bottom of a row in a picture, in pixels and parts of them."""
+"""Left, top, right and bottom of a row with its margin in a picture, in pixels and parts of them."""
 
 
-def limits(config: ReadingConfig) -> tuple[LongestLine, LongestLine]:
-    """Return what a block may hold of one line, and what a row may hold of a block: at most one visual token
-    a character."""
-
-    def longest(characters: int, tokens: int) -> LongestLine:
-        return LongestLine(characters, tokens / config.row_stretch * (ASCENT + DESCENT))
-
-    of_row = config.row_characters
-    return longest(config.max_block_characters - 1, _most_tokens(config)), longest(of_row, of_row)
+def longest_lines(config: ReadingConfig) -> tuple[LongestLine, LongestLine]:
+    """Return what a block may hold of one line, and what a row of a block: at most one visual token a
+    character.
+    """
+    ems = (config.row_characters / config.row_stretch - 2 * MARGIN) * (ASCENT + DESCENT)
+    rows = _most_tokens(config) // config.row_characters
+    return LongestLine(config.max_block_characters - 1, rows * ems), LongestLine(config.row_characters, ems)
 
 
 def _most_tokens(config: ReadingConfig) -> int:
@@ -35,8 +34,14 @@ def _most_tokens(config: ReadingConfig) -> int:
 
 def fit_one_picture(lines: Sequence[Line], config: ReadingConfig) -> bool:
     """Whether the rows of lines below each other fit into `max_pixels`."""
+    rows = [row for line in lines for row in line.rows]
+    heights = [row.top - row.bottom for row in rows]
     return have_room(
-        [(row.left, 0, row.right, row.top - row.bottom) for one in lines for row in one.rows], config
+        [
+            (row.left - MARGIN * height, 0, row.right + MARGIN * height, height)
+            for row, height in zip(rows, heights, strict=True)
+        ],
+        config,
     )
 
 

@@ -46,6 +46,8 @@ class Words:
     """(n,) whether its font names no characters, so that codes of the font are taken for them."""
     is_apart: np.ndarray
     """(n,) whether white space stands between it and the word before it."""
+    is_inside: np.ndarray
+    """(n,) whether it goes on a word that is taken apart only because it is long: no space parts the two."""
     objects: np.ndarray
     """(n,) handles of the text objects that draw them."""
 
@@ -115,12 +117,21 @@ def read_words(page: pypdfium2.PdfPage, config: ReadingConfig) -> Words:
             is_lone = is_guessed[start:] & np.repeat(is_part, np.diff(first, append=len(codes)))
             codes[start:][is_lone] = ord(UNKNOWN)
         words, fits, is_shown = _measured(characters, codes, is_guessed, first, last, view)
-        for number in np.flatnonzero(last - first >= _LONGEST_WORD).tolist():
-            fits[number] &= unknown_characters(words.texts[number]) > 0  # how many of a word tells what it is
-        if not fits.all():
-            first, last = _taken_apart(first, last, ~fits)
+        is_long = fits & (last - first >= _LONGEST_WORD)
+        for number in np.flatnonzero(is_long).tolist():
+            is_long[number] = not unknown_characters(words.texts[number])  # of a word they tell what it is
+        if not fits.all() or is_long.any():
+            long = first[is_long], last[is_long]
+            first, last = _taken_apart(first, last, ~fits | is_long)
             words, _, is_shown = _measured(characters, codes, is_guessed, first, last, view)
+            words = Words(**vars(words) | {"is_inside": _behind_the_first(first, *long)})
         return words.where(is_shown)
+
+
+def _behind_the_first(places: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """(n,) which of the characters are in one of the words, from its first to its last, and not its first."""
+    word = np.searchsorted(first, places, side="right") - 1
+    return (word >= 0) & (places > first[word]) & (places <= last[word]) if len(first) else word >= 0
 
 
 def _count(which: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -197,6 +208,7 @@ def _measured(
         is_invisible=look.is_invisible[a],
         is_guessed=_count(is_guessed, first) == length,
         is_apart=np.diff(last, prepend=-2) > length,
+        is_inside=np.zeros(count, bool),
         objects=objects[look_of[a]],
     )
     return words, fits, is_shown[a]

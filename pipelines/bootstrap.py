@@ -17,6 +17,7 @@ from infra.launcher import Launch, LocalLauncher, threads_of_each
 from infra.settings import Settings
 from infra.store import Committed, Store, open_store
 from pipelines.console import Reporter
+from pipelines.owner import only_run
 from stages.bootstrap.config import PHASES, STAGE, BootstrapConfig, BootstrapJob
 from stages.pretrain.config import ObjectiveMixture
 from stages.recipes import Recipe
@@ -38,15 +39,31 @@ def bootstrap(
 
     Run again after an interruption it goes on where it was.
 
-    Raises NoUsableDocuments and infra.process.ProcessFailed.
+    Raises NoUsableDocuments, infra.process.ProcessFailed, and BadParameter while another one uses the output
+    folder.
     """
     work = settings.output / "bootstrap"
+    with only_run(work):
+        _bootstrap(recipe, config, documents, output, work, settings, reporter)
+
+
+def _bootstrap(
+    recipe: Recipe,
+    config: BootstrapConfig,
+    documents: Path,
+    output: Path,
+    work: Path,
+    settings: Settings,
+    reporter: Reporter,
+) -> None:
     store = open_store(str(work / "store"))
     train = _prepared(recipe, documents, store, settings, reporter)
     engine = replace(recipe.pretrain.engine, processes=settings.processes)
     job = BootstrapJob(
         name=fingerprint(
-            stage=STAGE, program=PROGRAM, configuration=(config, recipe.backbone, recipe.documents.reading),
+            stage=STAGE,
+            program=PROGRAM,
+            configuration=(config, engine, recipe.backbone, recipe.documents.reading),
             inputs={"documents": train.manifest.content_digest},
         ),
         config=config,
@@ -74,7 +91,7 @@ def bootstrap(
     finally:
         reporter.stage_finished("")
     phases = [store.find(STAGE, f"{job.name}-{number}") for number in range(len(PHASES))]
-    _write(output, phases, config, train, engine.processes)
+    _write(output, [phase for phase in phases if phase], config, train, engine.processes)
     reporter.note(f"The base model is in {output}")
 
 

@@ -12,6 +12,7 @@ Each phase is one training with checkpoints; what was interrupted goes on where 
 
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,13 +28,13 @@ from stages.bootstrap.config import PHASES, STAGE, BootstrapConfig, BootstrapJob
 from stages.bootstrap.scan_noise import NoisyScans, ScanNoise
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.loop import pretrain_steps
+from stages.program import SECONDS_BETWEEN_REPORTS
 from stages.train.checkpoint import Checkpoints
 from stages.train.config import EngineConfig
 from stages.train.divergence import skipped
-from stages.train.engine import rank, start_process_group
+from stages.train.engine import gathered, rank, start_process_group
+from stages.train.history import STEPS_BETWEEN_REPORTS
 from stages.train.ledger import Step, losses, steps_jsonl
-
-STEPS_BETWEEN_REPORTS = 10
 
 
 def main(job_path: Path) -> None:
@@ -46,10 +47,13 @@ def main(job_path: Path) -> None:
     done = 0
     for number, (phase, plan) in enumerate(zip(PHASES, plans, strict=True)):
         name, last = f"{job.name}-{number}", plan.doses[0] // plan.batch_size
+        source = ShardSource(Path(job.documents), trainable_only=True, max_characters=phase.longest)
         if committed := store.find(STAGE, name):
             backbone = load_backbone(committed.path / "model", job.backbone)
+        elif len(source):
+            _train(job, backbone, phase, plan, source, name, store, done)
         else:
-            _train(job, backbone, phase, plan, name, store, done)
+            print(f"no passage has {_in_words(phase)}: this phase is left out", file=sys.stderr, flush=True)
         done += last
 
 
@@ -77,24 +81,22 @@ def _train(
     backbone: Backbone,
     phase: Phase,
     plan: PretrainConfig,
+    source: ShardSource,
     name: str,
     store: Store,
     done: int,
 ) -> None:
     """Train one phase, with `done` steps before it, and commit the model."""
-    source = NoisyScans(
-        ShardSource(Path(job.documents), trainable_only=True, max_characters=phase.longest),
-        share=phase.scans,
-        noise=ScanNoise(),
-        reading=job.reading,
-        seed=plan.seed,
-    )
+    scanned = NoisyScans(source, share=phase.scans, noise=ScanNoise(), reading=job.reading, seed=plan.seed)
     journal, last, steps = Journal(Path(job.journal)), plan.doses[0] // plan.batch_size, []
+    told = time.monotonic()
     for step in pretrain_steps(
-        backbone, [source], [1.0], plan, milestones=[last], checkpoints=Checkpoints(store, name)
+        backbone, [scanned], [1.0], plan, milestones=[last], checkpoints=Checkpoints(store, name)
     ):
         steps.append(step)
-        if rank() == 0 and (step.number % STEPS_BETWEEN_REPORTS == 0 or step.number == last):
+        silent = time.monotonic() - told >= SECONDS_BETWEEN_REPORTS
+        if rank() == 0 and (silent or step.number % STEPS_BETWEEN_REPORTS == 0 or step.number == last):
+            told = time.monotonic()
             loss = losses(steps).get("loss_transcribe_image", float("nan"))
             journal.progress(
                 name,
@@ -103,8 +105,9 @@ def _train(
                 done=done + step.number,
                 total=job.config.steps,
             )
-    if rank() == 0:
-        _commit(backbone, steps, name, store)
+    with gathered(backbone.model):
+        if rank() == 0:
+            _commit(backbone, steps, name, store)
     distributed.barrier()  # the next phase's store has the model
 
 

@@ -7,13 +7,12 @@ import pypdfium2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data_prep.config import ReadingConfig
 from data_prep.cutting import LongestLine, parts_of
-from data_prep.printed_lines import printed_rows
-from data_prep.rows import stacked
-from tests.unit.data_prep.raw_pdf import LONG_BLOCKS, Pdf, read, text, width
+from data_prep.printed_lines import drawn_in_rows
+from tests.unit.data_prep.raw_pdf import LONG_BLOCKS, Pdf, read, text
 
 CONFIG = ReadingConfig()
 ROW = CONFIG.pixel_multiple
@@ -30,22 +29,47 @@ def page_of(*runs: str) -> bytes:
     return pdf.bytes()
 
 
+def cut(words: list[tuple[int, bool]], longest: LongestLine) -> tuple[list[range], list[tuple[float, float]]]:
+    """Parts of words of (letters, whether a space follows), half an em a letter; and where the words stand."""
+    letters, is_spaced = [count for count, _ in words], [space for _, space in words[:-1]]
+    rights = np.cumsum([count + space for count, space in words]) * 0.5
+    spans = [
+        (right - 0.5 * (count + space), right - 0.5 * space)
+        for right, (count, space) in zip(rights.tolist(), words, strict=True)
+    ]
+    return parts_of(letters, is_spaced, spans, 1.0, longest), spans
+
+
 @given(
-    words=some.lists(some.tuples(some.integers(1, 30), some.booleans()), min_size=2, max_size=40),
+    words=some.lists(some.tuples(some.integers(1, 30), some.booleans()), min_size=1, max_size=40),
     characters=some.integers(5, 60),
     ems=some.floats(3, 40),
 )
 def test_parts_hold_every_word_once_and_are_too_long_only_where_one_word_is(words, characters, ems):
-    letters, is_spaced = [count for count, _ in words], [space for _, space in words[:-1]]
-    rights = np.cumsum(letters) * 0.5
-    spans = [(right - 0.5 * count, right) for right, count in zip(rights.tolist(), letters, strict=True)]
     longest = LongestLine(characters, ems)
-    parts = parts_of(letters, is_spaced, spans, 1.0, longest)
+    parts, spans = cut(words, longest)
     assert [number for part in parts for number in part] == list(range(len(words)))
     for part in parts:
-        of_part = sum(letters[number] for number in part) + sum(is_spaced[number] for number in part[:-1])
-        if not longest.holds(of_part, spans[part[-1]][1] - spans[part[0]][0], 1.0):
-            assert len(part) <= 2  # a word, and what a space that is no character may add
+        own = [words[number] for number in part]
+        of_part = sum(count + space for count, space in own) - own[-1][1]
+        assert len(part) == 1 or longest.holds(of_part, spans[part[-1]][1] - spans[part[0]][0], 1.0)
+
+
+@given(count=some.integers(1, 400), characters=some.integers(20, 100))
+def test_parts_are_few_and_of_similar_length(count, characters):
+    parts, _ = cut([(4, True)] * count, LongestLine(characters, 1e9))
+    fewest = int(np.ceil((5 * count - 1) / characters))
+    assert len(parts) <= 2 * fewest
+    lengths = list(map(len, parts))
+    assert max(lengths) - min(lengths) <= 2
+
+
+def test_a_hundred_thousand_words_are_cut_at_once_also_where_some_never_fit():
+    words = [(4, True)] * 100_000
+    words[::50] = [(90, True)] * 2_000
+    parts, _ = cut(words, LongestLine(48, 30.0))
+    assert sum(map(len, parts)) == 100_000
+    assert sum(len(part) == 1 for part in parts) >= 2_000
 
 
 def test_a_long_line_is_rows_of_similar_length_cut_between_words():
@@ -93,24 +117,52 @@ def test_a_word_without_a_gap_is_cut_between_its_characters():
     assert all(block.width <= CONFIG.row_characters * ROW for block in blocks)
 
 
-def test_lines_found_in_a_picture_are_the_rows_of_its_text_layer():
-    lines = ["The ferry leaves at nine", "from the old pier", LONG_LINE[:70]]
-    content = page_of(*(text(30, 150 - 14 * number, line) for number, line in enumerate(lines)))
-    [block] = read(content, **LONG_BLOCKS).samples
+@pytest.mark.parametrize("operators", ["", "1.5 Tc "])
+def test_no_space_comes_into_a_long_word_that_is_spaced_out(operators):
+    word = "internationalizationandlocalisations"
+    made = read(page_of(f"BT {operators}/F1 12 Tf 30 150 Td ({word}) Tj ET"), **LONG_BLOCKS)
+    assert made.texts == [word]
+
+
+PICTURE_LINES = ["The ferry leaves at nine", "from the old pier", LONG_LINE[:70]]
+
+
+def picture_of_lines(pitch: float = 14, margin: int = 5) -> Image.Image:
+    """A crop of three printed lines, with so many pixels around the ink."""
+    content = page_of(*(text(30, 150 - pitch * number, line) for number, line in enumerate(PICTURE_LINES)))
     with pypdfium2.PdfDocument(content) as document:
         page = document[0].render(scale=2, grayscale=True).to_pil()
-    crop = page.crop((50, 200, 60 + int(2 * width(lines[2])) + 10, 380))
-    rows = printed_rows(np.asarray(crop), CONFIG)
-    assert len(rows) == block.height // ROW == 4
-    found, right = stacked(crop, rows, CONFIG), pixels(block)
+    left, top, right, bottom = ImageOps.invert(page).getbbox()
+    return page.crop((left - margin, top - margin, right + margin, bottom + margin))
+
+
+@pytest.mark.parametrize("margin", [0, 5, 60])
+def test_lines_found_in_a_picture_are_the_rows_of_its_text_layer(margin):
+    content = page_of(*(text(30, 150 - 14 * number, line) for number, line in enumerate(PICTURE_LINES)))
+    [block] = read(content, **LONG_BLOCKS).samples
+    found, right = drawn_in_rows(np.asarray(picture_of_lines(margin=margin)), CONFIG), pixels(block)
+    assert len(found) == len(right) == 4 * ROW
     for one, other in zip(np.split(found, 4), np.split(right, 4), strict=True):
         ends = [np.flatnonzero((row < 128).any(axis=0))[-1] for row in (one, other)]
         assert ends[0] == pytest.approx(ends[1], rel=0.06)
         assert (one < 128).sum() == pytest.approx((other < 128).sum(), rel=0.15)
 
 
-@pytest.mark.parametrize("picture", [np.full((40, 200), 255), np.zeros((40, 200)), np.eye(90) * 255])
-def test_a_picture_without_lines_has_no_rows_or_some_and_never_fails(picture):
-    rows = printed_rows(picture.astype(np.uint8), CONFIG)
-    if rows:
-        assert stacked(Image.fromarray(picture.astype(np.uint8)), rows, CONFIG).shape[0] == len(rows) * ROW
+def framed(picture: Image.Image) -> Image.Image:
+    return ImageOps.expand(ImageOps.expand(picture, 6, 255), 2, 0)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        framed(picture_of_lines()),
+        picture_of_lines(pitch=10),
+        Image.new("L", (200, 40), 255),
+        Image.new("L", (200, 40), 0),
+        Image.fromarray(np.random.default_rng(1).integers(0, 255, (90, 200), np.uint8)),
+        Image.fromarray(np.tile(np.array([[0], [255]], np.uint8), (20_000, 16))),
+    ],
+    ids=["a frame", "lines that touch", "white", "black", "noise", "ten thousand bands"],
+)
+def test_what_is_no_lines_of_text_is_shown_as_it_is(picture):
+    assert drawn_in_rows(np.asarray(picture), CONFIG) is None

@@ -115,7 +115,9 @@ def test_a_bootstrap_makes_its_steps(name):
 
 
 def test_the_committed_base_is_what_its_bootstrap_makes():
-    text = model_config(get_recipe("tiny").backbone.location).text_config
+    config = model_config(get_recipe("tiny").backbone.location)
+    text = config.text_config
     shape = BOOTSTRAPS["tiny"].shape
     assert (text.hidden_size, text.num_hidden_layers) == (shape.hidden_size, shape.num_layers)
+    assert config.vision_config.depth == shape.vision_layers
     assert text.initializer_range == shape.initializer_range

@@ -24,7 +24,7 @@ TINY = get_recipe("tiny")
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BootstrapJob:
-    """A job of six steps whose documents are one sample; nothing waits for other ranks."""
+    """A job of a hundred steps whose documents are one sample; nothing waits for other ranks."""
     monkeypatch.setattr(program, "start_process_group", lambda processes: None)
     monkeypatch.setattr(program, "rank", lambda: 0)
     monkeypatch.setattr(program.distributed, "barrier", lambda: None)
