@@ -271,6 +271,15 @@ def test_a_line_of_a_hebrew_page_is_read_from_the_right_though_most_of_its_lette
     assert read(lines_of(shown), **LONG_BLOCKS).text == " ".join((*HEBREW, line))
 
 
+@pytest.mark.parametrize("longest", range(24, 44, 2))
+def test_a_long_hebrew_line_is_cut_from_the_right_and_never_in_a_foreign_phrase(longest):
+    line = " ".join((HEBREW[0], "Old Mill Press Road", HEBREW[1]))
+    shown = visual(line, keep=["Old Mill Press Road"])
+    texts = read(lines_of([shown]), max_block_characters=longest).texts
+    assert len(texts) > 1 and " ".join(texts) == line
+    assert any("Old Mill Press Road" in text for text in texts)
+
+
 @pytest.mark.parametrize(
     ("line", "keep"), [("תקן PDF 15 חדש", ["PDF 15"]), ("תאריך 12.3.2024 בערב", ["12.3.2024"])]
 )

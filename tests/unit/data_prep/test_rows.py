@@ -30,7 +30,7 @@ def page_of(*runs: str) -> bytes:
 
 
 def cut(words: list[tuple[int, bool]], longest: LongestLine) -> tuple[list[range], list[tuple[float, float]]]:
-    """Parts of words of (letters, whether a space follows), half an em a letter; and where the words stand."""
+    """Parts of words of (letters, whether a space follows), half an em a letter, and their places."""
     letters, is_spaced = [count for count, _ in words], [space for _, space in words[:-1]]
     rights = np.cumsum([count + space for count, space in words]) * 0.5
     spans = [

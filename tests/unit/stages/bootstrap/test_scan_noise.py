@@ -1,11 +1,13 @@
 """Scan noise: a function of its seed that leaves a picture readable."""
 
-from dataclasses import replace
+import io
+from dataclasses import dataclass, replace
 
 import numpy as np
+from PIL import Image
 
 from data_prep.config import ReadingConfig
-from stages.bootstrap.scan_noise import MILD, ScanNoise, noisy
+from stages.bootstrap.scan_noise import MILD, NoisyScans, ScanNoise, noisy
 
 CONFIG = ReadingConfig()
 NONE = ScanNoise(degrees=0, blur=0, jpeg_loss=0, lost_contrast=0, shade=0, grain=0)
@@ -53,3 +55,45 @@ def test_a_page_askew_moves_the_ends_of_each_row_apart_and_no_row_into_another()
     changed[16:] = 255
     other = noisy(changed, replace(NONE, degrees=3.0), CONFIG, np.random.default_rng(4))
     assert abs(other[:8].astype(int) - askew[:8]).max() <= 40  # JPEG looks at blocks
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A sample, as far as it is looked at."""
+
+    png: bytes
+
+    def image(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.png))
+
+
+def png_of(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+PNG = png_of(picture())
+
+
+class Pictures:
+    """A source of a hundred equal pictures."""
+
+    shard_sizes = np.array([100])
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, position: int) -> Shown:
+        return Shown(png=PNG)
+
+
+def test_a_share_of_a_source_is_scanned_and_always_the_same():
+    def pictures(seed: int) -> list[bytes]:
+        scans = NoisyScans(Pictures(), share=0.3, noise=MILD, reading=CONFIG, seed=seed)
+        return [scans[position].png for position in range(100)]
+
+    first = pictures(1)
+    assert 15 < sum(png != PNG for png in first) < 45
+    assert first == pictures(1) != pictures(2)
+    assert len({png for png in first if png != PNG}) == sum(png != PNG for png in first)
