@@ -45,6 +45,7 @@ from benchmarks.typeface_pages import (
     Page,
     Supply,
     set_code,
+    set_contents,
     set_running_text,
     set_single_lines,
     set_table,
@@ -57,7 +58,7 @@ PAGES_PER_DOCUMENT = 20
 TEST_PAGES = 40
 REAL_SHARE = 0.65
 _PAGE_POINTS = [(595.3, 841.9), (612.0, 792.0), (419.5, 595.3), (841.9, 595.3)]
-_KINDS = {"short": 11, "single": 25, "running": 36, "lists": 8, "table": 8, "code": 12}
+_KINDS = {"short": 11, "single": 23, "running": 36, "lists": 8, "table": 7, "code": 11, "contents": 4}
 """Of a hundred sections of a training document."""
 
 
@@ -129,6 +130,8 @@ def _set_page(kind: str, page: Page) -> None:
         set_table(page)
     elif kind == "code":
         set_code(page)
+    elif kind == "contents":
+        set_contents(page)
     else:
         measure = rng.randint(16, 60) if rng.random() < 0.5 else rng.randint(60, 130)
         set_running_text(page, measure, most_columns=2 if kind == "lists" else 3, lists=kind == "lists")

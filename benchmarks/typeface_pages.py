@@ -12,7 +12,7 @@ from benchmarks.typeface_words import cell_text, pseudo_code, pseudo_text
 _SAMPLE = "The quick onset of rain on these thirteen islands is no great surprise, as related above."
 _MARGIN_POINTS = 34.0
 _SHORT = 56  # characters of a paragraph that runs over no second line
-_FEWEST_CHARACTERS = 4
+_HYPHENATED = 0.3  # of the paragraphs
 
 
 class Supply:
@@ -171,6 +171,23 @@ def set_code(page: Page) -> None:
         page.setter.skip(rng.uniform(0.8, 1.6) * em)
 
 
+def set_contents(page: Page) -> None:
+    """Tables of contents: headings, leaders of dots, page numbers."""
+    rng, em, setter = page.rng, page.em, page.setter
+    setter.start_page(columns_for(page, rng.randint(45, 90), 1))
+    leader = rng.choice([" .", " .", ".", " . "])
+    while not setter.is_page_full:
+        for number in range(1, rng.randint(6, 20)):
+            level = rng.choice([0, 0, 1, 1, 2])
+            mark = ".".join(str(rng.randint(1, 19)) for _ in range(level + 1))
+            title = f"{mark} {page.supply.line(4, 40, page.can_print)}" if rng.random() < 0.95 else "Index"
+            last, indent = str(number * rng.randint(1, 40)), level * 1.5 * em
+            room = setter.width - indent - setter.text_width(page.style, f"{title}  {last}")
+            dots = leader * max(3, int(room / setter.text_width(page.style, leader)))
+            setter.put_line(page.style, f"{title}{dots} {last}", indent=indent)
+        setter.skip(rng.uniform(0.5, 2) * em)
+
+
 def replace_style(page: Page, **changes: float) -> Page:
     return replace(page, style=replace(page.style, **changes))
 
@@ -184,7 +201,7 @@ def _spaced(page: Page) -> Style:
 def _set_paragraph(page: Page, text: str, *, first_indent: float = 0.0, indent: float = 0.0) -> None:
     style, setter, rng = _spaced(page), page.setter, page.rng
     width = setter.width - indent
-    lines = setter.break_lines(style, text, width - first_indent)
+    lines = setter.break_lines(style, text, width - first_indent, hyphenates=rng.random() < _HYPHENATED)
     for number, line in enumerate(lines):
         slack = (width - first_indent - setter.text_width(style, line)) / max(1, line.count(" "))
         full = number + 1 < len(lines) and slack < 0.5 * page.em

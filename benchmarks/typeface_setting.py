@@ -210,8 +210,11 @@ class Setter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._pdf.output(str(path))
 
-    def break_lines(self, style: Style, text: str, width: float) -> list[str]:
-        """Break a text into lines no wider than `width`; a longer word stands alone and is cut."""
+    def break_lines(self, style: Style, text: str, width: float, *, hyphenates: bool = False) -> list[str]:
+        """Break a text into lines no wider than `width`; a longer word stands alone and is cut.
+
+        `hyphenates`: words may be parted at a line's end.
+        """
         space = self.text_width(style, " ")
         lines, line, used = [], "", 0.0
         for word in text.split(" "):
@@ -225,8 +228,20 @@ class Setter:
                 word = word[kept:]
                 length = self.text_width(style, word)
             if line and used + space + length > width:
-                lines.append(line)
-                line, used = word, length
+                head = self._head(style, word, width - used - space) if hyphenates else ""
+                lines.append(f"{line} {head}-" if head else line)
+                line = word[len(head) :]
+                used = self.text_width(style, line)
             else:
                 line, used = (f"{line} {word}", used + space + length) if line else (word, length)
         return [*lines, line] if line else lines
+
+    def _head(self, style: Style, word: str, room: float) -> str:
+        """Return what of a word stands before the hyphen in so much room; nothing where it is too little.
+
+        Three letters or more are on both sides.
+        """
+        for end in range(len(word) - 3, 2, -1):
+            if word.isalpha() and self.text_width(style, f"{word[:end]}-") <= room:
+                return word[:end]
+        return ""
