@@ -57,17 +57,17 @@ class ShardSource:
     Args:
         folder: the split's folder.
         trainable_only: leave out pages without text.
-        max_characters: leave out longer texts (the whole index is read once to count the others).
+        characters: leave out texts of other lengths (the whole index is read once to count the others).
     """
 
     def __init__(
-        self, folder: Path, *, trainable_only: bool = False, max_characters: int | None = None
+        self, folder: Path, *, trainable_only: bool = False, characters: range | None = None
     ) -> None:
         self.folder = Path(folder)
-        self._trainable_only, self._max_characters = trainable_only, max_characters
+        self._trainable_only, self._characters = trainable_only, characters
         shards = json.loads((self.folder / "shards.json").read_text(encoding="utf-8"))
         self._names = [shard["name"] for shard in shards]
-        if max_characters is None:
+        if characters is None:
             sizes = [shard["trainable" if trainable_only else "samples"] for shard in shards]
         else:
             sizes = [len(self.read_index(name)) for name in self._names]
@@ -121,7 +121,7 @@ class ShardSource:
             entry
             for entry in json.loads(path.read_text(encoding="utf-8"))
             if (entry["trainable"] or not self._trainable_only)
-            and (self._max_characters is None or entry["characters"] <= self._max_characters)
+            and (self._characters is None or entry["characters"] in self._characters)
         ]
 
     def _place(self, position: int) -> tuple[OpenShard, int]:

@@ -10,7 +10,7 @@ from stages.train.config import EngineConfig
 STAGE = "bootstrap"
 READING = ObjectiveMixture(transcribe_image=0.9, summarize_image=0.0, summarize_text=0.04, repeat_text=0.06)
 SUMMARISING = ObjectiveMixture(
-    transcribe_image=0.45, summarize_image=0.32, summarize_text=0.19, repeat_text=0.04
+    transcribe_image=0.5, summarize_image=0.3, summarize_text=0.17, repeat_text=0.03
 )
 
 
@@ -30,20 +30,22 @@ class Phase:
 
     share: float
     """Of all steps."""
-    longest: int | None
-    """Characters of a passage; None: whatever comes."""
-    scans: float
+    longest: int
+    """Characters of a passage."""
+    longer: float = 0.0
+    """Share of passages that are longer all the same: those of several rows."""
+    scans: float = 0.0
     """Share of pictures with scan noise."""
     mixture: ObjectiveMixture = READING
 
 
 PHASES = (
-    Phase(share=0.06, longest=16, scans=0.0),
-    Phase(share=0.08, longest=24, scans=0.0),
-    Phase(share=0.07, longest=32, scans=0.0),
-    Phase(share=0.17, longest=48, scans=0.05),
-    Phase(share=0.32, longest=None, scans=0.15),
-    Phase(share=0.30, longest=None, scans=0.3, mixture=SUMMARISING),
+    Phase(share=0.05, longest=16),
+    Phase(share=0.06, longest=24),
+    Phase(share=0.06, longest=32),
+    Phase(share=0.13, longest=48, scans=0.05),
+    Phase(share=0.35, longest=48, longer=0.8, scans=0.15),
+    Phase(share=0.35, longest=48, longer=0.7, scans=0.3, mixture=SUMMARISING),
 )
 
 

@@ -47,11 +47,11 @@ def main(job_path: Path) -> None:
     done = 0
     for number, (phase, plan) in enumerate(zip(PHASES, plans, strict=True)):
         name, last = f"{job.name}-{number}", plan.doses[0] // plan.batch_size
-        source = ShardSource(Path(job.documents), trainable_only=True, max_characters=phase.longest)
+        sources = _sources(job, phase, plan.seed)
         if committed := store.find(STAGE, name):
             backbone = load_backbone(committed.path / "model", job.backbone)
-        elif len(source):
-            _train(job, backbone, phase, plan, source, name, store, done)
+        elif sources:
+            _train(job, backbone, phase, plan, sources, name, store, done)
         else:
             print(f"no passage has {_in_words(phase)}: this phase is left out", file=sys.stderr, flush=True)
         done += last
@@ -76,22 +76,38 @@ def pretrain_configs(config: BootstrapConfig, engine: EngineConfig) -> list[Pret
     return [*plans[:-1], replace(plans[-1], decay_steps=ends[-1] - ends[-2])]
 
 
+def _sources(job: BootstrapJob, phase: Phase, seed: int) -> dict[NoisyScans, float]:
+    """Return the passages of a phase with the share of each kind; nothing for a kind that there is not."""
+    kinds = {range(phase.longest + 1): 1 - phase.longer, range(phase.longest + 1, sys.maxsize): phase.longer}
+    sources = {}
+    for characters, share in kinds.items():
+        source = ShardSource(Path(job.documents), trainable_only=True, characters=characters)
+        if share and len(source):
+            noise = {"noise": ScanNoise(), "reading": job.reading, "seed": seed}
+            sources[NoisyScans(source, share=phase.scans, **noise)] = share
+    return sources
+
+
 def _train(
     job: BootstrapJob,
     backbone: Backbone,
     phase: Phase,
     plan: PretrainConfig,
-    source: ShardSource,
+    sources: dict[NoisyScans, float],
     name: str,
     store: Store,
     done: int,
 ) -> None:
     """Train one phase, with `done` steps before it, and commit the model."""
-    scanned = NoisyScans(source, share=phase.scans, noise=ScanNoise(), reading=job.reading, seed=plan.seed)
     journal, last, steps = Journal(Path(job.journal)), plan.doses[0] // plan.batch_size, []
     told = time.monotonic()
     for step in pretrain_steps(
-        backbone, [scanned], [1.0], plan, milestones=[last], checkpoints=Checkpoints(store, name)
+        backbone,
+        list(sources),
+        list(sources.values()),
+        plan,
+        milestones=[last],
+        checkpoints=Checkpoints(store, name),
     ):
         steps.append(step)
         silent = time.monotonic() - told >= SECONDS_BETWEEN_REPORTS
@@ -112,8 +128,8 @@ def _train(
 
 
 def _in_words(phase: Phase) -> str:
-    length = f"up to {phase.longest} characters" if phase.longest else "whole passages"
-    return f"{length}, {phase.scans:.0%} scans"
+    longer = f", {phase.longer:.0%} longer" if phase.longer else ""
+    return f"up to {phase.longest} characters{longer}, {phase.scans:.0%} scans"
 
 
 def _commit(backbone: Backbone, steps: list[Step], name: str, store: Store) -> None:

@@ -118,15 +118,14 @@ def test_a_sample_is_one_read_away_and_facts_need_none(split):
 
 
 @pytest.mark.parametrize("per_shard", [1, 2, 3, 10])
-@pytest.mark.parametrize("longest", [None, len(SAMPLES[0].text)])
+@pytest.mark.parametrize("characters", [None, range(len(SAMPLES[0].text) + 1), range(9, 1000), range(0)])
 @pytest.mark.parametrize("trainable_only", [False, True])
-def test_samples_can_be_left_out(tmp_path, per_shard, longest, trainable_only):
+def test_samples_can_be_left_out(tmp_path, per_shard, characters, trainable_only):
     samples = [replace(s, text=s.text + "!" * (s.page > 3)) for s in SAMPLES]
     write_split(tmp_path, samples, per_shard=per_shard)
-    source = ShardSource(tmp_path, trainable_only=trainable_only, max_characters=longest)
-    expected = [
-        s for s in samples if (s.trainable or not trainable_only) and len(s.text) <= (longest or 1000)
-    ]
+    source = ShardSource(tmp_path, trainable_only=trainable_only, characters=characters)
+    wanted = range(1000) if characters is None else characters
+    expected = [s for s in samples if (s.trainable or not trainable_only) and len(s.text) in wanted]
     assert read_all(source) == expected
     assert list(source.texts()) == [s.text for s in expected]
     assert source.positions_of(s.key for s in samples) == {s.key: n for n, s in enumerate(expected)}

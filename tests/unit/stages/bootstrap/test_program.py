@@ -97,4 +97,4 @@ def test_the_journal_counts_the_steps_of_all_phases(job, tmp_path, monkeypatch):
     events = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     done = [event["done"] for event in events]
     assert done == sorted(set(done)) and done[-1] == 100 == events[-1]["total"]
-    assert "up to 16 characters" in events[0]["label"] and "whole passages" in events[-1]["label"]
+    assert "up to 16 characters" in events[0]["label"] and "70% longer" in events[-1]["label"]
