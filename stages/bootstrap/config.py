@@ -10,7 +10,7 @@ from stages.train.config import EngineConfig
 STAGE = "bootstrap"
 READING = ObjectiveMixture(transcribe_image=0.9, summarize_image=0.0, summarize_text=0.04, repeat_text=0.06)
 SUMMARISING = ObjectiveMixture(
-    transcribe_image=0.5, summarize_image=0.3, summarize_text=0.17, repeat_text=0.03
+    transcribe_image=0.45, summarize_image=0.34, summarize_text=0.18, repeat_text=0.03
 )
 
 
