@@ -121,8 +121,8 @@ def set_single_lines(page: Page, ranges: Sequence[tuple[int, int]]) -> None:
     while not page.setter.is_page_full:
         style = replace(_spaced(page), leading=pitch * rng.uniform(1.0, 1.15))
         text = page.supply.line(*rng.choice(ranges), page.can_print)
-        if page.setter.text_width(style, text) <= page.setter.width * 1.1:
-            page.setter.put_line(style, text, indent=rng.choice([0, 0, 0, 1]) * rng.uniform(0, 1.5) * em)
+        line = page.setter.break_lines(style, text, page.setter.width * 1.1)[0]  # large type is wide
+        page.setter.put_line(style, line, indent=rng.choice([0, 0, 0, 1]) * rng.uniform(0, 1.5) * em)
 
 
 def set_running_text(page: Page, measure: int, *, most_columns: int = 3, lists: bool = False) -> None:
