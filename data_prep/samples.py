@@ -60,11 +60,12 @@ def sample_of(record: dict, png: bytes) -> Sample:
 def sample_key(document: str, page: int, block: int | None) -> str:
     """Return a tar-safe key, unique in its corpus: a digest of the document's path, page and block."""
     place = f"{page:05d}" if block is None else f"{page:05d}-{block:03d}"
-    return f"{_digest(document)}-{place}"
+    return f"{name_digest(document)}-{place}"
 
 
 @lru_cache(maxsize=1)  # samples come document by document
-def _digest(document: str) -> str:
+def name_digest(document: str) -> str:
+    """Return the digest of a document's path."""
     return hashlib.sha256(document.encode()).hexdigest()[:_DIGITS]
 
 

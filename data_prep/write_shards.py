@@ -10,17 +10,17 @@ import itertools
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from data_prep.samples import Sample
+from data_prep.samples import Sample, name_digest
 
 _json = TypeAdapter(Any).dump_json  # a tenth of the time that json.dumps takes
 _TAR_BLOCK = tarfile.BLOCKSIZE
 _NAME_BYTES = 100
+_DIGITS = 16  # of the digests in an index
 _SIZE, _CHECKSUM = slice(124, 136), slice(148, 156)  # of a header
 _BLANKS = 8 * ord(" ")  # in place of the checksum when it is summed
 
@@ -117,16 +117,11 @@ def _entry(sample: Sample) -> dict:
         "width": sample.width,
         "height": sample.height,
         "trainable": sample.trainable,
-        "document_digest": _digest_of_document(sample.document),
+        "document_digest": name_digest(sample.document)[:_DIGITS],
         "text_digest": _digest(text),
         "image_digest": _digest(sample.png),
     }
 
 
-@lru_cache(maxsize=1)  # samples come document by document
-def _digest_of_document(name: str) -> str:
-    return _digest(name.encode())
-
-
 def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
