@@ -18,7 +18,8 @@ from infra.settings import Settings
 from infra.store import Committed, Store, open_store
 from pipelines.console import Reporter
 from pipelines.owner import only_run
-from stages.bootstrap.config import PHASES, STAGE, BootstrapConfig, BootstrapJob
+from pipelines.parameters import folder_digest
+from stages.bootstrap.config import STAGE, BootstrapConfig, BootstrapJob
 from stages.pretrain.config import ObjectiveMixture
 from stages.recipes import Recipe
 
@@ -59,12 +60,13 @@ def _bootstrap(
     store = open_store(str(work / "store"))
     train = _prepared(recipe, documents, store, settings, reporter)
     engine = replace(recipe.pretrain.engine, processes=settings.processes)
+    base_digest = folder_digest(Path(config.base)) if config.base else ""
     job = BootstrapJob(
         name=fingerprint(
             stage=STAGE,
             program=PROGRAM,
             configuration=(config, engine, recipe.backbone, recipe.documents.reading),
-            inputs={"documents": train.manifest.content_digest},
+            inputs={"base": base_digest, "documents": train.manifest.content_digest},
         ),
         config=config,
         backbone=recipe.backbone,
@@ -90,8 +92,8 @@ def _bootstrap(
             launcher.run(launch, lambda event: _show(event, reporter))
     finally:
         reporter.stage_finished("")
-    phases = [store.find(STAGE, f"{job.name}-{number}") for number in range(len(PHASES))]
-    _write(output, [phase for phase in phases if phase], config, train, engine.processes)
+    phases = [store.find(STAGE, f"{job.name}-{number}") for number in range(len(config.phases))]
+    _write(output, [phase for phase in phases if phase], config, base_digest, train, engine.processes)
     reporter.note(f"The base model is in {output}")
 
 
@@ -117,7 +119,12 @@ def _show(event: dict, reporter: Reporter) -> None:
 
 
 def _write(
-    output: Path, phases: list[Committed], config: BootstrapConfig, train: Committed, processes: int
+    output: Path,
+    phases: list[Committed],
+    config: BootstrapConfig,
+    base_digest: str,
+    train: Committed,
+    processes: int,
 ) -> None:
     shutil.copytree(phases[-1].path / "model", output, dirs_exist_ok=True)
     lines = [(phase.path / "steps.jsonl").read_text(encoding="utf-8").splitlines() for phase in phases]
@@ -127,6 +134,7 @@ def _write(
         "steps": config.steps,
         "skipped_steps": sum(one["skipped_steps"] for one in of_each),
         "shape": asdict(config.shape),
+        "base_digest": base_digest,
         "documents_digest": train.manifest.content_digest,
         "documents_counts": train.manifest.counts,
         "minutes": round(sum(one["minutes"] for one in of_each), 1),

@@ -71,12 +71,14 @@ BootstrapName = Literal[tuple(BOOTSTRAPS)]  # type: ignore[valid-type]
 
 @dataclass(frozen=True, kw_only=True)
 class Bootstrap:
-    """Train a recipe's base model from nothing; the tiny recipe's is in the repository."""
+    """Train a recipe's base model; the tiny recipe's is in the repository."""
 
     recipe: BootstrapName = "tiny"
     """Whose base; smoke shares tiny's, the other recipes start from published models."""
     documents: Path
     """Folder of documents in the base language; benchmarks/sample_documents.py makes the one used."""
+    base: Path | None = None
+    """Folder of a base to go on from, with long passages only. Default: random weights."""
     output: Path
     """Folder to write the model to."""
     steps: int | None = None
@@ -164,6 +166,10 @@ def _bootstrap(command: Bootstrap) -> int:
     """Train; return the exit status 0."""
     if command.steps is not None and command.steps < 1:
         raise BadParameter(f"steps {command.steps}: give 1 or more, or leave it out for the recipe's")
+    if command.base and not (command.base / "config.json").is_file():
+        raise BadParameter(
+            f"base {command.base}: no model is there; name a folder that `lco bootstrap` wrote"
+        )
     settings, config = Settings.from_environment(), BOOTSTRAPS[command.recipe]
     documents = documents_folder(command.documents, output=settings.output)
     settings.make_private()
@@ -171,7 +177,7 @@ def _bootstrap(command: Bootstrap) -> int:
 
     bootstrap(
         get_recipe(command.recipe),
-        replace(config, steps=command.steps or config.steps),
+        replace(config, steps=command.steps or config.steps, base=str(command.base or "")),
         documents,
         command.output,
         settings,

@@ -161,11 +161,11 @@ def require_base_model(recipe: Recipe) -> None:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 (hex) over the relative paths and bytes of a model's files: not its card, nor training.json,
-    which tells when and how long it was trained."""
+    """SHA-256 (hex) over the relative paths and bytes of a model's files: not its card, nor training.json
+    and curve.csv, which tell how it was trained."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if file.suffix == ".md" or file.name == "training.json":
+        if file.suffix == ".md" or file.name in {"training.json", "curve.csv"}:
             continue
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         digest.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())

@@ -266,7 +266,7 @@ def paper(name: str, location: str, engine: EngineConfig) -> Recipe:
 RECIPES = {"tiny": tiny, "smoke": smoke, "small": small, "paper-3b": paper_3b, "paper-7b": paper_7b}
 
 BOOTSTRAPS: dict[str, BootstrapConfig] = {
-    "tiny": BootstrapConfig(shape=TinyShape(), steps=14_000, batch_size=32, learning_rate=2e-3),
+    "tiny": BootstrapConfig(shape=TinyShape(), steps=12_000, batch_size=32, learning_rate=2e-3),
     "small": BootstrapConfig(
         shape=TinyShape(
             hidden_size=512,

@@ -1,4 +1,4 @@
-"""The base of a recipe, trained from random weights on base-language pages only; `lco bootstrap` launches it.
+"""The base of a recipe, trained on base-language pages only; `lco bootstrap` launches it.
 
     python -m stages.bootstrap.program JOB.json
 
@@ -24,7 +24,7 @@ from infra.journal import Journal
 from infra.store import Store, open_store
 from stages.backbones.backbone import Backbone, load_backbone
 from stages.backbones.tiny import build_tiny_backbone
-from stages.bootstrap.config import PHASES, STAGE, BootstrapConfig, BootstrapJob, Phase
+from stages.bootstrap.config import STAGE, BootstrapConfig, BootstrapJob, Phase
 from stages.bootstrap.scan_noise import NoisyScans, ScanNoise
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.loop import pretrain_steps
@@ -42,10 +42,13 @@ def main(job_path: Path) -> None:
     job = TypeAdapter(BootstrapJob).validate_json(Path(job_path).read_bytes())
     start_process_group(job.engine.processes)
     store = open_store(job.store)
-    backbone = build_tiny_backbone(job.config.shape, job.backbone, seed=0)
+    if job.config.base:
+        backbone = load_backbone(job.config.base, job.backbone)
+    else:
+        backbone = build_tiny_backbone(job.config.shape, job.backbone, seed=0)
     plans = pretrain_configs(job.config, job.engine)
     done = 0
-    for number, (phase, plan) in enumerate(zip(PHASES, plans, strict=True)):
+    for number, (phase, plan) in enumerate(zip(job.config.phases, plans, strict=True)):
         name, last = f"{job.name}-{number}", plan.doses[0] // plan.batch_size
         sources = _sources(job, phase, plan.seed)
         if committed := store.find(STAGE, name):
@@ -59,7 +62,8 @@ def main(job_path: Path) -> None:
 
 def pretrain_configs(config: BootstrapConfig, engine: EngineConfig) -> list[PretrainConfig]:
     """Return the settings of each phase; the learning rate falls to zero over the last one."""
-    ends = [round(config.steps * sum(one.share for one in PHASES[: n + 1])) for n in range(len(PHASES))]
+    phases = config.phases
+    ends = [round(config.steps * sum(one.share for one in phases[: n + 1])) for n in range(len(phases))]
     plans = [
         PretrainConfig(
             doses=((end - start) * config.batch_size,),
@@ -71,7 +75,7 @@ def pretrain_configs(config: BootstrapConfig, engine: EngineConfig) -> list[Pret
             engine=engine,
             seed=number,
         )
-        for number, (phase, start, end) in enumerate(zip(PHASES, [0, *ends], ends, strict=False))
+        for number, (phase, start, end) in enumerate(zip(phases, [0, *ends], ends, strict=False))
     ]
     return [*plans[:-1], replace(plans[-1], decay_steps=ends[-1] - ends[-2])]
 

@@ -9,6 +9,8 @@ from pipelines.bootstrap import _write_curve
 from pipelines.cli import main
 from stages.recipes import BOOTSTRAPS, get_recipe
 
+BASE = get_recipe("tiny").backbone.location
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -25,10 +27,11 @@ def test_options_reach_the_training_and_the_recipe_says_the_others(
     given: list[tuple] = []
     monkeypatch.setattr("pipelines.bootstrap.bootstrap", lambda *a: given.append(a))
     shared = ["bootstrap", "--documents", str(place / "documents"), "--output", "a"]
-    assert main([*shared, "--recipe", "small"]) == main([*shared, "--steps", "7"]) == 0
+    assert main([*shared, "--recipe", "small"]) == main([*shared, "--steps", "7", "--base", BASE]) == 0
     paths = (place / "documents", Path("a"))
     assert given[0][:4] == (get_recipe("small"), BOOTSTRAPS["small"], *paths)
-    assert given[1][0] == get_recipe("tiny") and given[1][1].steps == 7 and given[1][2:4] == paths
+    assert given[1][0] == get_recipe("tiny") and given[1][2:4] == paths
+    assert (given[1][1].steps, given[1][1].base, given[0][1].base) == (7, BASE, "")
     assert given[0][4].processes == 3 and given[0][4].output == place / "output"
 
 
@@ -47,6 +50,12 @@ def test_bad_input_is_one_line(place: Path, capsys, documents: str, steps: str, 
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"lco: {message.format(place=place)}")
     assert not (place / "model").exists()
+
+
+def test_a_base_that_is_not_there_is_one_line(place: Path, capsys) -> None:
+    options = ["--documents", str(place / "documents"), "--output", str(place / "model")]
+    assert main(["bootstrap", *options, "--base", str(place)]) == 2
+    assert capsys.readouterr().err.startswith(f"lco: base {place}: no model is there")
 
 
 def test_a_training_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, place: Path, capsys) -> None:

@@ -200,6 +200,7 @@ def test_a_base_model_is_the_same_whenever_it_was_trained(tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text("{}")
     before = folder_digest(tmp_path)
     (tmp_path / "training.json").write_text('{"minutes": 12}')
+    (tmp_path / "curve.csv").write_text("phase,step")
     (tmp_path / "README.md").write_text("a card")
     assert folder_digest(tmp_path) == before
     (tmp_path / "config.json").write_text('{"layers": 2}')

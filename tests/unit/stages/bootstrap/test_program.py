@@ -14,7 +14,7 @@ from infra.store import LocalStore
 from stages.backbones.backbone import load_backbone
 from stages.backbones.config import TinyShape
 from stages.bootstrap import program
-from stages.bootstrap.config import PHASES, STAGE, BootstrapConfig, BootstrapJob
+from stages.bootstrap.config import FURTHER_PHASES, PHASES, STAGE, BootstrapConfig, BootstrapJob
 from stages.recipes import get_recipe
 from stages.train.config import EngineConfig
 from stages.train.ledger import Step
@@ -85,6 +85,22 @@ def test_a_bootstrap_goes_on_with_the_model_of_its_last_phase(job, tmp_path, mon
     ]
     first, last = (next(model.parameters()) for model in (models[0], models[-1]))
     assert torch.allclose(last - first, torch.full_like(first, len(PHASES) - 1))
+
+
+def test_a_base_goes_on_from_its_own_weights_with_long_passages_only(job, tmp_path, monkeypatch):
+    trained: list[tuple] = []
+
+    def pretrain_steps(backbone, sources, weights, plan, *, milestones, checkpoints):
+        trained.append((next(backbone.model.parameters()).clone(), plan.doses, plan.decay_steps))
+        yield from (step(number + 1) for number in range(max(milestones)))
+
+    monkeypatch.setattr(program, "pretrain_steps", pretrain_steps)
+    base = TINY.backbone.location
+    run(replace(job, config=replace(job.config, base=base)), tmp_path)
+    weights = next(load_backbone(base, job.backbone).model.parameters())
+    assert all(torch.equal(first, weights) for first, *_ in trained)
+    assert [tuple(rest) for _, *rest in trained] == [((50,), 0), ((50,), 50)]
+    assert all(phase.longer for phase in FURTHER_PHASES)
 
 
 def test_the_journal_counts_the_steps_of_all_phases(job, tmp_path, monkeypatch):
