@@ -8,9 +8,7 @@ only paragraphs that are really translated are kept:
     python -m benchmarks.sample_documents --packages unpacked --output data_prep/sample_documents
 
 writes `vi/` (the target language) and `en/` (the base language: replay and the measure of forgetting).
-`--base-corpus DIR` writes instead every English topic that is *not* in the sample: the pages that
-`lco bootstrap` trains the base on, so that nothing it is later tested on has been seen. Folders
-that exist are never overwritten: remove them first.
+Folders that exist are never overwritten: remove them first.
 """
 
 import argparse
@@ -30,8 +28,7 @@ from benchmarks.seahelp_pages import (
 )
 
 SAMPLE_TOPICS = {"vi": 420, "en": 200}
-TOPICS_PER_SAMPLE_DOCUMENT = 6
-TOPICS_PER_BASE_DOCUMENT = 16
+TOPICS_PER_DOCUMENT = 6
 
 
 def sample_topics(topics: dict[str, list[Paragraph]], count: int) -> list[str]:
@@ -61,14 +58,12 @@ def write_pdf(path: Path, title: str, topics: list[list[Paragraph]], fonts: Path
     return pdf.pages_count
 
 
-def write_corpus(
-    folder: Path, topics: dict[str, list[Paragraph]], names: list[str], topics_per_document: int, fonts: Path
-) -> None:
+def write_corpus(folder: Path, topics: dict[str, list[Paragraph]], names: list[str], fonts: Path) -> None:
     """Write one PDF for each chapter of `names`. Raises FileExistsError."""
     if folder.exists():
         raise FileExistsError(f"{folder} exists: remove it first")
     pages = documents = 0
-    for title, members in chapters(names, topics_per_document):
+    for title, members in chapters(names, TOPICS_PER_DOCUMENT):
         pages += write_pdf(folder / f"{title}.pdf", title, [topics[name] for name in members], fonts)
         documents += 1
     size = sum(path.stat().st_size for path in folder.glob("*.pdf"))
@@ -80,27 +75,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--packages", type=Path, required=True, help="where the Debian packages are unpacked")
-    parser.add_argument("--output", type=Path, help="folder that receives en/ and vi/")
-    parser.add_argument("--base-corpus", type=Path, help="folder that receives the base's English pages")
+    parser.add_argument("--output", type=Path, required=True, help="folder that receives en/ and vi/")
     arguments = parser.parse_args()
 
     fonts = arguments.packages / FONT_FOLDER
     printable = printable_characters(LATIN, fonts)
     english_topics = read_topics(arguments.packages, "en-US")
     english = keep_distinct(english_topics, printable=printable)
+    untranslated = frozenset(p.text for paragraphs in english_topics.values() for p in paragraphs)
+    topics = read_topics(arguments.packages, "vi")
+    vietnamese = keep_distinct(topics, printable=printable, drop=untranslated)
     english_sample = sample_topics(english, SAMPLE_TOPICS["en"])
-    if arguments.base_corpus:
-        sampled = set(english_sample)
-        rest = [topic for topic in english if topic not in sampled]
-        write_corpus(arguments.base_corpus, english, rest, TOPICS_PER_BASE_DOCUMENT, fonts)
-    if arguments.output:
-        untranslated = frozenset(p.text for paragraphs in english_topics.values() for p in paragraphs)
-        topics = read_topics(arguments.packages, "vi")
-        vietnamese = keep_distinct(topics, printable=printable, drop=untranslated)
-        vietnamese_sample = sample_topics(vietnamese, SAMPLE_TOPICS["vi"])
-        per_document = TOPICS_PER_SAMPLE_DOCUMENT
-        write_corpus(arguments.output / "en", english, english_sample, per_document, fonts)
-        write_corpus(arguments.output / "vi", vietnamese, vietnamese_sample, per_document, fonts)
+    vietnamese_sample = sample_topics(vietnamese, SAMPLE_TOPICS["vi"])
+    write_corpus(arguments.output / "en", english, english_sample, fonts)
+    write_corpus(arguments.output / "vi", vietnamese, vietnamese_sample, fonts)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class Bootstrap:
     recipe: BootstrapName = "tiny"
     """Whose base; smoke shares tiny's, the other recipes start from published models."""
     documents: Path
-    """Folder of documents in the base language; benchmarks/sample_documents.py makes the one used."""
+    """Folder of documents in the base language; benchmarks/typeface_documents.py makes those used."""
     base: Path | None = None
     """Folder of a base to go on from, with long passages only. Default: random weights."""
     output: Path

@@ -150,7 +150,7 @@ def test_a_missing_package_is_named_and_nothing_is_written(packages, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("make", [build, lambda _, folder: write_corpus(folder, {}, [], 1, folder)])
+@pytest.mark.parametrize("make", [build, lambda _, folder: write_corpus(folder, {}, [], folder)])
 def test_a_folder_that_exists_is_left_alone(packages, tmp_path, make):
     """A name that somebody gave by mistake costs no document."""
     (tmp_path / "thesis.pdf").write_text("years of work")
