@@ -162,10 +162,10 @@ def require_base_model(recipe: Recipe) -> None:
 
 def folder_digest(folder: Path) -> str:
     """SHA-256 (hex) over the relative paths and bytes of a model's files: not its card, nor training.json
-    and curve.csv, which tell how it was trained."""
+    and the curves (CSV), which tell how it was trained."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if file.suffix == ".md" or file.name in {"training.json", "curve.csv"}:
+        if file.suffix in {".md", ".csv"} or file.name == "training.json":
             continue
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         digest.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
