@@ -15,8 +15,8 @@ from stages.train.engine import rank, start_process_group
 from stages.train.lean_deepspeed import deepspeed
 from tests.unit.stages.train.configs import moments, sizes
 
-PARAMETERS = 1_331_776  # recipe tiny
-VISION = 336_704  # not reached by a text: no gradients
+PARAMETERS = 1_452_832  # recipe tiny
+VISION = 457_760  # not reached by a text: no gradients
 CASES = [(1, "float32"), (1, "bfloat16"), (2, "bfloat16"), (3, "bfloat16")]
 
 
