@@ -241,7 +241,5 @@ class Setter:
 
         Three letters or more are on both sides.
         """
-        for end in range(len(word) - 3, 2, -1):
-            if word.isalpha() and self.text_width(style, f"{word[:end]}-") <= room:
-                return word[:end]
-        return ""
+        heads = (word[:end] for end in range(len(word) - 3, 2, -1)) if word.isalpha() else ()
+        return next((head for head in heads if self.text_width(style, f"{head}-") <= room), "")

@@ -50,10 +50,9 @@ def main(job_path: Path) -> None:
     done = 0
     for number, (phase, plan) in enumerate(zip(job.config.phases, plans, strict=True)):
         name, last = f"{job.name}-{number}", plan.doses[0] // plan.batch_size
-        sources = _sources(job, phase, plan.seed)
         if committed := store.find(STAGE, name):
             backbone = load_backbone(committed.path / "model", job.backbone)
-        elif sources:
+        elif sources := _sources(job, phase, plan.seed):
             _train(job, backbone, phase, plan, sources, name, store, done)
         else:
             print(f"no passage has {_in_words(phase)}: this phase is left out", file=sys.stderr, flush=True)
@@ -84,11 +83,11 @@ def _sources(job: BootstrapJob, phase: Phase, seed: int) -> dict[NoisyScans, flo
     """Return the passages of a phase with the share of each kind; nothing for a kind that there is not."""
     kinds = {range(phase.longest + 1): 1 - phase.longer, range(phase.longest + 1, sys.maxsize): phase.longer}
     sources = {}
-    for characters, share in kinds.items():
+    for characters in (one for one, share in kinds.items() if share):  # opening one reads the whole index
         source = ShardSource(Path(job.documents), trainable_only=True, characters=characters)
-        if share and len(source):
+        if len(source):
             noise = {"noise": ScanNoise(), "reading": job.reading, "seed": seed}
-            sources[NoisyScans(source, share=phase.scans, **noise)] = share
+            sources[NoisyScans(source, share=phase.scans, **noise)] = kinds[characters]
     return sources
 
 
