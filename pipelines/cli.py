@@ -170,6 +170,7 @@ def _bootstrap(command: Bootstrap) -> int:
         raise BadParameter(
             f"base {command.base}: no model is there; name a folder that `lco bootstrap` wrote"
         )
+    base = str(command.base.absolute()) if command.base else ""  # ranks may work elsewhere
     settings, config = Settings.from_environment(), BOOTSTRAPS[command.recipe]
     documents = documents_folder(command.documents, output=settings.output)
     settings.make_private()
@@ -177,7 +178,7 @@ def _bootstrap(command: Bootstrap) -> int:
 
     bootstrap(
         get_recipe(command.recipe),
-        replace(config, steps=command.steps or config.steps, base=str(command.base or "")),
+        replace(config, steps=command.steps or config.steps, base=base),
         documents,
         command.output,
         settings,

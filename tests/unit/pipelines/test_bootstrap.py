@@ -32,6 +32,8 @@ def test_options_reach_the_training_and_the_recipe_says_the_others(
     assert given[0][:4] == (get_recipe("small"), BOOTSTRAPS["small"], *paths)
     assert given[1][0] == get_recipe("tiny") and given[1][2:4] == paths
     assert (given[1][1].steps, given[1][1].base, given[0][1].base) == (7, BASE, "")
+    monkeypatch.chdir(Path(BASE).parent)
+    assert main([*shared, "--base", Path(BASE).name]) == 0 and given[2][1].base == BASE
     assert given[0][4].processes == 3 and given[0][4].output == place / "output"
 
 
