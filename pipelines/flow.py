@@ -117,11 +117,12 @@ def lco_stages(run: PipelineRun) -> Output:
     require_enough_to_run(recipe, documents)
     base = cells.base_model(recipe)
     pretrained = run.stage("pretrain", cells.pretrain_work(base, recipe.pretrain.doses), documents)
-    generation = run.stage("generation", cells.measured_work(pretrained), documents)
+    written = run.stage("transcription", cells.measured_work(pretrained), documents)
+    generation = run.stage("generation", cells.measured_work(pretrained, written), documents)
     negatives = _negatives(run, documents, base)
     refined = run.stage("refine", cells.recipe_work(recipe, pretrained), documents, **negatives)
-    searching = cells.measured_work([*pretrained, *refined], split="test")
-    retrieval = run.stage("retrieval", searching, **_searched(documents, "target_test"))
+    searching = cells.measured_work([*pretrained, *refined], written, split="test")
+    retrieval = run.stage("retrieval", searching, **_read_and_searched(documents))
     [law] = run.stage("law", cells.law_work([*pretrained, *refined, *generation, *retrieval]), documents)
     return law
 
@@ -142,7 +143,8 @@ def sweep_stages(run: PipelineRun, other_folders: Sequence[Path]) -> Output:
     for pages in CONTROLS:
         controls = cells.pretrain_work(base, plan.control_doses, pages=pages)
         models += run.stage("pretrain", controls, documents)
-    generation = run.stage("generation", cells.measured_work(models), documents)
+    written = run.stage("transcription", cells.measured_work(models), documents)
+    generation = run.stage("generation", cells.measured_work(models, written), documents)
     negatives = _negatives(run, documents, base)
     grid = run.stage("refine", cells.learning_rate_work(recipe, pretrained), documents, **negatives)
     searching = cells.measured_work(grid, split="validation")
@@ -155,15 +157,17 @@ def sweep_stages(run: PipelineRun, other_folders: Sequence[Path]) -> Output:
     ]
     refined = run.stage("refine", refining, documents, **negatives)
     soups = run.stage("refine", cells.soup_work(recipe, pretrained, refined), documents, **negatives)
-    generation += run.stage("generation", cells.drift_work(recipe, refined), documents)
+    drifted = cells.drifted(recipe, refined)
+    after_cl = run.stage("transcription", cells.measured_work(drifted), documents)
+    generation += run.stage("generation", cells.measured_work(drifted, after_cl), documents)
     searching = [
-        *cells.measured_work(models, split="test"),
+        *cells.measured_work(models, written, split="test"),
         *cells.linear_map_work(
             recipe, pretrained, documents["target_train"], documents["target_train_queries"]
         ),
-        *cells.measured_work([*refined, *soups], split="test"),
+        *cells.measured_work([*refined, *soups], written, split="test"),
     ]
-    retrieval = run.stage("retrieval", searching, **_searched(documents, "target_test"))
+    retrieval = run.stage("retrieval", searching, **_read_and_searched(documents))
     ends = cells.at_doses(cells.primary(recipe, refined), (0, max(plan.doses)))
     for name, other in others.items():
         searching = cells.measured_work(ends, split=name)
@@ -190,6 +194,13 @@ def _documents(run: PipelineRun, *, validate: bool = False) -> Documents:
 def _searched(documents: Documents, split: str) -> dict[str, Output]:
     """What retrieval searches, and with which queries."""
     return {"evaluated": documents[split], "evaluated_queries": documents[f"{split}_queries"]}
+
+
+def _read_and_searched(documents: Documents) -> dict[str, Output]:
+    """The law's own test, with what the readings beside the vectors take of other splits."""
+    validation = {"validation": "target_validation", "validation_queries": "target_validation_queries"}
+    others = {name: documents[split] for name, split in validation.items()}
+    return _searched(documents, "target_test") | others | {"target_train": documents["target_train"]}
 
 
 def _negatives(run: PipelineRun, documents: Documents, base: dict[str, Output]) -> dict[str, Output]:

@@ -17,6 +17,7 @@ from stages.evaluate.config import (
     GenerationSettings,
     LinearMapSettings,
     RetrievalSettings,
+    TranscriptionSettings,
 )
 from stages.law.config import LawSettings
 from stages.pretrain.config import PretrainSettings
@@ -138,6 +139,7 @@ def _retrieval_settings(recipe: Recipe) -> RetrievalSettings:
         backbone=recipe.backbone,
         search=recipe.evaluate.search,
         retrieval=recipe.evaluate.retrieval,
+        readings=recipe.evaluate.readings,
         batch_size=recipe.evaluate.batch_size,
         temperature=recipe.refine.loss.temperature,
         linear_map=LinearMapSettings(
@@ -152,6 +154,17 @@ def _generation_settings(recipe: Recipe) -> GenerationSettings:
     evaluate = recipe.evaluate
     return GenerationSettings(
         backbone=recipe.backbone, generation=evaluate.generation, batch_size=evaluate.batch_size
+    )
+
+
+def _transcription_settings(recipe: Recipe) -> TranscriptionSettings:
+    evaluate = recipe.evaluate
+    return TranscriptionSettings(
+        backbone=recipe.backbone,
+        search=evaluate.search,
+        generation=evaluate.generation,
+        readings=evaluate.readings,
+        batch_size=evaluate.batch_size,
     )
 
 
@@ -210,9 +223,9 @@ def _critic_metrics(output: Committed) -> Metrics:
 
 def _retrieval_metrics(output: Committed) -> Metrics:
     retrieval = output.json("retrieval.json")
-    scored = retrieval["directions"] | {
-        f"baseline/{name}": one for name, one in retrieval["baselines"].items()
-    }
+    scored = dict(retrieval["directions"])
+    for heading, group in (("reading", retrieval.get("readings", {})), ("baseline", retrieval["baselines"])):
+        scored |= {f"{heading}/{name}": one for name, one in group.items()}
     return {f"{name}/{metric}": mean for name, one in scored.items() for metric, mean in one["means"].items()}
 
 
@@ -241,6 +254,15 @@ STAGES: Mapping[str, Stage] = {
             metrics=_training_metrics,
             processes=lambda recipe: recipe.pretrain.engine.processes,
             milestone="dose",
+        ),
+        Stage(
+            name="transcription",
+            title="transcription",
+            program="stages.evaluate.transcription",
+            reads=("target_test", "target_validation", "base_test"),
+            settings=_transcription_settings,
+            metrics=lambda output: {},
+            independent=True,
         ),
         Stage(
             name="generation",

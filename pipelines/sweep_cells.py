@@ -43,9 +43,26 @@ def recipe_work(recipe: Recipe, models: Iterable[Output]) -> list[Work]:
     return refine_work(models, arms, seeds=refine.seeds, steps=[refine.steps])
 
 
-def measured_work(models: Iterable[Output], *, split: str | None = None) -> list[Work]:
-    """One cell per model, which is measured; `split`: what is searched."""
-    return [Work(cell=replace(model.cell, split=split), inputs=model.model_inputs) for model in models]
+def measured_work(
+    models: Iterable[Output], transcriptions: Iterable[Output] = (), *, split: str | None = None
+) -> list[Work]:
+    """One cell per model, which is measured; `split`: what is searched.
+
+    `transcriptions`: of the same cells, or of the checkpoints that these were made from.
+    """
+    written = {one.cell: {"transcription": one} for one in transcriptions}
+    return [
+        Work(
+            cell=replace(model.cell, split=split),
+            inputs=model.model_inputs | (written.get(model.cell) or written.get(_checkpoint(model.cell), {})),
+        )
+        for model in models
+    ]
+
+
+def _checkpoint(cell: Cell) -> Cell:
+    """The cell of the model that CL started from."""
+    return Cell(dose=cell.dose, pages=cell.pages)
 
 
 def mine_work(base: Mapping[str, Output]) -> list[Work]:
@@ -161,12 +178,13 @@ def primary(recipe: Recipe, refined: Iterable[Output]) -> list[Output]:
     return [one for one in refined if one.cell == replace(own, dose=one.cell.dose, seed=one.cell.seed)]
 
 
-def drift_work(recipe: Recipe, refined: Iterable[Output]) -> list[Work]:
-    """Generation measured again after CL: the primary arm and other adapters, highest dose, first seed."""
+def drifted(recipe: Recipe, refined: Iterable[Output]) -> list[Output]:
+    """Whose generation is measured again after CL: the primary arm and other adapters, highest dose, first
+    seed."""
     arms = [ARMS[recipe.law.primary_arm], *adapter_arms(recipe)]
     top, seed, steps = max(recipe.sweep.doses), recipe.sweep.seeds[0], recipe.refine.steps
     wanted = [Cell(dose=top, arm=arm, seed=seed, steps=steps) for arm in arms]
-    return measured_work(one for one in refined if one.cell in wanted)
+    return [one for one in refined if one.cell in wanted]
 
 
 def linear_map_work(

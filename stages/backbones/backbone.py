@@ -33,8 +33,6 @@ SUMMARIZE_IMAGE = "\nSummarize the above image in one word:"
 SUMMARIZE_TEXT = "\nSummarize the above text in one word:"
 TRANSCRIBE_IMAGE = "\nTranscribe the above image:"
 REPEAT_TEXT = "\nRepeat the above text:"
-WORD_TOKEN_PREFIX = "<|word_"
-"""Tokens that stand for words, in vocabularies that have such."""
 
 
 FAMILIES: dict[str, ModuleType] = {"qwen2_5_vl": qwen2_5_vl}

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from infra.fingerprint import NOT_IN_RESULT
 
+WORD_TOKEN_PREFIX = "<|word_"
+"""Tokens that stand for words, in vocabularies that have such."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:

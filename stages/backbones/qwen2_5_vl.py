@@ -4,7 +4,6 @@ M-RoPE gives a token three positions: time, row and column. Of text all three ar
 those of its place in the image. `model` is the generation class, `batch` a stages.train.batches.Batch.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -145,15 +144,18 @@ def image_features(model: model_class, batch: "Batch") -> BaseModelOutputWithPoo
 def continued(
     model: model_class,
     ids: torch.Tensor,
-    first: Sequence[int] | np.ndarray,
+    first: np.ndarray | torch.Tensor,
     cache: DynamicCache,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the hidden states [rows, length, hidden] of text ids [rows, length] after what `cache` holds.
 
-    `first`: positions [3] of their first token.
+    Args:
+        first: positions of their first token: [3] for all rows alike, or [3, rows].
+        mask: [rows, tokens in the cache + length], 0 for padding; None where there is none.
     """
-    start = torch.tensor(first, device=ids.device)
-    places = start[:, None, None] + torch.arange(ids.shape[1], device=ids.device)
+    start = torch.as_tensor(first, device=ids.device).reshape(3, -1, 1)
+    places = (start + torch.arange(ids.shape[1], device=ids.device)).expand(3, *ids.shape)
     return model.model.language_model(
-        input_ids=ids, position_ids=places, past_key_values=cache, use_cache=True
+        input_ids=ids, position_ids=places, attention_mask=mask, past_key_values=cache, use_cache=True
     ).last_hidden_state

@@ -13,11 +13,10 @@ from stages.backbones.backbone import (
     SUMMARIZE_IMAGE,
     SUMMARIZE_TEXT,
     TRANSCRIBE_IMAGE,
-    WORD_TOKEN_PREFIX,
     Backbone,
     contract_for,
 )
-from stages.backbones.config import BackboneConfig, TinyShape
+from stages.backbones.config import WORD_TOKEN_PREFIX, BackboneConfig, TinyShape
 
 PAD_TOKEN, END_TOKEN = "<|pad|>", "<|im_end|>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"

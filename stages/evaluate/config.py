@@ -23,6 +23,7 @@ class GenerationConfig:
 
     samples: int
     decoded_samples: int
+    """Of the base language: of the target's, all that are searched are transcribed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,23 @@ class RetrievalConfig:
     geometry_samples: int = 300
     examples: int = 100
     """Queries that keep their best samples; the report chooses from them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingsConfig:
+    """How a checkpoint is searched with beside its vectors (stages/evaluate/readings.py)."""
+
+    kept_words: int = 256
+    """Of a page, the likeliest ones; the others share what is left."""
+    validation_corpus: int = 200
+    """Validation samples, at most, on which fusion chooses its weights."""
+    validation_queries: int = 200
+    weight_steps: int = 5
+    """Weights are multiples of 1 / so many."""
+
+    @property
+    def validation(self) -> SearchConfig:
+        return SearchConfig(max_corpus=self.validation_corpus, max_queries=self.validation_queries)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +71,21 @@ class EvaluateConfig:
     search: SearchConfig
     generation: GenerationConfig
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    readings: ReadingsConfig = field(default_factory=ReadingsConfig)
     linear_map: LinearMapConfig = field(default_factory=LinearMapConfig)
     batch_size: int = 64
     """Rows that are read, or embedded, at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscriptionSettings:
+    """What transcribing takes of a recipe."""
+
+    backbone: BackboneConfig
+    search: SearchConfig
+    generation: GenerationConfig
+    readings: ReadingsConfig
+    batch_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +121,7 @@ class RetrievalSettings:
     backbone: BackboneConfig
     search: SearchConfig
     retrieval: RetrievalConfig
+    readings: ReadingsConfig
     batch_size: int
     temperature: float
     """Of refinement's loss, for L_cl."""

@@ -9,6 +9,7 @@ import torch
 
 from data_prep.samples import Sample
 from stages.backbones.backbone import Backbone, EmbeddingContract
+from stages.evaluate.readings import WordsOfPages
 from stages.evaluate.search_task import SearchTask
 from stages.train.batches import collate
 from stages.train.sequences import SequenceBuilder, TokenSequence
@@ -76,12 +77,22 @@ class Encoded:
     layers: np.ndarray
     """[layers + 1, chosen rows, hidden] float32: the same position's hidden state after the embedding layer
     and after each decoder layer (the last one after the final norm), of the rows asked for."""
+    words: WordsOfPages | None = None
+    """What the same position says which words come, of what was asked for."""
 
     def mapped(self, vectors_by: Callable[[np.ndarray], np.ndarray]) -> "Encoded":
         """Map the embedding; the last layer becomes its image, the layers below stay the model's."""
         layers, last = self.layers.copy(), self.layers[-1]
         layers[-1] = vectors_by(last / np.linalg.norm(last, axis=1, keepdims=True))
         return Encoded(vectors=vectors_by(self.vectors), layers=layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedWords:
+    """Which tokens' log-probabilities are kept at the position that is embedded, and how many of each row."""
+
+    tokens: Sequence[int]
+    kept: int
 
 
 @torch.no_grad()
@@ -91,9 +102,11 @@ def encode(
     batch_size: int,
     *,
     layer_rows: Sequence[int] = (),
+    asked: AskedWords | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Encoded:
-    """Embed token sequences, in batches of similar size; hidden states of all layers for `layer_rows`.
+    """Embed token sequences, in batches of similar size; hidden states of all layers for `layer_rows`, and
+    the likeliest words where they are `asked` for.
 
     Batches are of so many rows, chosen before any sequence is made: mining, which has them all in memory,
     goes by tokens (stages/train/forward.py). `on_batch` is called after every batch.
@@ -102,6 +115,14 @@ def encode(
     vectors = np.empty((len(sequences), shape.width), dtype=np.float32)
     layers = np.empty((shape.layers + 1, len(layer_rows), shape.width), dtype=np.float32)
     place = {row: number for number, row in enumerate(layer_rows)}
+    words = None
+    if asked:
+        shown = (len(sequences), min(asked.kept, len(asked.tokens)))
+        words = WordsOfPages(
+            columns=np.empty(shown, dtype=np.int32),
+            log_probabilities=np.empty(shown, dtype=np.float32),
+            size=len(asked.tokens),
+        )
     order = sorted(range(len(sequences)), key=lambda row: (sequences.sizes[row], row))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
@@ -110,11 +131,15 @@ def encode(
         output = backbone.family.hidden_states(backbone.model, batch, output_hidden_states=bool(chosen))
         last = output.last_hidden_state[:, -1].float()
         vectors[rows] = torch.nn.functional.normalize(last, dim=-1).numpy()
+        if asked:
+            logits = backbone.family.head(backbone.model)(last)[:, list(asked.tokens)].float()
+            likeliest = logits.log_softmax(dim=-1).topk(shown[1])
+            words.columns[rows], words.log_probabilities[rows] = map(torch.Tensor.numpy, likeliest[::-1])
         if chosen:
             states = [state[chosen, -1].float() for state in output.hidden_states[:-1]] + [last[chosen]]
             layers[:, [place[rows[number]] for number in chosen]] = torch.stack(states).numpy()
         on_batch()
-    return Encoded(vectors=vectors, layers=layers)
+    return Encoded(vectors=vectors, layers=layers, words=words)
 
 
 class TaskEncoder:
@@ -129,7 +154,14 @@ class TaskEncoder:
         self._contract: EmbeddingContract | None = None
         self._sequences: dict[str, PreparedSequences] = {}
 
-    def encode(self, backbone: Backbone, kind: str, on_batch: Callable[[], None] = lambda: None) -> Encoded:
+    def encode(
+        self,
+        backbone: Backbone,
+        kind: str,
+        on_batch: Callable[[], None] = lambda: None,
+        *,
+        asked: AskedWords | None = None,
+    ) -> Encoded:
         """Embed one of `KINDS`, with layers of the first samples that have a text. See `encode`."""
         contract = replace(backbone.contract, adapter_keys=())
         if contract != self._contract:
@@ -140,5 +172,5 @@ class TaskEncoder:
                 "texts": prepared_texts(builder, [task.corpus[row].text for row in task.with_text]),
                 "queries": prepared_texts(builder, [query.text for query in task.queries]),
             }
-        rows = self._layer_rows[kind]
-        return encode(backbone, self._sequences[kind], self._batch_size, layer_rows=rows, on_batch=on_batch)
+        options = {"layer_rows": self._layer_rows[kind], "asked": asked, "on_batch": on_batch}
+        return encode(backbone, self._sequences[kind], self._batch_size, **options)

@@ -8,7 +8,7 @@ tokenizers can be compared.
 
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from stages.backbones.adapters import open_model
 from stages.backbones.backbone import Backbone
 from stages.evaluate.config import GenerationSettings
 from stages.evaluate.search_task import choose
+from stages.evaluate.transcription import read_transcriptions
 from stages.program import read_job
 from stages.train.batches import IGNORED_LABEL, collate
 from stages.train.forward import label_logits
@@ -27,8 +28,6 @@ from stages.train.sequences import SequenceBuilder
 
 CORPORA = {"target": "target_test", "base": "base_test"}
 SHOWN_EXAMPLES = 12
-# A model that cannot read may write for ever: stop well after the longest text and its end token.
-EXTRA_TOKENS = 7
 
 
 def main(job_path: Path) -> None:
@@ -39,29 +38,36 @@ def main(job_path: Path) -> None:
         corpus: choose(ShardSource(job.inputs[name].path, trainable_only=True), count)
         for corpus, name in CORPORA.items()
     }
-    for task, progress in job.cells("transcribing", parts=len(samples)):
+    for task, progress in job.cells("reading with the true text", parts=len(samples)):
         backbone = open_model(task.inputs, job.settings.backbone)
         corpora = {}
         for corpus, chosen in samples.items():
             progress.report(len(corpora))
-            corpora[corpus] = measure_generation(backbone, chosen, job.settings, progress.alive)
+            written = read_transcriptions(task.inputs["transcription"], CORPORA[corpus])
+            corpora[corpus] = measure_generation(
+                backbone, chosen, written, job.settings.batch_size, progress.alive
+            )
         job.commit(task, {"generation.json": {"corpora": corpora}})
 
 
 def measure_generation(
     backbone: Backbone,
     samples: Sequence[Sample],
-    settings: GenerationSettings,
+    written: Mapping[str, str],
+    batch_size: int,
     on_batch: Callable[[], None] = lambda: None,
 ) -> dict:
-    """Return one corpus's entry of generation.json. `on_batch` is called after each batch."""
-    read = teacher_forced(backbone, samples, settings.batch_size, on_batch)
+    """Return one corpus's entry of generation.json. `on_batch` is called after each batch.
+
+    `written`: transcriptions by key; samples without one have no character error rate.
+    """
+    read = teacher_forced(backbone, samples, batch_size, on_batch)
     builder = SequenceBuilder(backbone)
     texts = [builder.kept_text(sample.text) for sample in samples]
     byte_counts = [len(text.encode()) for text in texts]
-    count = settings.generation.decoded_samples
-    shown, references = samples[:count], texts[:count]
-    decoded = greedy_transcriptions(backbone, shown, settings.batch_size, on_batch)
+    shown = [sample for sample in samples if sample.key in written]
+    references = [text for sample, text in zip(samples, texts, strict=True) if sample.key in written]
+    decoded = [written[sample.key] for sample in shown]
     edits = character_edits(references, decoded)
     return {
         "nats_per_byte": sum(one["nats"] for one in read) / sum(byte_counts),
@@ -111,34 +117,6 @@ def teacher_forced(
             read[sample.key] = {"nats": nats, "tokens": int(tokens), "correct": int(correct)}
         on_batch()
     return [read[sample.key] for sample in samples]
-
-
-@torch.no_grad()
-def greedy_transcriptions(
-    backbone: Backbone,
-    samples: Sequence[Sample],
-    batch_size: int,
-    on_batch: Callable[[], None] = lambda: None,
-) -> list[str]:
-    """Return what the model writes for each image, decoded greedily."""
-    builder = SequenceBuilder(backbone)
-    written: dict[str, str] = {}
-    for rows in _by_length(samples, batch_size):
-        sequences = [builder.transcribe_image(sample.image(), None) for sample in rows]
-        batch = collate(sequences, pad_token=builder.pad_token)
-        texts = [builder.repeat_text(sample.text) for sample in rows]
-        longest = max(len(text) - text.label_start for text in texts)
-        generated = backbone.model.generate(
-            **backbone.family.generation_inputs(backbone.model, batch),
-            max_new_tokens=longest + EXTRA_TOKENS,
-            do_sample=False,
-        )
-        answers = backbone.tokenizer.batch_decode(
-            generated[:, batch.input_ids.shape[1] :], skip_special_tokens=True
-        )
-        written |= {sample.key: text for sample, text in zip(rows, answers, strict=True)}
-        on_batch()
-    return [written[sample.key] for sample in samples]
 
 
 def character_edits(references: Sequence[str], written: Sequence[str]) -> list[tuple[int, int]]:

@@ -3,7 +3,8 @@
     python -m stages.evaluate.retrieval JOB.json
 
 Directions: query -> page image (the score that counts), query -> page text (the text-side control), and page
-text -> its own image (how far both modalities meet). Random ranking and BM25 stand beside them. With them,
+text -> its own image (how far both modalities meet). Random ranking and BM25 stand beside them, and the
+other readings of the same model (readings.py) where the cell names a transcription. With them,
 for the law, the geometry by layer and the contrastive loss over the candidates of the bound.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 from stages.backbones.adapters import open_model
 from stages.cells import DIRECTIONS, PRIMARY_METRIC
 from stages.evaluate.candidate_matrix import first_candidates, image_losses
+from stages.evaluate.checkpoint_readings import CheckpointReadings
 from stages.evaluate.config import RetrievalSettings
 from stages.evaluate.encoding import KINDS, Encoded, TaskEncoder
 from stages.evaluate.geometry import chance_mutual_knn, geometry_by_layer
@@ -23,7 +25,7 @@ from stages.evaluate.linear_maps import LINEAR_MAPS
 from stages.evaluate.score import random_scores, score_retrieval
 from stages.evaluate.search_task import SearchTask, build_task, candidates_of, training_task
 from stages.program import read_job
-from stages.train.lexical import Bm25
+from stages.train.bm25 import Bm25
 
 SHOWN_RESULTS = 5
 BELOW_EVERY_COSINE = -2.0
@@ -38,10 +40,14 @@ def main(job_path: Path) -> None:
     baselines = score_baselines(search)
     geometry_samples = settings.retrieval.geometry_samples
     encoder = TaskEncoder(search, batch_size=batch_size, geometry_samples=geometry_samples)
+    readings = CheckpointReadings(search, job.inputs, settings) if "validation" in job.inputs else None
     for task, progress in job.cells("searching"):
-        backbone = open_model(task.inputs, settings.backbone)
-        encoded = {kind: encoder.encode(backbone, kind, progress.alive) for kind in KINDS}
-        arm = task.cell.arm
+        backbone, arm = open_model(task.inputs, settings.backbone), task.cell.arm
+        is_read = readings is not None and "transcription" in task.inputs
+        asked = {"images": readings.asked(backbone)} if is_read else {}
+        encoded = {
+            kind: encoder.encode(backbone, kind, progress.alive, asked=asked.get(kind)) for kind in KINDS
+        }
         if arm.kind == "linear map":
             folders = (task.inputs[name].path for name in ("fit_pages", "fit_queries"))
             training = training_task(*folders, settings.linear_map.config.samples)
@@ -49,6 +55,11 @@ def main(job_path: Path) -> None:
             fitted = LINEAR_MAPS[arm.changes["map"]](pages, backbone, settings, task.cell.seed)
             encoded = {kind: one.mapped(fitted.vectors) for kind, one in encoded.items()}
         result = measure_retrieval(encoded, search, settings)
+        if is_read:
+            transcription, refined = task.inputs["transcription"], "adapter" in task.inputs
+            result |= readings.measure(
+                backbone, encoded, transcription, refined=refined, on_batch=progress.alive
+            )
         job.commit(task, {"retrieval.json": result | {"baselines": baselines}}, counts=counts)
 
 

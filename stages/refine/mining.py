@@ -21,8 +21,8 @@ from data_prep.shards import ShardSource
 from stages.backbones.backbone import Backbone, load_backbone
 from stages.program import read_job
 from stages.refine.config import NEGATIVES, MiningConfig, MiningSettings
+from stages.train.bm25 import Bm25
 from stages.train.forward import encode
-from stages.train.lexical import Bm25
 from stages.train.sequences import SequenceBuilder
 
 ROWS_AT_ONCE = 256

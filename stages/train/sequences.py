@@ -4,6 +4,7 @@ Text is cut to its limit before it is put beside an image, so that a cut never g
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,8 @@ class TokenSequence:
     """Index of the first token to be predicted; `len(ids)` where nothing is generated."""
     positions: np.ndarray
     """[axes, len(ids)], as many axes as the family's rotations have (M-RoPE: time, row, column)."""
+    content: range = range(0)
+    """Places of the image's visual tokens, or of the text's, between the parts of the prompt."""
     patches: np.ndarray | None = None
     """[patches, channels * patch_size ** 2] float32."""
     grid: tuple[int, int, int] | None = None
@@ -82,19 +85,26 @@ class SequenceBuilder:
         patches, grid, tokens = self._family.image_inputs(self._image_processor, image)
         before, after = self._frame(prompt, with_image=True)
         ids = before + [self._image_token] * tokens + after
-        return self._with_answer(ids, answer, patches=patches, grid=grid, visual_tokens=tokens)
+        content = range(len(before), len(before) + tokens)
+        return self._with_answer(
+            ids, answer, content=content, patches=patches, grid=grid, visual_tokens=tokens
+        )
 
     def _of_text(self, text: str, prompt: str, *, answer: str | None) -> TokenSequence:
         before, after = self._frame(prompt, with_image=False)
-        ids = before + self._text_ids(text) + after
-        return self._with_answer(ids, answer)
+        text_ids = self._text_ids(text)
+        content = range(len(before), len(before) + len(text_ids))
+        return self._with_answer(before + text_ids + after, answer, content=content)
 
-    def _with_answer(self, ids: list[int], answer: str | None, **image) -> TokenSequence:
+    def _with_answer(
+        self, ids: list[int], answer: str | None, *, content: range, **image: Any
+    ) -> TokenSequence:
         answer_ids = [] if answer is None else [*self._text_ids(answer), self._end_token]
-        begin = ids.index(self._image_token) if image else 0
         length = len(ids) + len(answer_ids)
-        positions = self._family.positions(self._image_processor, length, begin, image.get("grid"))
-        return TokenSequence(ids=ids + answer_ids, label_start=len(ids), positions=positions, **image)
+        positions = self._family.positions(self._image_processor, length, content.start, image.get("grid"))
+        return TokenSequence(
+            ids=ids + answer_ids, label_start=len(ids), positions=positions, content=content, **image
+        )
 
     def _text_ids(self, text: str) -> list[int]:
         ids = self._text_tokenizer.encode(text, add_special_tokens=False)

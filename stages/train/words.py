@@ -2,19 +2,21 @@
 
 After `Summarize the above ... in one word:` the model predicts the text's words, weighted by inverse document
 frequency. The position that predicts them is the position that is later embedded, so that an image and its
-text meet there before any contrastive step.
+text meet there before any contrastive step. Torch-free.
 """
 
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from data_prep.queries import words_of
-from stages.backbones.backbone import WORD_TOKEN_PREFIX
+from stages.backbones.config import WORD_TOKEN_PREFIX
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +25,12 @@ class SalientWords:
 
     document_frequency: dict[str, int]
     documents: int
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: "PreTrainedTokenizerFast"
     buckets: tuple[int, ...]
     """Ids of the vocabulary's word tokens; empty for a tokenizer that has none."""
 
     @classmethod
-    def fit(cls, texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> "SalientWords":
+    def fit(cls, texts: Iterable[str], tokenizer: "PreTrainedTokenizerFast") -> "SalientWords":
         """Count in how many texts each word stands."""
         frequency: Counter[str] = Counter()
         documents = 0
@@ -44,18 +46,26 @@ class SalientWords:
     def targets(self, text: str) -> dict[int, float]:
         """Return {token id: weight}, weights summing to 1; empty for a text without words.
 
-        A word weighs its count times log((1 + documents) / (1 + texts that have it)) + 1.
+        A word weighs its count times its `idf`.
         """
         weights: Counter[int] = Counter()
         for word, count in Counter(words_of(text.casefold())).items():
-            seen = self.document_frequency.get(word, 0)
-            weights[self._token(word)] += count * (math.log((1 + self.documents) / (1 + seen)) + 1)
+            weights[self.tokens[self.number_of(word)]] += count * self.idf(word)
         total = sum(weights.values())
         return {token: weight / total for token, weight in weights.items()}
 
-    def _token(self, word: str) -> int:
-        """A word's hashed bucket where the vocabulary has word tokens, else its first token after a space."""
+    def idf(self, word: str) -> float:
+        """Return log((1 + documents) / (1 + texts that have the case-folded word)) + 1."""
+        return math.log((1 + self.documents) / (1 + self.document_frequency.get(word, 0))) + 1
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """Ids of the tokens that stand for words: the word tokens, or the whole vocabulary."""
+        return self.buckets or range(len(self.tokenizer))
+
+    def number_of(self, word: str) -> int:
+        """Which of `tokens` stands for a case-folded word: its hash chooses a word token; where there are
+        none it is the word's first token after a space."""
         if self.buckets:
-            number = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8])
-            return self.buckets[number % len(self.buckets)]
+            return int.from_bytes(hashlib.sha256(word.encode()).digest()[:8]) % len(self.buckets)
         return self.tokenizer.encode(f" {word}", add_special_tokens=False)[0]

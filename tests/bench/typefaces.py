@@ -30,7 +30,8 @@ from data_prep.source_files import SourceFile, find_documents
 from stages.backbones.backbone import load_backbone
 from stages.backbones.config import BackboneConfig
 from stages.bootstrap.scan_noise import MILD, noisy
-from stages.evaluate.generation import character_edits, greedy_transcriptions
+from stages.evaluate.decoding import greedy_transcriptions
+from stages.evaluate.generation import character_edits
 from stages.recipes import get_recipe
 
 FINER = 3  # Tesseract's crops

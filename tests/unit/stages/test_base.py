@@ -6,7 +6,8 @@ from fpdf import FPDF
 from data_prep.documents import read_document
 from data_prep.samples import Sample
 from stages.backbones.backbone import load_backbone
-from stages.evaluate.generation import character_edits, greedy_transcriptions
+from stages.evaluate.decoding import greedy_transcriptions
+from stages.evaluate.generation import character_edits
 from stages.recipes import get_recipe
 
 TINY = get_recipe("tiny")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.backbones.backbone import WORD_TOKEN_PREFIX
+from stages.backbones.config import WORD_TOKEN_PREFIX
 from stages.cells import Cell
 from stages.evaluate import critic
 from stages.evaluate.candidate_matrix import first_candidates, image_losses

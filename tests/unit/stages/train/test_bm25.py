@@ -6,7 +6,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from stages.train.lexical import Bm25
+from stages.train.bm25 import Bm25
 
 
 def test_bm25_reads_vietnamese_in_either_normal_form():

@@ -1,0 +1,167 @@
+"""Ways to search pages with one checkpoint: what it says of a page is read in several ways. Torch-free.
+
+| reading | kept of a page | score of a query |
+|---|---|---|
+| pooled | its vector | cosine with the query's vector |
+| lexical | log-probabilities of words, where the vector is read | query likelihood, words weighted by idf |
+| transcribed, trigrams | the text that the model wrote | BM25 of words, of character trigrams |
+| fused | what its parts keep | weighted sum of their z-scores |
+
+Only `pooled` needs the model to encode a query: with the others an index answers without it.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol
+
+import numpy as np
+from scipy import sparse
+
+from data_prep.queries import words_of
+from stages.cells import PRIMARY_METRIC
+from stages.evaluate.score import score_retrieval
+from stages.train.bm25 import Bm25
+
+SMALLEST_SHARE = 1e-9
+"""Of the probability that is left for all words that are not kept, where rounding left none."""
+
+
+class Reading(Protocol):
+    """Pages, encoded in one way."""
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        """Encode queries and return their scores [queries, pages], higher is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooled:
+    """The embedding: cosines of L2-normalised vectors."""
+
+    pages: np.ndarray
+    """[pages, hidden]."""
+    embed: Callable[[Sequence[str]], np.ndarray]
+    """The model: queries to vectors [queries, hidden]."""
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        return self.embed(queries) @ self.pages.T
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordsOfPages:
+    """What a model says which words a page holds: the likeliest of them, and a floor for the rest.
+
+    `columns`: [pages, kept] which words; `log_probabilities`: [pages, kept], natural, over all `size` words.
+    """
+
+    columns: np.ndarray
+    log_probabilities: np.ndarray
+    size: int
+
+    def floors(self) -> np.ndarray:
+        """[pages] log-probability of a word that is not kept: they share what is left evenly."""
+        kept = np.exp(self.log_probabilities.astype(np.float64)).sum(axis=1)
+        rest = np.maximum(1 - kept, SMALLEST_SHARE)
+        return np.log(rest / max(self.size - self.columns.shape[1], 1))
+
+
+class Lexical:
+    """Query likelihood: which page would have said the query's words.
+
+    The score is the sum over the query's words of idf(word) log p(word | page): the unigram language model of
+    Ponte and Croft (1998), "A Language Modeling Approach to Information Retrieval", with p by a neural model
+    of the page, as in learned sparse retrieval (Formal et al. 2021, "SPLADE"), and with words weighted by how
+    rare they are. Kept as an inverted index of what the likeliest words are above the page's floor."""
+
+    def __init__(
+        self, pages: WordsOfPages, *, column_of: Callable[[str], int], idf: Callable[[str], float]
+    ) -> None:
+        """`column_of`: a case-folded word's column, the same for pages and queries; `idf`: its weight."""
+        self._column_of, self._idf = column_of, idf
+        self._floors = pages.floors()
+        rows = np.repeat(np.arange(len(pages.columns)), pages.columns.shape[1])
+        above = (pages.log_probabilities - self._floors[:, None]).clip(min=0).astype(np.float32)
+        shape = (len(pages.columns), pages.size)
+        # By word: a query reads only the pages that its words are likely on.
+        self._above = sparse.csc_array((above.ravel(), (rows, pages.columns.ravel())), shape=shape)
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        """Return float32 [queries, pages]; zero for a query without words."""
+        asked = sparse.lil_array((len(queries), self._above.shape[1]), dtype=np.float32)
+        for row, query in enumerate(queries):
+            for word in words_of(query.casefold()):
+                asked[row, self._column_of(word)] += self._idf(word)
+        asked = asked.tocsr()
+        return (asked @ self._above.T).toarray() + asked.sum(axis=1)[:, None] * self._floors.astype(
+            np.float32
+        )
+
+    @property
+    def bytes_a_page(self) -> float:
+        """Of the index in memory."""
+        parts = (self._above.data, self._above.indices, self._above.indptr, self._floors)
+        return sum(part.nbytes for part in parts) / self._above.shape[0]
+
+
+class Transcribed:
+    """BM25 over what the model wrote for each page."""
+
+    def __init__(self, texts: Sequence[str], terms: Callable[[str], list[str]]) -> None:
+        self._index = Bm25(texts, terms)
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        return self._index.scores(queries)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fused:
+    """A weighted sum of other readings' scores, each standardised over the pages, query by query.
+
+    Fox and Shaw (1994), "Combination of Multiple Searches" (CombSUM), with z-scores as in Montague and Aslam
+    (2001), "Relevance Score Normalization for Metasearch".
+    """
+
+    parts: Mapping[str, Reading]
+    weights: Mapping[str, float]
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        return fused_scores({name: part.scores(queries) for name, part in self.parts.items()}, self.weights)
+
+
+def fused_scores(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """Return the weighted sum of z-scores of each query over the pages [queries, pages]."""
+    return sum(weights[name] * standardised(matrix) for name, matrix in scores.items() if weights[name])
+
+
+def standardised(scores: np.ndarray) -> np.ndarray:
+    """Return each row's z-scores; zeros where all of a row are equal, which tells no page from another."""
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    spread = centred.std(axis=1, keepdims=True)
+    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
+
+
+def equal_weights(names: Collection[str]) -> dict[str, float]:
+    return {name: 1 / len(names) for name in names}
+
+
+def best_weights(
+    scores: Mapping[str, np.ndarray],
+    *,
+    corpus_ids: Sequence[str],
+    relevant: Sequence[Collection[str]],
+    steps: int,
+) -> dict[str, float]:
+    """Return the weights, in steps of 1 / `steps` and summing to 1, with the highest mean nDCG@10.
+
+    Of equal ones the most even. The queries must not be those that are tested.
+    """
+    names, parts = list(scores), {name: standardised(matrix) for name, matrix in scores.items()}
+    best, chosen = -1.0, equal_weights(names)
+    grid = [one for one in product(range(steps + 1), repeat=len(names)) if sum(one) == steps]
+    for shares in sorted(grid, key=lambda one: (sum(share**2 for share in one), one)):
+        weights = {name: share / steps for name, share in zip(names, shares, strict=True)}
+        summed = sum(weights[name] * parts[name] for name in names)
+        found = score_retrieval(summed, corpus_ids=corpus_ids, relevant=relevant)["means"][PRIMARY_METRIC]
+        if found > best:
+            best, chosen = found, weights
+    return chosen
