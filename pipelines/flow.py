@@ -46,7 +46,7 @@ from pipelines.owner import only_run
 from pipelines.parameters import RecipeName, Run, Sweep, from_form
 from pipelines.reconcile import FLOW_RUN_TAG, end_flow_runs
 from pipelines.record import RunRecord
-from pipelines.results import dose_table, run_card, values
+from pipelines.results import dose_table, reading_table, run_card, values
 from pipelines.runner import PipelineRun, Result, new_run_folder
 from pipelines.stage_table import STAGES, Output
 from stages.cells import CONTROLS
@@ -123,7 +123,9 @@ def lco_stages(run: PipelineRun) -> Output:
     refined = run.stage("refine", cells.recipe_work(recipe, pretrained), documents, **negatives)
     searching = cells.measured_work([*pretrained, *refined], written, split="test")
     retrieval = run.stage("retrieval", searching, **_read_and_searched(documents))
-    [law] = run.stage("law", cells.law_work([*pretrained, *refined, *generation, *retrieval]), documents)
+    [law] = run.stage(
+        "law", cells.law_work([*pretrained, *refined, *written, *generation, *retrieval]), documents
+    )
     return law
 
 
@@ -174,7 +176,7 @@ def sweep_stages(run: PipelineRun, other_folders: Sequence[Path]) -> Output:
         retrieval += run.stage("retrieval", searching, **_searched(other, f"{name}_test"))
     critics = run.stage("critic", cells.measured_work(models), documents)
     trained = [*models, *grid, *refined, *soups]
-    measured = [*trained, *generation, *critics, *retrieval, *validation]
+    measured = [*trained, *written, *generation, *critics, *retrieval, *validation]
     [law] = run.stage("law", cells.law_work(measured), documents)
     return law
 
@@ -300,12 +302,14 @@ def _reporter() -> Reporter:
 def publish(run: PipelineRun, law: Output) -> dict[str, Any]:
     """Show the result in MLflow, in Prefect's log and as the newest report of the output folder."""
     finding = law.json("verdict.json")
-    rows = dose_table(finding)
+    rows, readings = dose_table(finding), reading_table(finding)
     run.record.dose_response(rows)
+    run.record.dose_response(readings, heading="reading")
     run.record.report(law)
     result = {
         **{name: finding[name] for name in ("verdict", "reasons", "decision", "baselines")},
         "table": rows,
+        "readings": readings,
         "training": run.record.training(),
         "report": str(_newest_report(run.settings, law.path / "report.html")),
         "kept_report": str(law.path / "report.html"),

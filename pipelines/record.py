@@ -91,10 +91,10 @@ class RunRecord:
         self.journal.metrics(run, {**measured, "documents/seconds": seconds}, step=0)
         self.journal.finish(run, "FINISHED")
 
-    def dose_response(self, rows: list[DoseRow]) -> None:
+    def dose_response(self, rows: list[DoseRow], heading: str = "dose") -> None:
         """One point per dose on the parent, step = dose: its chart is the dose-response curve."""
         for row in values(rows):
-            points = {f"dose/{name}": value for name, value in row.items() if name != "dose"}
+            points = {f"{heading}/{name}": value for name, value in row.items() if name != "dose"}
             self.journal.metrics(PARENT, points, step=row["dose"])
 
     def training(self) -> dict[str, float]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stages.cells import BEFORE_CL
+
 DoseRow = dict[str, Any]
 """{"dose": int, "target nats per byte": {"value", "low", "high"}, ..., "nDCG@10 <arm>": {...}}"""
 
@@ -19,6 +21,20 @@ def dose_table(finding: Mapping[str, Any]) -> list[DoseRow]:
         }
         for row in finding["table"]
     ]
+
+
+def reading_table(finding: Mapping[str, Any]) -> list[DoseRow]:
+    """One row per dose: nDCG@10 of every way to search, before CL and after; empty where there is one."""
+    readings = finding.get("readings", [])
+    doses = readings[0]["doses"] if readings else []
+    return [
+        {"dose": dose, **{_reading_title(one): one["curve"][place] for one in readings}}
+        for place, dose in enumerate(doses)
+    ]
+
+
+def _reading_title(one: Mapping[str, Any]) -> str:
+    return one["reading"] if one["arm"] == BEFORE_CL.name else f"{one['reading']} {one['arm']}"
 
 
 def values(rows: Sequence[DoseRow]) -> list[dict[str, float]]:
@@ -44,13 +60,21 @@ def run_card(result: Mapping[str, Any], recipe: str) -> str:
     titles, cells = format_table(result["table"], intervals=True)
     table = [titles, ["---"] * len(titles), *cells]
     baselines = result["baselines"]
+    readings = []
+    if result["readings"]:
+        titles, cells = format_table(result["readings"])
+        readings = [
+            "\nnDCG@10 of every way to search, before CL and after it:\n",
+            *_markdown([titles, ["---"] * len(titles), *cells]),
+        ]
     lines = [
         f"# Verdict: {result['verdict']}",
         *(f"- {reason}" for reason in result["reasons"]),
         f"\n**Decision.** {result['decision']}\n",
-        *("| " + " | ".join(row) + " |" for row in table),
+        *_markdown(table),
         f"\nnDCG@10 of BM25 on the text layer: {baselines['bm25']:.3f}, of a random ranking: "
         f"{baselines['random']:.3f}. Brackets: bootstrap intervals.",
+        *readings,
     ]
     if result["training"]:
         cost = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in result["training"].items())
@@ -62,3 +86,7 @@ def run_card(result: Mapping[str, Any], recipe: str) -> str:
         lines.append(f"\nMLflow{link}.")
     lines += [f"\nMLflow {line}" for line in result["not_recorded"]]
     return "\n".join(lines)
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in rows]

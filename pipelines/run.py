@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ from pipelines.console import (
 from pipelines.owner import only_run
 from pipelines.parameters import BadParameter, Run
 from pipelines.prefect_settings import our_prefect, prefect_client_environment, users_prefect, users_server
-from pipelines.results import format_table
+from pipelines.results import DoseRow, format_table
 from pipelines.runner import OutputMissing
 from pipelines.servers import Server, ServerFailed, free_port, prefect_server, wait_healthy
 from stages.train.divergence import DivergenceError
@@ -270,6 +270,15 @@ def _wait_for(server: Server | None, settings: Settings, console: Console) -> No
         wait_healthy([server])
 
 
+def _table(rows: Sequence[DoseRow], title: str, caption: str) -> Table:
+    titles, cells = format_table(rows)
+    columns = (Column(name, justify="right") for name in titles)
+    table = Table(*columns, title=title, title_justify="left", caption=caption, caption_justify="left")
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
 def _show(result: dict[str, Any], console: Console, *, seconds: float) -> None:
     """The verdict with its reasons, the table, and where everything is."""
     # Paths are no markup, whatever brackets they hold.
@@ -279,18 +288,12 @@ def _show(result: dict[str, Any], console: Console, *, seconds: float) -> None:
     for reason in result["reasons"]:
         say(f"  - {reason}")
     say(f"Decision: {result['decision']}")
-    titles, cells = format_table(result["table"])
     bm25, random = (f"{result['baselines'][name]:.3f}" for name in ("bm25", "random"))
-    table = Table(
-        *(Column(title, justify="right") for title in titles),
-        title="Dose and response",
-        title_justify="left",
-        caption=f"nDCG@10 of BM25 on the text layer: {bm25}, of a random ranking: {random}",
-        caption_justify="left",
-    )
-    for row in cells:
-        table.add_row(*row)
-    print_table(console, table)
+    levels = f"nDCG@10 of BM25 on the text layer: {bm25}, of a random ranking: {random}"
+    print_table(console, _table(result["table"], "Dose and response", levels))
+    if result["readings"]:
+        meaning = "nDCG@10 before CL, and after it"
+        print_table(console, _table(result["readings"], "Every way to search", meaning))
     say(f"Report:  {result['report']}")
     if result["mlflow"]:
         say(f"MLflow:  {result['mlflow']}  ({result['mlflow_store']})")

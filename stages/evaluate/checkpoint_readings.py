@@ -28,7 +28,7 @@ from stages.train.bm25 import trigrams, words
 from stages.train.words import SalientWords
 
 OF_THE_TRANSCRIPTION = {"transcribed": words, "trigrams": trigrams}
-"""Readings that need the checkpoint's text alone: CL's adapter is off when it writes, so CL changes neither."""
+"""Readings of the checkpoint's text alone. CL's adapter is off when it writes: CL changes neither."""
 
 
 class CheckpointReadings:
@@ -104,7 +104,7 @@ class CheckpointReadings:
     def _weights(
         self, backbone: Backbone, transcription: Input, names: list[str], on_batch: Callable[[], None]
     ) -> dict:
-        """The weights, and nDCG@10 of each part and of the sum on validation pages; equal ones without any."""
+        """The weights, and nDCG@10 on validation pages of parts and sum; equal weights without such."""
         task = self._validation
         if task is None:
             return {"weights": equal_weights(names), "validation": None}

@@ -5,6 +5,7 @@ One row for each cell, quantity and metric, its `values` a float64 array over un
 | stage | quantity | metrics | units |
 |---|---|---|---|
 | retrieval | "query_to_image", ... (`DIRECTIONS`) | "ndcg@10", ... as in retrieval.json | queries |
+| retrieval | "lexical", ... (stages/law/readings.py) | the same | queries |
 | retrieval | "contrastive text", "contrastive query" | "loss", "ndcg@10", "loss@8", ... | candidates; one |
 | retrieval | "geometry" | "layer", "cka", ...; NaN where not measured | layers |
 | generation | "target", "base" | "nats", "bytes", "tokens", "correct" | blocks |

@@ -54,7 +54,7 @@ def main(job_path: Path) -> None:
 def verdict_json(findings: Findings, story: Story) -> dict[str, Any]:
     """The content of verdict.json: every number with its interval, and what they say in words.
 
-    `table` has one row for each dose; "prediction" and "sweep" are there where there is one.
+    `table` has one row for each dose; "readings", "prediction" and "sweep" are there where there is one.
     """
     compared = {name: value for name, value in vars(findings.compared).items() if value is not None}
     paired = vars(compared.pop("paired"))
@@ -73,6 +73,8 @@ def verdict_json(findings: Findings, story: Story) -> dict[str, Any]:
         },
         "thresholds": findings.thresholds,
     }
+    if findings.best_reading is not None:
+        content["readings"], content["best_reading"] = findings.readings, findings.best_reading
     if findings.prediction is not None:
         content["prediction"] = findings.prediction
     if findings.controls is not None:

@@ -82,6 +82,9 @@ def _retrieval(content: Content) -> Iterator[Row]:
     for direction, scores in content["directions"].items():
         for metric, values in scores["per_query"].items():
             yield direction, metric, values
+    for reading, scores in content.get("readings", {}).items():
+        for metric, values in scores["per_query"].items():
+            yield reading, metric, values
     if content["contrastive"]:  # None where no query names a page with text
         for kind in TEXTS:
             yield from _losses(f"contrastive {kind}", content["contrastive"][kind])

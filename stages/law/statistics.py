@@ -150,6 +150,21 @@ def spearman(
     return how.for_units(count_units(scores.shape[2], groups)).interval(value, draws)
 
 
+def slope(
+    quality: np.ndarray, scores: np.ndarray, how: Bootstrap, groups: np.ndarray | None = None
+) -> Estimate:
+    """Slope of the least-squares line of mean ``scores`` ``[doses, seeds, queries]`` on ``quality``.
+
+    0 where all doses read equally well. The interval resamples queries and seeds and keeps the doses.
+    """
+    centred = quality - quality.mean()
+    spread = centred @ centred
+    direction = centred / spread if spread > 0 else np.zeros_like(centred)
+    draws = resampled_means(scores, how, groups) @ direction
+    value = scores.mean(axis=(1, 2)) @ direction
+    return how.for_units(count_units(scores.shape[2], groups)).interval(value, draws)
+
+
 def trend_p(means: np.ndarray, *, seed: int = 0, resamples: int = 9999) -> float:
     """One-sided permutation test that ``means`` ``[doses]``, in order of dose, rise.
 

@@ -20,6 +20,7 @@ from stages.law.config import LawConfig
 from stages.law.estimates import Place, estimate_all
 from stages.law.measurements import Measurements
 from stages.law.prediction import Prediction, predict_last
+from stages.law.readings import BestReading, LawInReading, best_reading, read_readings
 from stages.law.statistics import Bootstrap, Estimate
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
@@ -99,6 +100,16 @@ class Findings:
         losses = np.log([found.nats_per_byte(dose) for dose in found.doses])
         means = found.curve(found.primary).mean(axis=(1, 2))
         return predict_last(losses, means, self.thresholds.confidence)
+
+    @cached_property
+    def readings(self) -> tuple[LawInReading, ...]:
+        """The law in each reading, the primary one among them."""
+        return read_readings(self.measurements, self.thresholds)
+
+    @cached_property
+    def best_reading(self) -> BestReading | None:
+        """What to search with at the highest dose; None where only the vector was read."""
+        return best_reading(self.measurements, self.thresholds, self.readings)
 
     @cached_property
     def bounds(self) -> tuple[BoundReading, ...]:

@@ -17,6 +17,15 @@ from stages.law.verdict import Findings
 _GENERATIVE, _CONTRASTIVE = {"color": style.BLUE, "marker": "o"}, {"color": style.VERMILLION, "marker": "s"}
 _AFTER = {"color": style.PURPLE, "marker": "^"}
 _LOOKS = (_GENERATIVE, _CONTRASTIVE, _AFTER, {"color": style.AMBER, "marker": "v"})
+_READINGS = (
+    _GENERATIVE,
+    {"color": style.AMBER, "marker": "v"},
+    _CONTRASTIVE,
+    {"color": style.VERMILLION, "marker": "s", "linestyle": ":"},
+    _AFTER,
+    {"color": style.PURPLE, "marker": "^", "linestyle": ":"},
+    {"color": style.MUTED, "marker": "D"},
+)
 _LEVELS = {"bm25": (style.GREEN, "--"), "random": (style.MUTED, ":")}
 _CONTROLS = {
     "target": {"color": style.BLUE, "marker": "o", "linestyle": "-"},
@@ -25,7 +34,7 @@ _CONTROLS = {
     "compute": {"color": style.PURPLE, "marker": "D", "linestyle": ":"},
 }
 _PANELS_IN_A_ROW = 4
-_EVERY_RUN = ("dose_response", "law", "generation", "geometry")
+_EVERY_RUN = ("dose_response", "law", "readings", "generation", "geometry")
 
 
 def dose_response(table: pd.DataFrame, item: str) -> Figure:
@@ -58,6 +67,21 @@ def law(table: pd.DataFrame, item: str) -> Figure:
     style.legend_above(figure, axes)
     style.name_doses(axes, table)
     return figure
+
+
+def readings(table: pd.DataFrame, item: str) -> Figure:
+    """nDCG@10 by dose of each reading: before CL and after it, side by side."""
+    arms = _groups(table, "arm")
+    looks = dict(zip(labels.READINGS, _READINGS, strict=True))
+    figure, panel = panels(len(arms), 4.6, 5.0 * len(arms), sharey=True)
+    for axes, (arm, of_arm) in zip(panel, arms, strict=True):
+        for reading, rows in _groups(of_arm, "reading"):
+            line(
+                axes, places(rows["dose"]), rows, "ndcg@10", label=labels.READINGS[reading], **looks[reading]
+            )
+        style.dose_axis(axes, of_arm["dose"].unique())
+        axes.set(ylim=(0, None), title=labels.arm_label(arm, of_arm["kind"].iloc[0]), ylabel="nDCG@10")
+    return style.legend_above(figure, panel[0], columns=2)
 
 
 def generation(table: pd.DataFrame, item: str) -> Figure:
@@ -310,6 +334,7 @@ def _loss_axis(axes: Axes, title: str) -> None:
 FIGURES = {
     "dose_response": (tables.dose_response, dose_response),
     "law": (tables.law, law),
+    "readings": (tables.readings, readings),
     "generation": (tables.generation, generation),
     "geometry": (tables.geometry, geometry),
     "bound": (tables.bound, bound),

@@ -26,6 +26,15 @@ ARMS = {
     "soup": "after CL, soup of the seeds",
     "prediction": "predicted from the lower doses",
 }
+READINGS = {
+    "pooled": "vector (pooled)",
+    "lexical": "words that the model names (lexical)",
+    "transcribed": "what the model writes, BM25 of words (transcribed)",
+    "trigrams": "what the model writes, BM25 of trigrams",
+    "fused": "all together, weights by validation (fused)",
+    "fused equally": "all together, equal weights",
+    "late interaction": "token by token, untrained (late interaction)",
+}
 _AFTER_CL = "after {arm} CL"
 _METRICS = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
 _DIRECTIONS = {"query_to_text": "Query → text", "text_to_image": "Own text → image"}

@@ -6,25 +6,27 @@ forbids scripts and outside resources, and images go in only as PNG or JPEG data
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from data_prep.samples import Sample
 from data_prep.shards import ShardSource
-from stages.cells import BEFORE_CL
+from stages.cells import BEFORE_CL, Cell
 from stages.law.bound import BROKEN, HELD, OPEN
 from stages.law.config import LawSettings
 from stages.law.report import labels
 from stages.law.report.figures import draw_figures, figure_tables
-from stages.law.report.samples import SHOWN_CHARACTERS, data_uri, sample_pages, sample_searches
+from stages.law.report.samples import SHOWN_CHARACTERS, Written, data_uri, sample_pages, sample_searches
 from stages.law.report.sentences import bounds_in_words, environment, tell
 from stages.law.statistics import with_sign
 from stages.law.verdict import Findings
 from stages.program import Input
 
 _SHOWN_ROWS = 200
+_TRANSCRIPTIONS = "transcription.json"
 _THUMBNAIL_PIXELS = (560, 720)
 
 
@@ -46,7 +48,8 @@ def write(
         figures,
         settings=settings,
         inventories={name: json.loads(path.read_text("utf-8")) for name, path in inventories.items()},
-        images=_thumbnails(inputs["target_test"].path),
+        samples=_samples(inputs["target_test"].path),
+        written=_written(inputs.values()),
         provenance=provenance,
         inputs={name: one.path.name for name, one in inputs.items()},
     )
@@ -67,7 +70,8 @@ def render(
     *,
     settings: LawSettings,
     inventories: Mapping[str, dict],
-    images: Callable[[str], bytes],
+    samples: Callable[[str], Sample],
+    written: Written,
     provenance: Mapping[str, str],
     inputs: Mapping[str, str],
 ) -> str:
@@ -75,7 +79,8 @@ def render(
 
     Args:
         inventories: contents of inventory.json, "target" and "base".
-        images: key of a sample -> PNG or JPEG.
+        samples: key -> sample, with its image and text.
+        written: dose -> what was written for the test's samples, by key; empty without transcriptions.
         inputs: names of committed outputs by what they are.
     """
     found, law = findings.measurements, findings.thresholds
@@ -94,7 +99,7 @@ def render(
         "signed": with_sign,
         "held": {HELD: "yes", BROKEN: "no", OPEN: "open"}.get,  # class of the cell
         "data_uri": data_uri,
-        "image": lambda key: data_uri(images(key)),
+        "image": lambda key: data_uri(_thumbnail(samples(key))),
     }
     return html.get_template("report.html.jinja").render(
         findings=findings,
@@ -113,7 +118,13 @@ def render(
         labels=labels,
         bounds=bounds_in_words(findings.bounds),
         pages=sample_pages(read, law.sample_pages),
-        searches=sample_searches(searched, count=law.sample_searches, images=law.images_per_search),
+        searches=sample_searches(
+            searched,
+            count=law.sample_searches,
+            images=law.images_per_search,
+            written=written,
+            text_of=lambda key: samples(key).text,
+        ),
         trainings=[
             (f"{stage}, {cell.words}", facts)
             for (stage, cell), facts in found.contents.items()
@@ -146,15 +157,24 @@ def _summary(inventory: dict) -> dict:
     return rest | {"used": used, "used_in_part": in_part, "refused": refused}
 
 
-def _thumbnails(test: Path) -> Callable[[str], bytes]:
-    """key -> PNG bytes of the page, small enough for a report."""
-    samples = ShardSource(test)
-    positions = {key: position for position, key in enumerate(samples.keys())}
+def _samples(test: Path) -> Callable[[str], Sample]:
+    source = ShardSource(test)
+    positions = {key: position for position, key in enumerate(source.keys())}
+    return lambda key: source[positions[key]]
 
-    def image(key: str) -> bytes:
-        picture, buffer = samples[positions[key]].image(), io.BytesIO()
-        picture.thumbnail(_THUMBNAIL_PIXELS)
-        picture.save(buffer, "PNG", optimize=True)
-        return buffer.getvalue()
 
-    return image
+def _thumbnail(sample: Sample) -> bytes:
+    """PNG of the page, small enough for a report."""
+    picture, buffer = sample.image(), io.BytesIO()
+    picture.thumbnail(_THUMBNAIL_PIXELS)
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _written(inputs: Iterable[Input]) -> Written:
+    """What the checkpoints of the own pages wrote for the test's samples."""
+    of_checkpoints = (
+        one for one in inputs if one.stage == "transcription" and one.cell == Cell(dose=one.cell.dose)
+    )
+    contents = {one.cell.dose: (one.path / _TRANSCRIPTIONS).read_text("utf-8") for one in of_checkpoints}
+    return {dose: json.loads(content)["target_test"] for dose, content in contents.items()}

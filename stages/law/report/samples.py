@@ -5,7 +5,7 @@ Rows for the template. They name images by their samples' keys; the page shows t
 
 import base64
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,6 +16,8 @@ from data_prep.plain_text import escaped
 
 Examples = Mapping[int, Sequence[Mapping[str, Any]]]
 """Dose -> examples of its generation.json or retrieval.json, the same in the same order at every dose."""
+Written = Mapping[int, Mapping[str, str]]
+"""Dose -> what was written for each sample, by key."""
 SHOWN_CHARACTERS = 400
 _FORMATS = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
 
@@ -65,11 +67,15 @@ def transcription(dose: int, decoded: str, text: str) -> dict[str, Any]:
     return {"dose": dose, "error_rate": error_rate, "pieces": pieces, "cut": cut}
 
 
-def sample_searches(examples: Examples, *, count: int, images: int) -> list[dict[str, Any]]:
+def sample_searches(
+    examples: Examples, *, count: int, images: int, written: Written, text_of: Callable[[str], str]
+) -> list[dict[str, Any]]:
     """``count`` example queries with the right page, its ranks and the best pages, at dose 0 and the highest.
 
     In order of how much the rank of the right page improves, as a ratio, they are evenly spaced: the first is
     the largest gain, the last the largest loss, the one in the middle the median.
+
+    ``transcriptions``: what was written for the right page at these doses; ``text_of`` has its true text.
     """
     shown = sorted({min(examples), max(examples)})
     found = list(zip(*(examples[dose] for dose in shown), strict=True))
@@ -79,6 +85,12 @@ def sample_searches(examples: Examples, *, count: int, images: int) -> list[dict
         {
             "query": by_dose[0]["query"],
             "relevant": by_dose[0]["relevant"],
+            "transcriptions": [
+                transcription(dose, written[dose][key], text_of(key))
+                for key in by_dose[0]["relevant"][:1]
+                for dose in shown
+                if key in written.get(dose, {})
+            ],
             "results": [
                 {"dose": dose, "rank": one["rank"], "keys": [hit["key"] for hit in one["top"][:images]]}
                 for dose, one in zip(shown, by_dose, strict=True)

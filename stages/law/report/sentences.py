@@ -12,6 +12,7 @@ import jinja2
 
 from stages.law.bound import OPEN, SURE, BoundReading, held_or_not
 from stages.law.config import LawConfig
+from stages.law.report import labels
 from stages.law.statistics import Estimate, count_units, p_in_words, ratio_of_sums
 from stages.law.verdict import Findings
 
@@ -76,7 +77,7 @@ def environment(**options: Any) -> jinja2.Environment:
         "refined": refined,
         "more_data": _more_data,
     }
-    found.globals["SURE"] = SURE
+    found.globals |= {"SURE": SURE, "READINGS": labels.READINGS}
     return found
 
 

@@ -57,6 +57,15 @@ def law(found: Findings) -> Iterator[Row]:
     return (row | _loss(found, row["dose"]) for row in rows)
 
 
+def readings(found: Findings) -> Iterator[Row]:
+    """nDCG@10 of each reading by dose, before CL and after the primary one; none where only one was read."""
+    kinds = {arm.name: arm.kind for arm in (BEFORE_CL, found.measurements.primary)}
+    for one in found.readings if found.best_reading else ():
+        for dose, level in zip(one.doses, one.curve, strict=True):
+            place = {"reading": one.reading, "arm": one.arm, "kind": kinds[one.arm], "dose": dose}
+            yield place | {PRIMARY_METRIC: level}
+
+
 def generation(found: Findings) -> Iterator[Row]:
     """Held-out loss and character error rate by language and dose."""
     for language, dose in product(("target", "base"), found.measurements.doses):

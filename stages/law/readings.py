@@ -1,0 +1,159 @@
+"""The law in each reading: the same checkpoints searched in other ways, judged by the same conditions.
+
+The verdict is that of the primary one: the pooled vector after the primary CL, as in the paper. What a
+reading is: stages/evaluate/readings.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.cells import BEFORE_CL, PRIMARY_METRIC, Arm
+from stages.law.config import LawConfig
+from stages.law.measurements import Measurements
+from stages.law.statistics import (
+    Bootstrap,
+    Estimate,
+    mean_over_queries,
+    means_over_queries,
+    slope,
+    spearman,
+    trend_p,
+)
+
+POOLED, FUSED = "pooled", "fused"
+READINGS = (POOLED, "lexical", "transcribed", "trigrams", FUSED, "fused equally", "late interaction")
+"""In the order in which they are shown; those that were measured are."""
+_QUANTITIES = {POOLED: "query_to_image"}
+"""What retrieval.json calls them; others by their own name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawInReading:
+    """What pretraining did to one way of searching, before CL or after it.
+
+    Attributes:
+        curve: nDCG@10 by dose, ascending.
+        gain: highest dose minus dose 0.
+        per_halving: nDCG@10 gained by each halving of the nats per byte: slope of a line over the doses.
+        by_cl: after CL minus before it, at the highest dose; None before CL, or where not measured there.
+        shown: whether effect, order and chance hold as the verdict requires them.
+    """
+
+    reading: str
+    arm: str
+    doses: tuple[int, ...]
+    curve: tuple[Estimate, ...]
+    gain: Estimate
+    per_halving: Estimate
+    spearman: Estimate
+    trend_p: float
+    steps_up: int
+    by_cl: Estimate | None
+    shown: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestReading:
+    """What to search with at the highest dose.
+
+    Attributes:
+        best: the one that finds most; `single`: the part of the fusion that validation documents prefer.
+        over_pooled: best minus the pooled vector after the primary CL.
+        fused_over_single: fused minus `single`, both as `best` is chosen; None without a fusion.
+    """
+
+    best: LawInReading
+    single: str | None
+    over_pooled: Estimate
+    fused_over_single: Estimate | None
+
+
+def read_readings(found: Measurements, thresholds: LawConfig) -> tuple[LawInReading, ...]:
+    """Judge every reading that was measured at every dose, before CL and after the primary one."""
+    return tuple(
+        _judge(found, thresholds, reading, arm)
+        for reading in READINGS
+        for arm in (BEFORE_CL, found.primary)
+        if _is_measured(found, reading, arm)
+    )
+
+
+def best_reading(
+    found: Measurements, thresholds: LawConfig, readings: tuple[LawInReading, ...]
+) -> BestReading | None:
+    """None where only the vector was read."""
+    if {one.reading for one in readings} <= {POOLED}:
+        return None
+    how, arms = Bootstrap.of(thresholds), {arm.name: arm for arm in (BEFORE_CL, found.primary)}
+
+    def at_top(reading: str, arm: str) -> np.ndarray:
+        return found.scores(found.top, arms[arm], _QUANTITIES.get(reading, reading))
+
+    def difference(one: tuple[str, str], other: tuple[str, str]) -> Estimate:
+        return mean_over_queries(at_top(*one) - at_top(*other), how, found.test.documents)
+
+    best = max(readings, key=lambda one: one.curve[-1].value)
+    places = {(one.reading, one.arm): one for one in readings}
+    fused = max(
+        (place for place in places if place[0] == FUSED),
+        key=lambda place: places[place].curve[-1].value,
+        default=None,
+    )
+    single = _best_single(found)
+    of_single = [place for place in places if place[0] == single]
+    return BestReading(
+        best=best,
+        single=single,
+        over_pooled=difference((best.reading, best.arm), (POOLED, found.primary.name)),
+        fused_over_single=difference(fused, of_single[-1]) if fused and of_single else None,
+    )
+
+
+def _is_measured(found: Measurements, reading: str, arm: Arm) -> bool:
+    quantity = _QUANTITIES.get(reading, reading)
+    return all(found.scores(dose, arm, quantity) is not None for dose in found.doses)
+
+
+def _judge(found: Measurements, thresholds: LawConfig, reading: str, arm: Arm) -> LawInReading:
+    how, documents = Bootstrap.of(thresholds), found.test.documents
+    quantity = _QUANTITIES.get(reading, reading)
+    curve = found.curve(arm, quantity)
+    means = curve.mean(axis=(1, 2))
+    losses = np.array([found.nats_per_byte(dose) for dose in found.doses])
+    gain, order = (
+        mean_over_queries(curve[-1] - curve[0], how, documents),
+        spearman(-losses, curve, how, documents),
+    )
+    p = trend_p(means, seed=thresholds.random_seed)
+    levels = tuple(means_over_queries(curve, how, documents))
+    chance = float(found.test.baselines["random"][PRIMARY_METRIC].mean())
+    before = found.scores(found.top, BEFORE_CL, quantity) if arm.kind != "none" else None
+    return LawInReading(
+        reading=reading,
+        arm=arm.name,
+        doses=found.doses,
+        curve=levels,
+        gain=gain,
+        per_halving=slope(-np.log2(losses), curve, how, documents),
+        spearman=order,
+        trend_p=p,
+        steps_up=int((np.diff(means) > 0).sum()),
+        by_cl=None if before is None else mean_over_queries(curve[-1] - before, how, documents),
+        shown=gain.low >= thresholds.minimum_effect
+        and order.value >= thresholds.minimum_spearman
+        and p <= thresholds.maximum_trend_p
+        and levels[-1].low >= thresholds.minimum_times_random * chance,
+    )
+
+
+def _best_single(found: Measurements) -> str | None:
+    """The part of the fusion with the highest nDCG@10 on validation documents, at the highest dose."""
+    for arm in (found.primary, BEFORE_CL):
+        for cell in found.cells("retrieval", dose=found.top, arm=arm, pages="target", split="test"):
+            measured: Mapping | None = found.contents["retrieval", cell].get("fusion", {}).get("validation")
+            if measured:
+                parts = {name: score for name, score in measured.items() if name != FUSED}
+                return max(parts, key=lambda name: parts[name])
+    return None
