@@ -112,17 +112,6 @@ def model_inputs(batch: "Batch") -> dict[str, torch.Tensor | None]:
     return inputs
 
 
-def generation_inputs(model: model_class, batch: "Batch") -> dict[str, Any]:
-    """Return keyword arguments of `model.generate` for a batch of prompts with images."""
-    return {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "pixel_values": batch.pixel_values,
-        "image_grid_thw": batch.image_grid_thw,
-        "mm_token_type_ids": (batch.input_ids == model.config.image_token_id).int(),
-    }
-
-
 def hidden_states(model: model_class, batch: "Batch", *, images: Any = None, **options: Any) -> Any:
     """Run a batch through everything below the head; `.last_hidden_state` is [rows, length, hidden].
 

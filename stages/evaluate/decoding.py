@@ -18,7 +18,7 @@ from stages.train.batches import collate
 from stages.train.forward import hidden_states
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
-MOST_CHARACTERS_A_VISUAL_TOKEN = 2
+MOST_TOKENS_A_VISUAL_TOKEN = 2
 """Tokens that are written for an image, at most, by visual token: a passage has about 1.2 characters for
 each, and a model that cannot read may write for ever."""
 ROOM = 8
@@ -43,11 +43,9 @@ def greedy_transcriptions(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         prompts = [builder.transcribe_image(samples[row].image(), None) for row in rows]
-        limit = min(
-            max(prompt.visual_tokens for prompt in prompts) * MOST_CHARACTERS_A_VISUAL_TOKEN + ROOM,
-            backbone.contract.max_text_tokens + 1,
-        )
-        answers = greedy_answers(backbone, prompts, limit=limit)
+        most = backbone.contract.max_text_tokens + 1
+        limits = [min(one.visual_tokens * MOST_TOKENS_A_VISUAL_TOKEN + ROOM, most) for one in prompts]
+        answers = greedy_answers(backbone, prompts, limits)
         texts = backbone.tokenizer.batch_decode(answers, skip_special_tokens=True)
         for row, text in zip(rows, texts, strict=True):
             written[row] = text
@@ -56,20 +54,24 @@ def greedy_transcriptions(
 
 
 @torch.inference_mode()
-def greedy_answers(backbone: Backbone, prompts: Sequence[TokenSequence], *, limit: int) -> list[list[int]]:
-    """Return the tokens after each prompt: up to the end token, which is not returned, or to `limit`."""
+def greedy_answers(
+    backbone: Backbone, prompts: Sequence[TokenSequence], limits: Sequence[int]
+) -> list[list[int]]:
+    """Return the tokens after each prompt, up to its end token, which is not returned, or to its limit."""
     model, head, end = backbone.model, backbone.family.head(backbone.model), backbone.tokenizer.eos_token_id
     batch = collate(prompts, pad_token=backbone.tokenizer.pad_token_id)
-    cache = _RoomyCache(backbone.shape.layers, batch.input_ids.shape[1] + limit)
+    cache = _RoomyCache(backbone.shape.layers, batch.input_ids.shape[1] + max(limits))
     states = hidden_states(model, batch, use_cache=True, past_key_values=cache).last_hidden_state[:, -1]
     places = batch.position_ids[:, :, -1]
     mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
-    rows, answers = list(range(len(prompts))), [[] for _ in prompts]
-    for _ in range(limit):
+    rows, answers, ended = list(range(len(prompts))), [[] for _ in prompts], [False] * len(prompts)
+    while True:
         tokens = head(states).argmax(dim=-1)
         for row, token in zip(rows, tokens.tolist(), strict=True):
-            answers[row].append(token)
-        going = [place for place, row in enumerate(rows) if answers[row][-1] != end]
+            if not ended[row] and token != end:
+                answers[row].append(token)
+            ended[row] = ended[row] or token == end or len(answers[row]) == limits[row]
+        going = [place for place, row in enumerate(rows) if not ended[row]]
         if not going:
             break
         if len(going) < (1 - FEWEST_ENDED) * len(rows):
@@ -79,7 +81,7 @@ def greedy_answers(backbone: Backbone, prompts: Sequence[TokenSequence], *, limi
         mask = None if mask is None else torch.nn.functional.pad(mask, (0, 1), value=1)
         places = places + 1
         states = backbone.family.continued(model, tokens[:, None], places, cache, mask)[:, -1]
-    return [answer[: answer.index(end)] if end in answer else answer for answer in answers]
+    return answers
 
 
 class _RoomyCache(DynamicCache):

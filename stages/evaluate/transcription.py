@@ -24,12 +24,15 @@ def main(job_path: Path) -> None:
     """Transcribe and commit this worker's cells of the job."""
     job = read_job(job_path, TranscriptionSettings)
     settings = job.settings
-    splits = {name: ShardSource(one.path) for name, one in job.inputs.items()}
-    readable = ShardSource(job.inputs["base_test"].path, trainable_only=True)
+    counts = {
+        "target_test": settings.search.max_corpus,
+        "target_validation": settings.readings.validation_corpus,
+        "base_test": settings.generation.decoded_samples,
+    }
     samples = {
-        "target_test": choose(splits["target_test"], settings.search.max_corpus),
-        "target_validation": choose(splits["target_validation"], settings.readings.validation_corpus),
-        "base_test": choose(readable, settings.generation.decoded_samples),
+        # Only of the target's pages those without text are searched too.
+        split: choose(ShardSource(job.inputs[split].path, trainable_only=split == "base_test"), count)
+        for split, count in counts.items()
     }
     for task, progress in job.cells("transcribing", parts=len(samples)):
         backbone, written = open_model(task.inputs, settings.backbone), {}

@@ -9,6 +9,9 @@ from infra.journal import JournalTail
 from infra.store import open_store
 from tests.unit.stages.conftest import job_of
 
+SPLITS = ("target_test", "target_validation", "base_test", "target_train", "evaluated", "validation")
+QUERIES = ("target_test_queries", "evaluated_queries", "validation_queries")
+
 
 @torch.no_grad()
 def logits_of(backbone, sequence) -> torch.Tensor:
@@ -27,11 +30,17 @@ def logits_of(backbone, sequence) -> torch.Tensor:
 def run_program(backbone, split_folder, queries_folder, tmp_path):
     """(program, settings, cells) -> (what it committed, by cell; the events that it told).
 
-    All inputs are one split and its queries, and all cells have one model.
+    All inputs are one split and its queries, and all cells have one model and, where it is given, one
+    `transcription` (content of transcription.json).
     """
     backbone.save(tmp_path / "pretrained" / "model")
 
-    def run(program, settings, cells):
+    def run(program, settings, cells, transcription=None):
+        own = {"model": tmp_path / "pretrained", "fit_pages": split_folder, "fit_queries": queries_folder}
+        if transcription is not None:
+            own["transcription"] = tmp_path / "transcription"
+            own["transcription"].mkdir()
+            (own["transcription"] / "transcription.json").write_text(json.dumps(transcription))
         stage, names = program.__name__.split(".")[-1], [f"{number:032x}" for number in range(len(cells))]
         job = job_of(
             stage,
@@ -39,14 +48,10 @@ def run_program(backbone, split_folder, queries_folder, tmp_path):
             tmp_path,
             cells=dict(zip(names, cells, strict=True)),
             inputs={
-                **dict.fromkeys(("target_test", "base_test", "evaluated"), split_folder),
-                **dict.fromkeys(("target_test_queries", "evaluated_queries"), queries_folder),
+                **dict.fromkeys(SPLITS, split_folder),
+                **dict.fromkeys(QUERIES, queries_folder),
             },
-            own_inputs={
-                "model": tmp_path / "pretrained",
-                "fit_pages": split_folder,
-                "fit_queries": queries_folder,
-            },
+            own_inputs=own,
         )
         (tmp_path / "job.json").write_text(json.dumps(job))
         program.main(tmp_path / "job.json")

@@ -11,7 +11,7 @@ from stages.backbones.config import WORD_TOKEN_PREFIX
 from stages.cells import Cell
 from stages.evaluate import critic
 from stages.evaluate.candidate_matrix import first_candidates, image_losses
-from stages.evaluate.config import CriticSettings, GenerationConfig, GenerationSettings
+from stages.evaluate.config import CriticSettings
 from stages.evaluate.generation import measure_generation, teacher_forced
 from stages.evaluate.likelihood import blank_log_likelihoods, log_likelihoods, word_log_likelihoods
 from stages.evaluate.search_task import build_task, candidates_of
@@ -23,9 +23,6 @@ from tests.unit.stages.evaluate.conftest import logits_of
 TINY = get_recipe("tiny")
 CONFIG = TINY.evaluate.search
 SETTINGS = CriticSettings(backbone=TINY.backbone, search=CONFIG)
-GENERATION = GenerationSettings(
-    backbone=TINY.backbone, generation=GenerationConfig(samples=1, decoded_samples=1), batch_size=1
-)
 
 
 def scored(backbone, samples, texts, by=log_likelihoods) -> np.ndarray:
@@ -110,7 +107,7 @@ def test_what_a_sequence_cuts_is_not_counted(backbone):
     assert short.tokenizer.encode(kept, add_special_tokens=False) == answer.ids[answer.label_start : -1]
     assert text.startswith(kept) and 0 < len(kept) < len(text) and whole == "Chèn"
     sample = make_sample(0, text)
-    entry = measure_generation(short, [sample], GENERATION)
+    entry = measure_generation(short, [sample], {sample.key: text}, batch_size=1)
     [block], [decoded] = entry["per_block"], entry["per_decoded_block"]
     assert (block["bytes"], decoded["characters"]) == (len(kept.encode()), len(kept))
     pages = [sample, make_sample(1, "Enter")]

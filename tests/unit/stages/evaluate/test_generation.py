@@ -1,14 +1,14 @@
-"""Nats, greedy decoding and edits against transformers' own forward passes and hand computations."""
-
-import dataclasses
+"""Nats and edits against transformers' own forward passes and hand computations."""
 
 import pytest
 import torch
 
+from data_prep.shards import ShardSource
 from stages.cells import Cell
 from stages.evaluate import generation
 from stages.evaluate.config import GenerationConfig, GenerationSettings
-from stages.evaluate.generation import character_edits, greedy_transcriptions, teacher_forced
+from stages.evaluate.generation import character_edits, teacher_forced
+from stages.evaluate.search_task import choose
 from stages.recipes import get_recipe
 from stages.train.sequences import SequenceBuilder
 from tests.unit.stages.evaluate.conftest import logits_of
@@ -16,16 +16,20 @@ from tests.unit.stages.evaluate.conftest import logits_of
 TINY = get_recipe("tiny")
 
 
-def test_the_program_commits_its_cells_and_tells_how_far_it_is(run_program, samples):
+def test_the_program_commits_its_cells_and_tells_how_far_it_is(run_program, split_folder, samples):
     few = GenerationConfig(samples=4, decoded_samples=2)
+    written = {sample.key: sample.text + "x" for sample in choose(ShardSource(split_folder), 2)}
     settings = GenerationSettings(backbone=TINY.backbone, generation=few, batch_size=64)
-    (first, second), events = run_program(generation, settings, [Cell(), Cell(dose=32, pages="shuffled")])
+    cells = [Cell(), Cell(dose=32, pages="shuffled")]
+    transcription = dict.fromkeys(("target_test", "base_test"), written)
+    (first, second), events = run_program(generation, settings, cells, transcription=transcription)
     assert first == second  # of one model: a file says nothing of its cell
     target, base = first["corpora"]["target"], first["corpora"]["base"]
     assert target == base  # one split
     blocks, decoded = target["per_block"], target["per_decoded_block"]
     assert len({block["key"] for block in blocks} & {sample.key for sample in samples}) == 4
-    assert [block["key"] for block in blocks[:2]] == [one["key"] for one in decoded]
+    assert [block["key"] for block in blocks[:2]] == [one["key"] for one in decoded] == list(written)
+    assert [one["edits"] for one in decoded] == [1, 1]
     total = {name: sum(block[name] for block in blocks) for name in ("nats", "bytes", "tokens", "correct")}
     assert target["nats_per_byte"] == pytest.approx(total["nats"] / total["bytes"])
     assert target["token_accuracy"] == pytest.approx(total["correct"] / total["tokens"])
@@ -52,21 +56,7 @@ def test_nats_are_the_sum_of_token_losses_whatever_the_batches(backbone, samples
         assert (found["tokens"], found["correct"]) == (len(answer), right)
 
 
-@pytest.mark.parametrize("measure", [teacher_forced, greedy_transcriptions])
-def test_every_batch_is_told(backbone, samples, measure):
+def test_every_batch_is_told(backbone, samples):
     told = []
-    measure(backbone, samples, 3, lambda: told.append(None))
+    teacher_forced(backbone, samples, 3, lambda: told.append(None))
     assert len(told) == -(-len(samples) // 3)
-
-
-def test_greedy_decoding_equals_a_loop_without_cache(backbone, samples):
-    sample = samples[1]
-    (written,) = greedy_transcriptions(backbone, [sample], batch_size=1)
-    sequence = SequenceBuilder(backbone).transcribe_image(sample.image(), None)
-    ids: list[int] = []
-    for _ in range(len(backbone.tokenizer.encode(sample.text, add_special_tokens=False)) + 8):
-        longer = dataclasses.replace(sequence, ids=sequence.ids + ids)
-        ids.append(int(logits_of(backbone, longer)[-1].argmax()))
-        if ids[-1] == backbone.tokenizer.eos_token_id:
-            break
-    assert written == backbone.tokenizer.decode(ids, skip_special_tokens=True)

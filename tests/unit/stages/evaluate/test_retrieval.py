@@ -6,11 +6,14 @@ import torch
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import ndcg_score
 
+from data_prep.queries import words_of
+from data_prep.shards import ShardSource
 from stages.cells import DIRECTIONS, Cell
 from stages.evaluate import retrieval
 from stages.evaluate.config import (
     LinearMapConfig,
     LinearMapSettings,
+    ReadingsConfig,
     RetrievalConfig,
     RetrievalSettings,
     SearchConfig,
@@ -21,6 +24,8 @@ from stages.recipes import ARMS, get_recipe
 from stages.train.batches import collate
 from stages.train.forward import embed
 from stages.train.sequences import SequenceBuilder
+from stages.train.words import SalientWords
+from tests.unit.stages.evaluate.conftest import logits_of
 
 TINY = get_recipe("tiny")
 CONFIG = SearchConfig(max_corpus=8, max_queries=8)
@@ -29,6 +34,7 @@ SETTINGS = RetrievalSettings(
     backbone=TINY.backbone,
     search=CONFIG,
     retrieval=RetrievalConfig(neighbours=2),
+    readings=ReadingsConfig(kept_words=64, validation_corpus=8, validation_queries=8),
     batch_size=3,
     temperature=0.05,
     linear_map=LinearMapSettings(config=MAPS, batch_size=64, same_document_negatives=True),
@@ -83,6 +89,41 @@ def test_the_program_commits_its_cells(run_program, backbone, split_folder, quer
     assert set(found["baselines"]) == {"random", "bm25"}
     losses = [committed[name]["contrastive"]["query"]["losses"] for name in ("projected", "other seed")]
     assert losses[0] != losses[1]
+
+
+@torch.no_grad()
+def test_a_cell_with_a_transcription_is_read_in_every_way(
+    run_program, backbone, split_folder, queries_folder
+):
+    task = build_task(split_folder, queries_folder, CONFIG)
+    written = {sample.key: sample.text.upper() for sample in task.corpus}
+    transcription = dict.fromkeys(("target_test", "target_validation"), written)
+    ((found,), _) = run_program(retrieval, SETTINGS, [CELLS["before"]], transcription=transcription)
+    parts = ("lexical", "transcribed", "trigrams")
+    assert tuple(found["readings"]) == (*parts, "fused", "fused equally", "late interaction")
+    # It writes what is there: BM25 finds what it finds on the text layer.
+    assert found["readings"]["transcribed"] == found["baselines"]["bm25"]
+    # Validation and test are one split here: the chosen weights are no worse than a part or the mean.
+    means = {name: one["means"]["ndcg@10"] for name, one in found["readings"].items()}
+    assert means["fused"] >= max(means[name] for name in (*parts, "fused equally"))
+    assert found["fusion"]["validation"]["transcribed"] == means["transcribed"]
+    assert sum(found["fusion"]["weights"].values()) == pytest.approx(1)
+
+    builder, words = (
+        SequenceBuilder(backbone),
+        SalientWords.fit(ShardSource(split_folder, trainable_only=True).texts(), backbone.tokenizer),
+    )
+    logs = []
+    for sample in task.corpus:
+        prompt = builder.summarize_image(sample.image())
+        logs.append(logits_of(backbone, prompt)[-1][list(words.tokens)].log_softmax(dim=-1).numpy())
+    asked = [words_of(query.text.casefold()) for query in task.queries]
+    likelihoods = [
+        [sum(words.idf(word) * page[words.number_of(word)] for word in of_query) for page in logs]
+        for of_query in asked
+    ]
+    truth = np.array([[key in answers for key in task.corpus_ids] for answers in task.relevant])
+    assert found["readings"]["lexical"]["per_query"]["ndcg@10"] == pytest.approx(gains(truth, likelihoods))
 
 
 def test_whitening_is_that_of_scikit_learn_on_the_training_pages(
