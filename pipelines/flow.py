@@ -307,7 +307,7 @@ def publish(run: PipelineRun, law: Output) -> dict[str, Any]:
     run.record.dose_response(readings, heading="reading")
     run.record.report(law)
     result = {
-        **{name: finding[name] for name in ("verdict", "reasons", "decision", "baselines")},
+        **{name: finding[name] for name in ("verdict", "reasons", "decision", "search_with", "baselines")},
         "table": rows,
         "readings": readings,
         "training": run.record.training(),

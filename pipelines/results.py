@@ -70,7 +70,7 @@ def run_card(result: Mapping[str, Any], recipe: str) -> str:
     lines = [
         f"# Verdict: {result['verdict']}",
         *(f"- {reason}" for reason in result["reasons"]),
-        f"\n**Decision.** {result['decision']}\n",
+        f"\n**Decision.** {result['decision']} {result['search_with']}\n",
         *_markdown(table),
         f"\nnDCG@10 of BM25 on the text layer: {baselines['bm25']:.3f}, of a random ranking: "
         f"{baselines['random']:.3f}. Brackets: bootstrap intervals.",

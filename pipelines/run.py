@@ -288,6 +288,8 @@ def _show(result: dict[str, Any], console: Console, *, seconds: float) -> None:
     for reason in result["reasons"]:
         say(f"  - {reason}")
     say(f"Decision: {result['decision']}")
+    if result["search_with"]:
+        say(f"Search: {result['search_with']}")
     bm25, random = (f"{result['baselines'][name]:.3f}" for name in ("bm25", "random"))
     levels = f"nDCG@10 of BM25 on the text layer: {bm25}, of a random ranking: {random}"
     print_table(console, _table(result["table"], "Dose and response", levels))

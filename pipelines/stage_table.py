@@ -204,6 +204,10 @@ def _mine_metrics(output: Committed) -> Metrics:
     return {f"negatives/{name}": float(count) for name, count in output.manifest.counts.items()}
 
 
+def _transcription_metrics(output: Committed) -> Metrics:
+    return {f"transcribed/{split}": float(count) for split, count in output.manifest.counts.items()}
+
+
 def _generation_metrics(output: Committed) -> Metrics:
     corpora = output.json("generation.json")["corpora"]
     return {
@@ -261,7 +265,7 @@ STAGES: Mapping[str, Stage] = {
             program="stages.evaluate.transcription",
             reads=("target_test", "target_validation", "base_test"),
             settings=_transcription_settings,
-            metrics=lambda output: {},
+            metrics=_transcription_metrics,
             independent=True,
         ),
         Stage(

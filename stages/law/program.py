@@ -61,6 +61,7 @@ def verdict_json(findings: Findings, story: Story) -> dict[str, Any]:
     content = {
         "verdict": findings.verdict,
         "decision": story.decision,
+        "search_with": story.search_with,
         "reasons": story.reasons,
         "notes": story.notes,
         "checks": story.checks,

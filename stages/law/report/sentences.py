@@ -25,6 +25,8 @@ class Story:
     """
 
     decision: str
+    search_with: str
+    """Which way of searching finds most; empty where there is one."""
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     checks: list[dict[str, Any]]
@@ -39,6 +41,7 @@ def tell(findings: Findings) -> Story:
         checks.append({"name": check.name, **words, "passed": check.passed})
     return Story(
         decision=" ".join(_lines("decision", findings, compared, checks)),
+        search_with=" ".join(_lines("search_with", findings)) if findings.best_reading else "",
         reasons=_lines("reasons", findings, compared, checks),
         notes=_lines("notes", findings, compared, *_best_reader(findings)),
         checks=checks,

@@ -46,6 +46,10 @@ def refine(task: Task) -> dict:
     return {"adapter.json": [task.cell.words, *sorted(task.inputs)], "training.json": facts}
 
 
+def transcription(task: Task) -> dict:
+    return {"transcription.json": {"target_test": {"k0": task.cell.words}}}
+
+
 def generation(task: Task) -> dict:
     quality = 1.0 / (1 + task.cell.dose)
     corpus = {"nats_per_byte": quality, "token_accuracy": 1 - quality / 2, "character_error_rate": quality}
@@ -89,6 +93,7 @@ def law(task: Task) -> dict:
         "verdict": "inconclusive",
         "reasons": [f"{searched} made-up scores prove nothing"],
         "decision": "run the real stages",
+        "search_with": "",
         "table": [row(one.cell.dose) for one in measured if one.stage == "generation"],
         "baselines": {"bm25": 0.4, "random": 0.01},
         "paired": {"difference": 0.0, "low": -0.1, "high": 0.1, "p": 1.0},
@@ -98,7 +103,7 @@ def law(task: Task) -> dict:
 
 
 OUTPUTS: Mapping[str, Any] = {
-    one.__name__: one for one in (pretrain, refine, generation, retrieval, critic, mine, law)
+    one.__name__: one for one in (pretrain, refine, transcription, generation, retrieval, critic, mine, law)
 }
 
 

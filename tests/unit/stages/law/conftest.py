@@ -6,6 +6,7 @@ from collections import Counter
 import matplotlib.font_manager
 from PIL import Image, ImageDraw, ImageFont
 
+from data_prep.samples import Sample
 from tests.unit.stages.law.sweeps import TEXTS
 
 REFUSED = [
@@ -52,4 +53,14 @@ def image_of(key):
     return buffer.getvalue()
 
 
+def sample_of(key):
+    """A passage with its image."""
+    return Sample(
+        key=key, document="a.pdf", page=0, block=0, text=TEXTS[int(key[1:])], is_heading=False, width=448,
+        height=96, box=(0, 0, 448, 96), ink=(0, 255), reason=None, png=image_of(key),
+    )  # fmt: skip
+
+
+WRITTEN = {0: {"k1": "Dinh dang doan"}, 2400: {"k1": TEXTS[1]}}
+"""Dose -> what was written, by key."""
 INVENTORIES = {"target": inventory(REFUSED), "base": inventory([])}

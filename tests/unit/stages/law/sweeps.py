@@ -36,6 +36,9 @@ SIZES = {
     (rank, alpha): Arm(name=f"rank {rank}, alpha {alpha}", kind="adapter")
     for rank, alpha in ((4, 1), (64, 16))
 }
+READINGS = {"lexical": -0.05, "fused": 0.2, "fused equally": 0.15}
+"""nDCG@10 over that of the vectors."""
+READ_BEFORE_CL = {"transcribed": 0.15, "trigrams": 0.1, "late interaction": -0.2}
 TEXTS = (
     "Chèn một bảng tính vào tài liệu văn bản",
     "Định dạng đoạn văn được chọn, chẳng hạn như thụt lề",
@@ -55,9 +58,11 @@ class Sweep:
     def __init__(
         self, *, gain=GAIN, text=0.0, multimodal=0.04, controls=True, shuffled=0.01, unrelated=0.0,
         compute=0.01, design=SMALL, rng=0, other_arms=False, other_tests=("Khmer",), budgets=BUDGETS,
+        readings=True,
     ):  # fmt: skip
         self.design, self.rng, self.contents = design, np.random.default_rng(rng), {}
         self.queries = Queries(QUIET, design, self.rng)
+        self.reading_queries = Queries(QUIET, design, np.random.default_rng(1000 + rng)) if readings else None
         self.ids = {}
         first, top = design.doses[0], design.doses[-1]
         self.gains = {dose: gain * share for dose, share in zip(design.doses, design.shares, strict=True)}
@@ -120,14 +125,30 @@ class Sweep:
         """Add the retrieval of every seed, and the training of an arm with CL."""
         trained = arm.kind not in ("none", "linear map")
         place = {"steps": STEPS if trained else None} | place
+        is_read = self.reading_queries and (split, arm.kind == "none" or arm == PRIMARY) == ("test", True)
+        is_read = is_read and "pages" not in place and place["steps"] in (None, STEPS)
         scores, pages = (self.queries.scores(*of, pretrained=False) for of in (gains, (gains[0] + 0.3, 0.0)))
         for number, seed in enumerate(seeds):
             cell = Cell(arm=arm, seed=seed, split=split, **place)
             directions = {name: scores_json(values[number]) for name, values in scores.items()}
             directions["text_to_image"] = scores_json(pages["query_to_image"][number])
             self.contents["retrieval", cell] = self.retrieval(cell, directions)
+            if is_read:
+                self.contents["retrieval", cell] |= self.read_otherwise(gains[0], number, before=not trained)
             if trained:
                 self.train(Cell(**{**vars(cell), "split": None}), rank=16, alpha=4)
+
+    def read_otherwise(self, gain, number, *, before):
+        ahead = READINGS | (READ_BEFORE_CL if before else {})
+        scores = {
+            name: self.reading_queries.scores(gain + more, 0.0, pretrained=False)["query_to_image"][number]
+            for name, more in ahead.items()
+        }
+        validation = {"pooled": 0.4, "lexical": 0.3, "transcribed": 0.6, "trigrams": 0.5, "fused": 0.7}
+        return {
+            "readings": {name: scores_json(values) for name, values in scores.items()},
+            "fusion": {"weights": {"pooled": 0.4, "transcribed": 0.6}, "validation": validation},
+        }
 
     def train(self, cell, *, rank, alpha):
         rate = 3e-3 if cell.arm == FASTER else 1e-3

@@ -4,11 +4,10 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
-from data_prep.samples import Sample
 from data_prep.write_shards import write_split
 from infra.fingerprint import code_version
 from infra.store import LocalStore
@@ -18,7 +17,7 @@ from stages.law.program import main, verdict_json
 from stages.law.reading import FILES
 from stages.law.report.sentences import tell
 from stages.law.simulated_sweeps import STEPS
-from tests.unit.stages.law.conftest import INVENTORIES, image_of
+from tests.unit.stages.law.conftest import INVENTORIES, WRITTEN, sample_of
 from tests.unit.stages.law.sweeps import LAW, Sweep
 
 
@@ -37,11 +36,7 @@ def job(tmp_path):
         return {"path": str(committed.path), "digest": committed.manifest.content_digest, "stage": stage,
                 "cell": cell.to_json()}  # fmt: skip
 
-    samples = [
-        Sample(key=f"k{i}", document="a.pdf", page=0, block=i, text="", is_heading=False, width=448,
-               height=96, box=(0, 0, 448, 96), ink=(0, 255), reason=None, png=image_of(f"k{i}"))
-        for i in range(6)
-    ]  # fmt: skip
+    samples = [replace(sample_of(f"k{i}"), block=i) for i in range(6)]
     with store.attempt("documents", "test") as attempt:
         write_split(attempt.path, samples, per_shard=4)
         test = attempt.commit(inputs={}, configuration={}, counts={})
@@ -53,6 +48,12 @@ def job(tmp_path):
     measured = {
         f"{stage}: {cell.words}": commit(stage, cell, {FILES[stage]: content})
         for (stage, cell), content in run.contents.items()
+    }
+    measured |= {
+        f"transcription: dose {dose}": commit(
+            "transcription", Cell(dose=dose), {"transcription.json": {"target_test": texts}}
+        )
+        for dose, texts in WRITTEN.items()
     }
     settings = LawSettings(
         law=LAW, refine_steps=STEPS, item="passage", target_documents="docs", recipe={"name": "tiny"}
@@ -73,7 +74,7 @@ def test_one_committed_output_with_verdict_report_and_figures(job, tmp_path):
     output = LocalStore(tmp_path / "store").find("law", "abc")
     assert {entry.path for entry in output.manifest.files} == {
         "verdict.json", "report.html",
-        *(f"figures/{name}.{kind}" for name in ("dose_response", "law", "generation", "geometry")
+        *(f"figures/{name}.{kind}" for name in ("dose_response", "law", "readings", "generation", "geometry")
           for kind in ("png", "csv", "json")),
     }  # fmt: skip
     assert output.json("verdict.json")["verdict"] == "supported"
@@ -83,6 +84,7 @@ def test_one_committed_output_with_verdict_report_and_figures(job, tmp_path):
     inputs = {"target_test", "generation: dose 0", "refine: dose 0, seed 0, text-only, 30 steps"}
     assert set(output.manifest.inputs) > inputs
     assert "400 passages from 200 pages of 100 documents" in page
+    assert "dose 2,400 writes:" in page
     assert "12.5%" in page and "repeat text 0.5" in page  # the ledger of pretraining
     events = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     assert [event["step"] for event in events] == [1, 2, 3, 4]

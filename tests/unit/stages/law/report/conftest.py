@@ -9,7 +9,7 @@ from stages.law.config import LawSettings
 from stages.law.report.figures import figure_tables
 from stages.law.report.page import render
 from stages.law.simulated_sweeps import STEPS
-from tests.unit.stages.law.conftest import INVENTORIES, image_of
+from tests.unit.stages.law.conftest import INVENTORIES, WRITTEN, sample_of
 from tests.unit.stages.law.sweeps import LAW, Sweep
 
 PICTURE = b"\x89PNG\r\n\x1a\n"
@@ -44,7 +44,8 @@ def pages(plain, swept):
 def page_of(findings, **changes):
     tables = figure_tables(findings)
     beside = {"settings": SETTINGS, "inventories": INVENTORIES, "provenance": PROVENANCE, "inputs": {}}
-    return render(findings, tables, dict.fromkeys(tables, PICTURE), images=image_of, **(beside | changes))
+    beside |= {"samples": sample_of, "written": WRITTEN}
+    return render(findings, tables, dict.fromkeys(tables, PICTURE), **(beside | changes))
 
 
 def with_numbers(findings, **compared):

@@ -33,7 +33,10 @@ def only(table, **wanted):
 
 def test_every_part_that_was_measured_has_its_table(plain, tables):
     assert tables.keys() == FIGURES.keys()
-    assert figure_tables(plain).keys() == {"dose_response", "law", "generation", "geometry"}
+    assert figure_tables(plain).keys() == {"dose_response", "law", "readings", "generation", "geometry"}
+    one_way = Sweep(controls=False, readings=False).find()
+    assert figure_tables(plain).keys() - figure_tables(one_way).keys() == {"readings"}
+    assert "Every way to search" in page_of(plain) and "Every way to search" not in page_of(one_way)
     little = Sweep(other_tests=()).drop("critic").find()
     assert tables.keys() - figure_tables(little) == {"bound", "bound_by_size", "critic", "other_tests"}
     assert "Bound against" not in page_of(little) and "Other test sets" not in page_of(little)

@@ -67,7 +67,12 @@ def test_searches_run_from_the_largest_gain_to_the_largest_loss():
         ]
         for dose, of_dose in ranks.items()
     }
-    searches = sample_searches(examples, count=3, images=1)
+    written = {0: {"k1": "x"}, 900: {"k1": "ab"}, 2400: {"k1": "ab", "k0": "y"}}
+    searches = sample_searches(examples, count=3, images=1, written=written, text_of={"k1": "ab"}.get)
+    read = [(one["dose"], one["error_rate"]) for one in searches[0]["transcriptions"]]
+    assert read == [(0, 1.0), (2400, 0.0)]
+    unread = sample_searches(examples, count=1, images=1, written={}, text_of={"k1": "ab"}.get)
+    assert unread[0]["transcriptions"] == []
     shown = [[(one["dose"], one["rank"], one["keys"]) for one in search["results"]] for search in searches]
     assert [search["query"] for search in searches] == ["q1", "q3", "q2"]
     assert shown[0] == [(0, 6, ["k0"]), (2400, 1, ["k0"])]
