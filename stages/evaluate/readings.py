@@ -112,6 +112,11 @@ class Transcribed:
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         return self._index.scores(queries)
 
+    @property
+    def bytes_a_page(self) -> float:
+        """Of the index in memory, without its terms."""
+        return self._index.bytes_a_text
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fused:

@@ -40,6 +40,12 @@ class Bm25:
         if self._index:
             self._index.index(corpus, show_progress=False)
 
+    @property
+    def bytes_a_text(self) -> float:
+        """Of the index in memory, without its terms."""
+        parts = self._index.scores if self._index else {}
+        return sum(part.nbytes for part in parts.values() if isinstance(part, np.ndarray)) / self._size
+
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         """Return float32 [queries, corpus].
 

@@ -93,13 +93,13 @@ def transcribed(base: Path, config: BackboneConfig, samples: Sequence[Sample]) -
     return greedy_transcriptions(load_backbone(base, config), samples, batch_size=32)
 
 
-def by_tesseract(files: Sequence[SourceFile], samples: Sequence[Sample]) -> list[str]:
+def by_tesseract(files: Sequence[SourceFile], samples: Sequence[Sample], language: str = "eng") -> list[str]:
     import tesserocr
 
     texts = {}
     paths = {file.name: file.path for file in files}
     scale = FINER * ReadingConfig().dots_per_inch / 72
-    with tesserocr.PyTessBaseAPI(lang="eng", psm=tesserocr.PSM.SINGLE_BLOCK) as tesseract:
+    with tesserocr.PyTessBaseAPI(lang=language, psm=tesserocr.PSM.SINGLE_BLOCK) as tesseract:
         for one in samples:
             with closing(pypdfium2.PdfDocument(paths[one.document])) as document:
                 page = document[one.page - 1].render(scale=scale, grayscale=True).to_pil()
