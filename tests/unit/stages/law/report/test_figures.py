@@ -151,5 +151,6 @@ def test_figures_survive_one_dose_and_no_geometry():
         cell["geometry"], cell["chance_mutual_knn"] = [], None
     findings = lonely.find()
     tables = figure_tables(findings)
-    assert draw_figures(tables).keys() == tables.keys() == {"dose_response", "law", "generation"}
+    drawn = {"dose_response", "law", "readings", "generation"}
+    assert draw_figures(tables).keys() == tables.keys() == drawn
     assert "Geometry by layer" not in page_of(findings)
