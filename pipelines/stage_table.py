@@ -161,9 +161,9 @@ def _transcription_settings(recipe: Recipe) -> TranscriptionSettings:
     evaluate = recipe.evaluate
     return TranscriptionSettings(
         backbone=recipe.backbone,
-        search=evaluate.search,
-        generation=evaluate.generation,
-        readings=evaluate.readings,
+        test_samples=evaluate.search.max_corpus,
+        validation_samples=evaluate.readings.validation_corpus,
+        base_samples=evaluate.generation.decoded_samples,
         batch_size=evaluate.batch_size,
     )
 

@@ -82,9 +82,10 @@ class TranscriptionSettings:
     """What transcribing takes of a recipe."""
 
     backbone: BackboneConfig
-    search: SearchConfig
-    generation: GenerationConfig
-    readings: ReadingsConfig
+    test_samples: int
+    """All that are searched."""
+    validation_samples: int
+    base_samples: int
     batch_size: int
 
 

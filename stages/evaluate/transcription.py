@@ -25,9 +25,9 @@ def main(job_path: Path) -> None:
     job = read_job(job_path, TranscriptionSettings)
     settings = job.settings
     counts = {
-        "target_test": settings.search.max_corpus,
-        "target_validation": settings.readings.validation_corpus,
-        "base_test": settings.generation.decoded_samples,
+        "target_test": settings.test_samples,
+        "target_validation": settings.validation_samples,
+        "base_test": settings.base_samples,
     }
     samples = {
         # Only of the target's pages those without text are searched too.

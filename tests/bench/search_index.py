@@ -2,9 +2,9 @@
 
     python -m tests.bench.search_index [--pages 100000]
 
-Pages are made up: 12 words drawn by Zipf's law from 50,000; of a page's words the model names 256 of 2,048 with
-made-up log-probabilities; vectors have 128 numbers. Exact vector search stands beside the others in the same run.
-One query at a time, one thread, medians of all queries."""
+Pages are made up: 12 words drawn by Zipf's law from 50,000; of 2,048 words the model names 256 with made-up
+log-probabilities; vectors have 128 numbers. Exact vector search stands beside the others in the same run. One
+query at a time, one thread, medians of all queries."""
 
 import argparse
 import resource

@@ -2,8 +2,8 @@
 
     TESSDATA_PREFIX=... python -m tests.bench.tesseract_search --run ~/lco --documents ~/pdfs --language vie
 
-Needs tesserocr and a language pack (Debian: tesseract-ocr-vie). Each passage's box is drawn at three times the
-resolution and read as one block of text, as in tests/bench/typefaces.py."""
+Needs tesserocr and a language pack (Debian: tesseract-ocr-vie). Each passage's box is drawn at three
+times the resolution and read as one block of text, as in tests/bench/typefaces.py."""
 
 import argparse
 import json

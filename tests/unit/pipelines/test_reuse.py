@@ -20,7 +20,7 @@ from tests.unit.pipelines.conftest import InProcessLauncher, Workplace, changed
 from tests.unit.pipelines.fake_documents import prepare_documents
 from tests.unit.pipelines.fake_stages import FAKE_STAGES
 
-EVERYTHING = {"pretrain", "generation", "refine", "retrieval", "law"}
+EVERYTHING = {"pretrain", "transcription", "generation", "refine", "retrieval", "law"}
 
 
 def with_part(recipe: Recipe, part: str, **changes: object) -> Recipe:
@@ -102,7 +102,11 @@ def test_a_change_changes_only_the_stages_that_use_it(
         ("refine", {"loss": replace(loss, temperature=0.5)}, {"refine", "retrieval", "law"}),  # L_cl is at it
         ("mining", {"hard_negatives": 2}, {"mine", "refine", "law"}),
         ("evaluate", {"search": replace(search, max_queries=7)}, {"retrieval", "law"}),
-        ("evaluate", {"generation": replace(generation, decoded_samples=7)}, {"generation", "law"}),
+        (
+            "evaluate",
+            {"generation": replace(generation, decoded_samples=7)},
+            {"transcription", "generation", "law"},
+        ),
         ("law", {"minimum_effect": 0.5}, {"law"}),
         ("backbone", {"location": "/elsewhere"}, set()),
     ):
@@ -165,9 +169,9 @@ def test_the_job_names_settings_inputs_and_cells(workplace: Workplace) -> None:
     models = {one.cell.dose: one.path for one in outputs["pretrain"]}
     assert all(task.inputs["model"].path == models[task.cell.dose] for task in tasks["refine"])
     searched = [task for task in tasks["retrieval"] if task.cell.arm.kind != "none"]
-    assert all(set(task.inputs) == {"model", "adapter"} for task in searched)
+    assert all(set(task.inputs) == {"model", "adapter", "transcription"} for task in searched)
     [law] = tasks["law"]
-    assert len(law.inputs) == 2 + 2 + 4 + 6
+    assert len(law.inputs) == 2 + 2 + 2 + 4 + 6
     assert (
         law.inputs["retrieval: dose 32, seed 0, text-only, 30 steps (kind: refinement)"].cell.arm
         == ARMS["text-only"]

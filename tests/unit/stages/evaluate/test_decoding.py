@@ -6,7 +6,7 @@ from data_prep.shards import ShardSource
 from stages.backbones.backbone import load_backbone
 from stages.cells import Cell
 from stages.evaluate import decoding, transcription
-from stages.evaluate.config import GenerationConfig, ReadingsConfig, SearchConfig, TranscriptionSettings
+from stages.evaluate.config import TranscriptionSettings
 from stages.evaluate.decoding import greedy_answers, greedy_transcriptions
 from stages.evaluate.search_task import choose
 from stages.recipes import get_recipe
@@ -73,9 +73,9 @@ def test_order_and_batches_change_nothing_and_every_batch_is_told(backbone, samp
 def test_the_program_commits_what_is_searched_and_some_of_the_base_language(run_program, split_folder):
     settings = TranscriptionSettings(
         backbone=TINY.backbone,
-        search=SearchConfig(max_corpus=5, max_queries=5),
-        generation=GenerationConfig(samples=4, decoded_samples=2),
-        readings=ReadingsConfig(validation_corpus=3),
+        test_samples=5,
+        validation_samples=3,
+        base_samples=2,
         batch_size=2,
     )
     ((written, again), events) = run_program(transcription, settings, [Cell(), Cell(dose=32)])
