@@ -66,9 +66,17 @@ class Job(Generic[Settings]):
     processes_per_cell: int
     provenance: dict[str, str]
 
-    def own_tasks(self) -> list[Task]:
-        """The cells of this worker: every n-th where n workers share the job."""
-        return self._share(self.tasks)
+    def own_tasks(self, together: str | None = None) -> list[Task]:
+        """The cells of this worker: every n-th where n workers share the job.
+
+        `together`: an input by name; cells that read the same one follow each other, at few workers.
+        """
+        if together is None:
+            return self._share(self.tasks)
+        tasks = sorted(self.tasks, key=lambda task: task.inputs[together].digest)
+        number = worker(self.processes_per_cell)
+        begin, end = (place * len(tasks) // self._workers for place in (number, number + 1))
+        return tasks[begin:end]
 
     def own_trainings(self) -> list[list[Task]]:
         """The trainings of this worker, each with all its cells: every n-th of them."""
@@ -78,15 +86,21 @@ class Job(Generic[Settings]):
         return self._share(list(trainings.values()))
 
     def _share(self, work: list[Work]) -> list[Work]:
-        workers = int(os.environ.get("WORLD_SIZE", "1")) // self.processes_per_cell
-        return work[worker(self.processes_per_cell) :: workers]
+        return work[worker(self.processes_per_cell) :: self._workers]
 
-    def cells(self, doing: str, *, parts: int = 1) -> Iterator[tuple[Task, "Progress"]]:
+    @property
+    def _workers(self) -> int:
+        return int(os.environ.get("WORLD_SIZE", "1")) // self.processes_per_cell
+
+    def cells(
+        self, doing: str, *, parts: int = 1, together: str | None = None
+    ) -> Iterator[tuple[Task, "Progress"]]:
         """This worker's cells, each with its progress; `doing` names the work for people.
 
-        `parts`: into how many parts of about equal length the work on a cell falls.
+        `parts`: into how many parts of about equal length the work on a cell falls. `together`: see
+        `own_tasks`.
         """
-        own = self.own_tasks()
+        own = self.own_tasks(together)
         for number, task in enumerate(own):
             progress = Progress(
                 job=self, task=task, doing=doing, before=number * parts, total=len(own) * parts

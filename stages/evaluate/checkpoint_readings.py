@@ -34,15 +34,18 @@ OF_THE_TRANSCRIPTION = {"transcribed": words, "trigrams": trigrams}
 class CheckpointReadings:
     """Scores model after model on the same pages."""
 
-    def __init__(self, task: SearchTask, inputs: Mapping[str, Input], settings: RetrievalSettings) -> None:
-        """`inputs`: "target_train", whose texts give words their idf, "validation", "validation_queries"."""
-        self._task, self._settings = task, settings
+    def __init__(
+        self, encoder: TaskEncoder, inputs: Mapping[str, Input], settings: RetrievalSettings
+    ) -> None:
+        """`encoder`: of the pages that are searched. `inputs`: "target_train", whose texts give words their
+        idf, "validation", "validation_queries"."""
+        self._encoder, self._task, self._settings = encoder, encoder.task, settings
         self._texts = list(ShardSource(inputs["target_train"].path, trainable_only=True).texts())
         self._validation = _validation(inputs, settings)
         self._salient: SalientWords | None = None
-        self._encoder: TaskEncoder | None = None
+        self._validation_encoder: TaskEncoder | None = None
         if self._validation:
-            self._encoder = TaskEncoder(self._validation, batch_size=settings.batch_size)
+            self._validation_encoder = TaskEncoder(self._validation, batch_size=settings.batch_size)
 
     def asked(self, backbone: Backbone) -> AskedWords:
         """Which words are asked for of a page that is encoded."""
@@ -71,9 +74,7 @@ class CheckpointReadings:
         if refined:
             matrices = {name: one for name, one in matrices.items() if name not in OF_THE_TRANSCRIPTION}
         else:
-            matrices["late interaction"] = late_interaction(
-                backbone, self._task, self._settings.batch_size, on_batch
-            )
+            matrices["late interaction"] = late_interaction(self._encoder, backbone, on_batch)
         del matrices["pooled"]  # it is "query_to_image"
         place = {"corpus_ids": self._task.corpus_ids, "relevant": self._task.relevant}
         return {
@@ -108,9 +109,10 @@ class CheckpointReadings:
         task = self._validation
         if task is None:
             return {"weights": equal_weights(names), "validation": None}
+        encoder, asked = self._validation_encoder, self.asked(backbone)
         encoded = {
-            "images": self._encoder.encode(backbone, "images", on_batch, asked=self.asked(backbone)),
-            "queries": self._encoder.encode(backbone, "queries", on_batch),
+            "images": encoder.encode(backbone, "images", on_batch, asked=asked),
+            "queries": encoder.encode(backbone, "queries", on_batch),
         }
         scores = self._scores(backbone, task, encoded, transcription, "target_validation")
         place = {"corpus_ids": task.corpus_ids, "relevant": task.relevant}

@@ -1,6 +1,7 @@
 """Vectors of a task's inputs by one model after another; token sequences are made once, for all models."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,13 +12,14 @@ from data_prep.samples import Sample
 from stages.backbones.backbone import Backbone, EmbeddingContract
 from stages.evaluate.readings import WordsOfPages
 from stages.evaluate.search_task import SearchTask
-from stages.train.batches import collate
+from stages.train.batches import Batch, collate
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
 KINDS = ("images", "texts", "queries")
 """What is encoded of a search task: the corpus, the samples of it that have a text, the queries."""
 KEPT_IMAGE_BYTES = 2**30
-"""Patches kept for the next model, for one set of images: thousands of blocks, or some forty whole pages."""
+"""Patches kept for the next model, for one set of images: thousands of blocks, or some forty whole pages; and
+as much of what the vision tower made of them."""
 
 
 class PreparedSequences(Sequence[TokenSequence]):
@@ -52,6 +54,46 @@ class PreparedSequences(Sequence[TokenSequence]):
             self._free_bytes -= patch_bytes
             self._kept[row] = sequence
         return sequence
+
+    def batches(self, backbone: Backbone, size: int) -> Iterator[tuple[list[int], Batch]]:
+        """Yield batches of `size` rows of similar length, with their rows: every time the same ones."""
+        order = sorted(range(len(self)), key=lambda row: (self.sizes[row], row))
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            yield rows, collate([self[row] for row in rows], pad_token=backbone.tokenizer.pad_token_id)
+
+
+class KeptImageFeatures:
+    """What the vision tower made of the batches of one set of images, for the next model that has the tower.
+
+    Models of one checkpoint have it: CL's adapter is on the decoder.
+    """
+
+    def __init__(self) -> None:
+        self._tower: tuple[EmbeddingContract, str] | None = None
+        self._of_batch: dict[int, Any] = {}
+        self._free_bytes = KEPT_IMAGE_BYTES
+
+    def take(self, backbone: Backbone) -> None:
+        """Forget what is of another tower than this one's."""
+        content = hashlib.sha256()
+        for name, tensor in backbone.family.vision(backbone.model).state_dict().items():
+            content.update(name.encode())
+            content.update(tensor.contiguous().view(torch.uint8).numpy())
+        tower = (replace(backbone.contract, adapter_keys=()), content.hexdigest())
+        if tower != self._tower:
+            self._tower, self._of_batch, self._free_bytes = tower, {}, KEPT_IMAGE_BYTES
+
+    def of(self, backbone: Backbone, first: int, batch: Batch) -> Any:
+        """Image features of the batch that begins with row `first`, for a family's `hidden_states`."""
+        if first in self._of_batch:
+            return self._of_batch[first]
+        features = backbone.family.image_features(backbone.model, batch)
+        feature_bytes = sum(one.nbytes for one in features.pooler_output)
+        if feature_bytes <= self._free_bytes:
+            self._free_bytes -= feature_bytes
+            self._of_batch[first] = features
+        return features
 
 
 def prepared_images(builder: SequenceBuilder, samples: Sequence[Sample]) -> PreparedSequences:
@@ -103,13 +145,15 @@ def encode(
     *,
     layer_rows: Sequence[int] = (),
     asked: AskedWords | None = None,
+    features: KeptImageFeatures | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Encoded:
     """Embed token sequences, in batches of similar size; hidden states of all layers for `layer_rows`, and
     the likeliest words where they are `asked` for.
 
     Batches are of so many rows, chosen before any sequence is made: mining, which has them all in memory,
-    goes by tokens (stages/train/forward.py). `on_batch` is called after every batch.
+    goes by tokens (stages/train/forward.py). `features`: of these sequences' images, by this backbone's
+    tower. `on_batch` is called after every batch.
     """
     shape = backbone.shape
     vectors = np.empty((len(sequences), shape.width), dtype=np.float32)
@@ -123,12 +167,9 @@ def encode(
             log_probabilities=np.empty(shown, dtype=np.float32),
             size=len(asked.tokens),
         )
-    order = sorted(range(len(sequences)), key=lambda row: (sequences.sizes[row], row))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = collate([sequences[row] for row in rows], pad_token=backbone.tokenizer.pad_token_id)
+    for rows, batch in sequences.batches(backbone, batch_size):
         chosen = [number for number, row in enumerate(rows) if row in place]
-        output = backbone.family.hidden_states(backbone.model, batch, output_hidden_states=bool(chosen))
+        output = _hidden_states(backbone, rows, batch, features, output_hidden_states=bool(chosen))
         last = output.last_hidden_state[:, -1].float()
         vectors[rows] = torch.nn.functional.normalize(last, dim=-1).numpy()
         if asked:
@@ -142,8 +183,18 @@ def encode(
     return Encoded(vectors=vectors, layers=layers, words=words)
 
 
+def _hidden_states(
+    backbone: Backbone, rows: Sequence[int], batch: Batch, features: KeptImageFeatures | None, **options: Any
+) -> Any:
+    images = None
+    if features is not None and batch.pixel_values is not None:
+        images = features.of(backbone, rows[0], batch)
+    return backbone.family.hidden_states(backbone.model, batch, images=images, **options)
+
+
 class TaskEncoder:
-    """Encodes a search task with model after model; those that take the same inputs share the sequences."""
+    """Encodes a search task with model after model; those that take the same inputs share the sequences, and
+    those of one vision tower what it made of the images."""
 
     def __init__(self, task: SearchTask, *, batch_size: int, geometry_samples: int = 0) -> None:
         """`geometry_samples`: so many samples that have a text get the hidden states of all layers."""
@@ -153,6 +204,7 @@ class TaskEncoder:
         self._layer_rows = {"images": compared, "texts": range(len(compared)), "queries": ()}
         self._contract: EmbeddingContract | None = None
         self._sequences: dict[str, PreparedSequences] = {}
+        self._features = KeptImageFeatures()
 
     def encode(
         self,
@@ -163,6 +215,29 @@ class TaskEncoder:
         asked: AskedWords | None = None,
     ) -> Encoded:
         """Embed one of `KINDS`, with layers of the first samples that have a text. See `encode`."""
+        self._take(backbone)
+        options = {"layer_rows": self._layer_rows[kind], "asked": asked, "on_batch": on_batch}
+        return encode(backbone, self._sequences[kind], self._batch_size, features=self._features, **options)
+
+    @torch.no_grad()
+    def content_states(
+        self, backbone: Backbone, kind: str, on_batch: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield each row of one of `KINDS` with the L2-normalised last hidden states [tokens, hidden] of its
+        image or text, without its prompt."""
+        self._take(backbone)
+        sequences = self._sequences[kind]
+        for rows, batch in sequences.batches(backbone, self._batch_size):
+            states = _hidden_states(backbone, rows, batch, self._features).last_hidden_state
+            states = torch.nn.functional.normalize(states.float(), dim=-1)
+            for row, of_row in zip(rows, states, strict=True):
+                sequence = sequences[row]
+                start = len(of_row) - len(sequence)  # padded on the left
+                yield row, of_row[start + sequence.content.start : start + sequence.content.stop]
+            on_batch()
+
+    def _take(self, backbone: Backbone) -> None:
+        """Keep of earlier models what is this one's too."""
         contract = replace(backbone.contract, adapter_keys=())
         if contract != self._contract:
             task, builder = self.task, SequenceBuilder(backbone)
@@ -172,5 +247,4 @@ class TaskEncoder:
                 "texts": prepared_texts(builder, [task.corpus[row].text for row in task.with_text]),
                 "queries": prepared_texts(builder, [query.text for query in task.queries]),
             }
-        options = {"layer_rows": self._layer_rows[kind], "asked": asked, "on_batch": on_batch}
-        return encode(backbone, self._sequences[kind], self._batch_size, **options)
+        self._features.take(backbone)

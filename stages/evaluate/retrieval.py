@@ -40,8 +40,8 @@ def main(job_path: Path) -> None:
     baselines = score_baselines(search)
     geometry_samples = settings.retrieval.geometry_samples
     encoder = TaskEncoder(search, batch_size=batch_size, geometry_samples=geometry_samples)
-    readings = CheckpointReadings(search, job.inputs, settings) if "validation" in job.inputs else None
-    for task, progress in job.cells("searching"):
+    readings = CheckpointReadings(encoder, job.inputs, settings) if "validation" in job.inputs else None
+    for task, progress in job.cells("searching", together="model"):
         backbone, arm = open_model(task.inputs, settings.backbone), task.cell.arm
         is_read = readings is not None and "transcription" in task.inputs
         asked = {"images": readings.asked(backbone)} if is_read else {}

@@ -81,7 +81,10 @@ def score_retrieval(
     by_id = np.argsort(np.asarray(corpus_ids), kind="stable")
     ranking = by_id[np.argsort(-scores[:, by_id], axis=1, kind="stable")]
     of_trec = _trec_measures(ranking, corpus_ids, relevant)
-    answers = np.array([[page in ids for page in corpus_ids] for ids in relevant])
+    column_of = {page: column for column, page in enumerate(corpus_ids)}
+    answers = np.zeros(scores.shape, dtype=bool)
+    for row, ids in enumerate(relevant):
+        answers[row, [column_of[page] for page in ids]] = True
     hits = np.take_along_axis(answers, ranking, axis=1)
     return _with_means(
         {

@@ -70,6 +70,34 @@ def test_a_second_model_is_encoded_as_if_it_were_alone(backbone, split_folder, q
         assert (one.vectors != first[kind].vectors).any()
 
 
+@pytest.mark.parametrize("kept", [0, 2**30])
+@torch.no_grad()
+def test_a_model_with_the_same_vision_tower_takes_what_that_made_of_the_images(
+    backbone, split_folder, queries_folder, monkeypatch, kept
+):
+    monkeypatch.setattr(encoding, "KEPT_IMAGE_BYTES", kept)
+    made, image_features = [], backbone.family.image_features
+
+    def counted(model, batch):
+        made.append(batch)
+        return image_features(model, batch)
+
+    monkeypatch.setattr(backbone.family, "image_features", counted)
+    task = build_task(split_folder, queries_folder, CONFIG)
+    encoder = TaskEncoder(task, **SIZES)
+    encoder.encode(backbone, "images")
+    batches = len(made)
+    for parameter in backbone.family.decoder(backbone.model).parameters():
+        parameter.mul_(1.1)
+    again = encoder.encode(backbone, "images").vectors
+    assert len(made) == (batches if kept else 2 * batches)
+    assert (again == TaskEncoder(task, **SIZES).encode(backbone, "images").vectors).all()
+    seen = len(made)
+    next(backbone.family.vision(backbone.model).parameters()).mul_(1.1)
+    moved = encoder.encode(backbone, "images").vectors
+    assert len(made) == seen + batches and (moved != again).any()
+
+
 def test_compared_layers_are_of_the_same_pages_on_both_sides(backbone, split_folder, queries_folder):
     task = build_task(split_folder, queries_folder, CONFIG)
     encoded = every_kind(TaskEncoder(task, **SIZES), backbone)

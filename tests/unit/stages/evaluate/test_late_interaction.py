@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from stages.evaluate.config import SearchConfig
+from stages.evaluate.encoding import TaskEncoder
 from stages.evaluate.late_interaction import late_interaction
 from stages.evaluate.search_task import build_task
 from stages.train.batches import collate
@@ -31,7 +32,7 @@ def test_each_token_of_a_query_takes_its_best_visual_token(backbone, split_folde
             prompt = builder.summarize_image(page.image())
             shown = unit_states(prompt)[[token == image for token in prompt.ids]]
             expected[row, column] = sum(max(float(word @ patch) for patch in shown) for word in asked)
-    assert late_interaction(backbone, task, batch_size=3) == pytest.approx(expected, abs=1e-4)
+    assert late_interaction(TaskEncoder(task, batch_size=3), backbone) == pytest.approx(expected, abs=1e-4)
 
 
 def at_content(sequence, at, backbone, text):
