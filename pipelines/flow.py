@@ -201,8 +201,9 @@ def _searched(documents: Documents, split: str) -> dict[str, Output]:
 def _read_and_searched(documents: Documents) -> dict[str, Output]:
     """The law's own test, with what the readings beside the vectors take of other splits."""
     validation = {"validation": "target_validation", "validation_queries": "target_validation_queries"}
-    others = {name: documents[split] for name, split in validation.items()}
-    return _searched(documents, "target_test") | others | {"target_train": documents["target_train"]}
+    return _searched(documents, "target_test") | {
+        name: documents[split] for name, split in validation.items()
+    }
 
 
 def _negatives(run: PipelineRun, documents: Documents, base: dict[str, Output]) -> dict[str, Output]:

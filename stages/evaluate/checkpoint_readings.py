@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.shards import ShardSource
 from stages.backbones.backbone import Backbone
 from stages.cells import PRIMARY_METRIC
 from stages.evaluate.config import RetrievalSettings
@@ -37,19 +36,17 @@ class CheckpointReadings:
     def __init__(
         self, encoder: TaskEncoder, inputs: Mapping[str, Input], settings: RetrievalSettings
     ) -> None:
-        """`encoder`: of the pages that are searched. `inputs`: "target_train", whose texts give words their
-        idf, "validation", "validation_queries"."""
+        """`encoder`: of the pages that are searched. `inputs`: "validation", "validation_queries"."""
         self._encoder, self._task, self._settings = encoder, encoder.task, settings
-        self._texts = list(ShardSource(inputs["target_train"].path, trainable_only=True).texts())
         self._validation = _validation(inputs, settings)
-        self._salient: SalientWords | None = None
+        self._words: SalientWords | None = None
         self._validation_encoder: TaskEncoder | None = None
         if self._validation:
             self._validation_encoder = TaskEncoder(self._validation, batch_size=settings.batch_size)
 
     def asked(self, backbone: Backbone) -> AskedWords:
         """Which words are asked for of a page that is encoded."""
-        return AskedWords(tokens=self._words(backbone).tokens, kept=self._settings.readings.kept_words)
+        return AskedWords(tokens=self._words_of(backbone).tokens, kept=self._settings.readings.kept_words)
 
     def measure(
         self,
@@ -91,12 +88,12 @@ class CheckpointReadings:
         split: str,
     ) -> dict[str, np.ndarray]:
         """[queries, pages] of each reading but the fused ones."""
-        salient, images, vectors = self._words(backbone), encoded["images"], encoded["queries"].vectors
+        asked, images, vectors = self._words_of(backbone), encoded["images"], encoded["queries"].vectors
         written = read_transcriptions(transcription, split)
         texts = [written[key] for key in task.corpus_ids]
         parts = {
             "pooled": Pooled(pages=images.vectors, embed=lambda _: vectors),
-            "lexical": Lexical(images.words, column_of=salient.number_of, idf=salient.idf),
+            "lexical": Lexical(images.words, column_of=asked.number_of),
         }
         parts |= {name: Transcribed(texts, terms) for name, terms in OF_THE_TRANSCRIPTION.items()}
         queries = [query.text for query in task.queries]
@@ -124,11 +121,11 @@ class CheckpointReadings:
             "validation": {name: mean[PRIMARY_METRIC] for name, mean in means.items()},
         }
 
-    def _words(self, backbone: Backbone) -> SalientWords:
+    def _words_of(self, backbone: Backbone) -> SalientWords:
         """Checkpoints of one backbone have one tokenizer."""
-        if self._salient is None:
-            self._salient = SalientWords.fit(self._texts, backbone.tokenizer)
-        return self._salient
+        if self._words is None:
+            self._words = SalientWords.fit([], backbone.tokenizer)  # of no corpus: their weights are not used
+        return self._words
 
 
 def _validation(inputs: Mapping[str, Input], settings: RetrievalSettings) -> SearchTask | None:

@@ -3,7 +3,7 @@
 | reading | kept of a page | score of a query |
 |---|---|---|
 | pooled | its vector | cosine with the query's vector |
-| lexical | log-probabilities of words, where the vector is read | query likelihood, words weighted by idf |
+| lexical | log-probabilities of words, where the vector is read | query likelihood |
 | transcribed, trigrams | the text that the model wrote | BM25 of words, of character trigrams |
 | fused | what its parts keep | weighted sum of their z-scores |
 
@@ -60,7 +60,7 @@ class WordsOfPages:
 
     def floors(self) -> np.ndarray:
         """[pages] log-probability of a word that is not kept: they share what is left evenly."""
-        kept = np.exp(self.log_probabilities.astype(np.float64)).sum(axis=1)
+        kept = np.exp(self.log_probabilities).sum(axis=1, dtype=np.float64)
         rest = np.maximum(1 - kept, SMALLEST_SHARE)
         return np.log(rest / max(self.size - self.columns.shape[1], 1))
 
@@ -68,33 +68,37 @@ class WordsOfPages:
 class Lexical:
     """Query likelihood: which page would have said the query's words.
 
-    The score is the sum over the query's words of idf(word) log p(word | page): the unigram language model of
-    Ponte and Croft (1998), "A Language Modeling Approach to Information Retrieval", with p by a neural model
-    of the page, as in learned sparse retrieval (Formal et al. 2021, "SPLADE"), and with words weighted by how
-    rare they are. Kept as an inverted index of what the likeliest words are above the page's floor."""
+    The score is the sum over the query's words of log p(word | page): the unigram language model of Ponte and
+    Croft (1998), "A Language Modeling Approach to Information Retrieval", with p by a neural model of the
+    page, as in learned sparse retrieval (Formal et al. 2021, "SPLADE"). Words are not weighted by how rare
+    they are once more: the model was trained to name rare words first (stages/train/words.py). Kept as an
+    inverted index of what the likeliest words are above the page's floor."""
 
-    def __init__(
-        self, pages: WordsOfPages, *, column_of: Callable[[str], int], idf: Callable[[str], float]
-    ) -> None:
-        """`column_of`: a case-folded word's column, the same for pages and queries; `idf`: its weight."""
-        self._column_of, self._idf = column_of, idf
-        self._floors = pages.floors()
-        rows = np.repeat(np.arange(len(pages.columns)), pages.columns.shape[1])
-        above = (pages.log_probabilities - self._floors[:, None]).clip(min=0).astype(np.float32)
-        shape = (len(pages.columns), pages.size)
+    def __init__(self, pages: WordsOfPages, *, column_of: Callable[[str], int]) -> None:
+        """`column_of`: a case-folded word's column, the same for pages and queries."""
+        self._column_of = column_of
+        self._floors = pages.floors().astype(np.float32)
+        rows, kept = pages.columns.shape
+        above = pages.log_probabilities - self._floors[:, None]
+        # Places as int32, or int64 beyond 2^31 of them: with them scipy copies none but in `tocsc`.
+        ends = np.arange(rows + 1, dtype=np.int64) * kept
+        ends = ends.astype(np.int32) if ends[-1] < 2**31 else ends
+        by_page = (
+            above.clip(min=0, out=above).ravel(),
+            pages.columns.astype(ends.dtype, copy=False).ravel(),
+            ends,
+        )
         # By word: a query reads only the pages that its words are likely on.
-        self._above = sparse.csc_array((above.ravel(), (rows, pages.columns.ravel())), shape=shape)
+        self._above = sparse.csr_array(by_page, shape=(rows, pages.size)).tocsc()
 
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         """Return float32 [queries, pages]; zero for a query without words."""
         asked = sparse.lil_array((len(queries), self._above.shape[1]), dtype=np.float32)
         for row, query in enumerate(queries):
             for word in words_of(query.casefold()):
-                asked[row, self._column_of(word)] += self._idf(word)
+                asked[row, self._column_of(word)] += 1
         asked = asked.tocsr()
-        return (asked @ self._above.T).toarray() + asked.sum(axis=1)[:, None] * self._floors.astype(
-            np.float32
-        )
+        return (asked @ self._above.T).toarray() + asked.sum(axis=1)[:, None] * self._floors
 
     @property
     def bytes_a_page(self) -> float:

@@ -32,17 +32,16 @@ def kept(probabilities, count):
     )
 
 
-def lexical(pages, idf=lambda word: 1.0):
-    return Lexical(pages, column_of=VOCABULARY.index, idf=idf)
+def lexical(pages):
+    return Lexical(pages, column_of=VOCABULARY.index)
 
 
-def test_lexical_is_query_likelihood_with_idf_and_a_floor_for_words_that_are_not_kept():
+def test_lexical_is_query_likelihood_with_a_floor_for_words_that_are_not_kept():
     pages = kept([[0.5, 0.3, 0.1, 0.1], [0.1, 0.2, 0.3, 0.4]], 2)
-    idf = {"page": 2.0, "break": 1.0, "insert": 3.0, "file": 0.5}
     # Of page 0 `insert` and `file` share what is left, 0.2; of page 1 `page` and `break` share 0.3.
-    asked_once = [2 * np.log(0.5) + 3 * np.log(0.1), 2 * np.log(0.15) + 3 * np.log(0.3)]
+    asked_once = [np.log(0.5) + np.log(0.1), np.log(0.15) + np.log(0.3)]
     asked_twice = [2 * np.log(0.3), 2 * np.log(0.15)]
-    scores = lexical(pages, idf.get).scores(["Page, INSERT!", "break break", "?!"])
+    scores = lexical(pages).scores(["Page, INSERT!", "break break", "?!"])
     assert scores == pytest.approx(np.array([asked_once, asked_twice, [0, 0]]), abs=1e-5)
 
 
@@ -106,11 +105,11 @@ import numpy as np
 from stages.evaluate.readings import Lexical, Transcribed, WordsOfPages
 from stages.train.bm25 import words
 from stages.train.words import SalientWords
-salient = SalientWords(document_frequency={"page": 1}, documents=2, tokenizer=None, buckets=tuple(range(8)))
+salient = SalientWords(document_frequency={}, documents=0, tokenizer=None, buckets=tuple(range(8)))
 pages = WordsOfPages(
     columns=np.array([[0, 1], [2, 3]]), log_probabilities=np.log([[0.6, 0.2], [0.5, 0.3]]), size=8
 )
-assert Lexical(pages, column_of=salient.number_of, idf=salient.idf).scores(["page"]).shape == (1, 2)
+assert Lexical(pages, column_of=salient.number_of).scores(["page"]).shape == (1, 2)
 assert Transcribed(["a page", "b"], words).scores(["page"])[0, 0] > 0
 assert "torch" not in sys.modules and "transformers" not in sys.modules
 """
