@@ -93,7 +93,7 @@ class CheckpointReadings:
         texts = [written[key] for key in task.corpus_ids]
         parts = {
             "pooled": Pooled(pages=images.vectors, embed=lambda _: vectors),
-            "lexical": Lexical(images.words, column_of=asked.number_of),
+            "lexical": Lexical(images.words, columns_of=asked.numbers_of),
         }
         parts |= {name: Transcribed(texts, terms) for name, terms in OF_THE_TRANSCRIPTION.items()}
         queries = [query.text for query in task.queries]

@@ -60,7 +60,8 @@ def word_log_likelihoods(
     """Yield for each image, in order, `log p(words of the query | image)` in nats [queries], float64.
 
     The sum over a query's words of the log-probability that the page's one-word summary is that word
-    (stages/train/words.py): words independent of each other, in any order. 0 for a query without words.
+    (stages/train/words.py): words independent of each other, in any order; of a word of several tokens their
+    mean. 0 for a query without words.
     """
     builder = SequenceBuilder(backbone)
     counts, head = _word_counts(backbone, queries), backbone.family.head(backbone.model)

@@ -74,9 +74,9 @@ class Lexical:
     they are once more: the model was trained to name rare words first (stages/train/words.py). Kept as an
     inverted index of what the likeliest words are above the page's floor."""
 
-    def __init__(self, pages: WordsOfPages, *, column_of: Callable[[str], int]) -> None:
-        """`column_of`: a case-folded word's column, the same for pages and queries."""
-        self._column_of = column_of
+    def __init__(self, pages: WordsOfPages, *, columns_of: Callable[[str], Sequence[int]]) -> None:
+        """`columns_of`: the columns that stand for a case-folded word; it counts in each for its share."""
+        self._columns_of = columns_of
         self._floors = pages.floors().astype(np.float32)
         rows, kept = pages.columns.shape
         above = pages.log_probabilities - self._floors[:, None]
@@ -96,7 +96,9 @@ class Lexical:
         asked = sparse.lil_array((len(queries), self._above.shape[1]), dtype=np.float32)
         for row, query in enumerate(queries):
             for word in words_of(query.casefold()):
-                asked[row, self._column_of(word)] += 1
+                columns = self._columns_of(word)
+                for column in columns:
+                    asked[row, column] += 1 / len(columns)
         asked = asked.tocsr()
         return (asked @ self._above.T).toarray() + asked.sum(axis=1)[:, None] * self._floors
 

@@ -46,11 +46,13 @@ class SalientWords:
     def targets(self, text: str) -> dict[int, float]:
         """Return {token id: weight}, weights summing to 1; empty for a text without words.
 
-        A word weighs its count times its `idf`.
+        A word weighs its count times its `idf`, shared evenly by the tokens that stand for it.
         """
         weights: Counter[int] = Counter()
         for word, count in Counter(words_of(text.casefold())).items():
-            weights[self.tokens[self.number_of(word)]] += count * self.idf(word)
+            numbers = self.numbers_of(word)
+            for number in numbers:
+                weights[self.tokens[number]] += count * self.idf(word) / len(numbers)
         total = sum(weights.values())
         return {token: weight / total for token, weight in weights.items()}
 
@@ -63,9 +65,12 @@ class SalientWords:
         """Ids of the tokens that stand for words: the word tokens, or the whole vocabulary."""
         return self.buckets or range(len(self.tokenizer))
 
-    def number_of(self, word: str) -> int:
-        """Which of `tokens` stands for a case-folded word: its hash chooses a word token; where there are
-        none it is the word's first token after a space."""
+    def numbers_of(self, word: str) -> list[int]:
+        """Which of `tokens` stand for a case-folded word: its hash chooses a word token; where there are none
+        they are all tokens of the word after a space.
+
+        The first one alone tells fewer words apart (tests/bench/word_tokens.py).
+        """
         if self.buckets:
-            return int.from_bytes(hashlib.sha256(word.encode()).digest()[:8]) % len(self.buckets)
-        return self.tokenizer.encode(f" {word}", add_special_tokens=False)[0]
+            return [int.from_bytes(hashlib.sha256(word.encode()).digest()[:8]) % len(self.buckets)]
+        return self.tokenizer.encode(f" {word}", add_special_tokens=False)

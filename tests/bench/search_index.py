@@ -39,7 +39,7 @@ def main() -> None:
     named = _named(random, pages)
     made: dict[str, Callable[[], Reading]] = {
         "pooled (exact)": lambda: Pooled(pages=vectors, embed=lambda _: asked),
-        "lexical": lambda: Lexical(named, column_of=lambda word: int(word[1:]) % COLUMNS),
+        "lexical": lambda: Lexical(named, columns_of=lambda word: [int(word[1:]) % COLUMNS]),
         "transcribed": lambda: Transcribed(texts, words),
         "trigrams": lambda: Transcribed(texts, trigrams),
     }

@@ -47,12 +47,14 @@ def test_salient_words_weigh_rare_words_more(backbone):
     assert words.targets("...") == {}
 
 
-def test_a_tokenizer_without_word_tokens_uses_first_tokens(backbone):
+def test_a_tokenizer_without_word_tokens_shares_a_words_weight_among_its_tokens(backbone):
     words = SalientWords.fit(["cat"], backbone.tokenizer)
     plain = SalientWords(
         document_frequency=words.document_frequency, documents=1, tokenizer=backbone.tokenizer, buckets=()
     )
-    assert list(plain.targets("cat")) == [backbone.tokenizer.encode(" cat", add_special_tokens=False)[0]]
+    ids = backbone.tokenizer.encode(" cat", add_special_tokens=False)
+    assert len(set(ids)) == len(ids) > 1
+    assert plain.targets("cat") == pytest.approx(dict.fromkeys(ids, 1 / len(ids)))
 
 
 @torch.no_grad()

@@ -32,8 +32,12 @@ def kept(probabilities, count):
     )
 
 
+def columns_of(word):
+    return [VOCABULARY.index(part) for part in word.split("_")]
+
+
 def lexical(pages):
-    return Lexical(pages, column_of=VOCABULARY.index)
+    return Lexical(pages, columns_of=columns_of)
 
 
 def test_lexical_is_query_likelihood_with_a_floor_for_words_that_are_not_kept():
@@ -43,6 +47,9 @@ def test_lexical_is_query_likelihood_with_a_floor_for_words_that_are_not_kept():
     asked_twice = [2 * np.log(0.3), 2 * np.log(0.15)]
     scores = lexical(pages).scores(["Page, INSERT!", "break break", "?!"])
     assert scores == pytest.approx(np.array([asked_once, asked_twice, [0, 0]]), abs=1e-5)
+    # A word of two tokens counts as their mean.
+    of_two = [(np.log(0.5) + np.log(0.3)) / 2, np.log(0.15)]
+    assert lexical(pages).scores(["page_break"]) == pytest.approx(np.array([of_two]), abs=1e-5)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -109,7 +116,7 @@ salient = SalientWords(document_frequency={}, documents=0, tokenizer=None, bucke
 pages = WordsOfPages(
     columns=np.array([[0, 1], [2, 3]]), log_probabilities=np.log([[0.6, 0.2], [0.5, 0.3]]), size=8
 )
-assert Lexical(pages, column_of=salient.number_of).scores(["page"]).shape == (1, 2)
+assert Lexical(pages, columns_of=salient.numbers_of).scores(["page"]).shape == (1, 2)
 assert Transcribed(["a page", "b"], words).scores(["page"])[0, 0] > 0
 assert "torch" not in sys.modules and "transformers" not in sys.modules
 """

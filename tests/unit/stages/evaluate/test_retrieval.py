@@ -115,7 +115,7 @@ def test_a_cell_with_a_transcription_is_read_in_every_way(
         logs.append(logits_of(backbone, prompt)[-1][list(words.tokens)].log_softmax(dim=-1).numpy())
     asked = [words_of(query.text.casefold()) for query in task.queries]
     likelihoods = [
-        [sum(page[words.number_of(word)] for word in of_query) for page in logs] for of_query in asked
+        [sum(page[words.numbers_of(word)].mean() for word in of_query) for page in logs] for of_query in asked
     ]
     truth = np.array([[key in answers for key in task.corpus_ids] for answers in task.relevant])
     assert found["readings"]["lexical"]["per_query"]["ndcg@10"] == pytest.approx(gains(truth, likelihoods))
