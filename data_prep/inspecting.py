@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+
+from rapidfuzz.distance import Levenshtein
 
 from data_prep.config import ReadingConfig
 from data_prep.errors import NoUsableDocuments, UnreadableDocument
@@ -23,6 +27,9 @@ from data_prep.source_files import (
 
 Told = Callable[[float, str], None]
 """Hears how many files are read, with the shares of those underway, and what is done now."""
+Transcribe = Callable[[Sequence[Sample]], Sequence[str]]
+"""What a model writes for each image."""
+_TRANSCRIBED_AT_ONCE = 512  # samples, whose images are kept until then
 _PICTURE_PIXELS = 2**20  # a page of 8.5 x 11 inches at 96 dots an inch has 860 thousand
 
 
@@ -39,6 +46,8 @@ class Inspected:
     """In reading order, the samples without their images."""
     reason: str | None = None
     """Why the file is refused."""
+    written: Mapping[str, str] = field(default_factory=dict)
+    """What a model that was asked wrote for each sample, by key."""
 
     @property
     def samples(self) -> list[Sample]:
@@ -53,6 +62,9 @@ class Inspected:
 
     def summary(self) -> "Summary":
         samples, notes = self.samples, self.notes
+        compared = [
+            (self.written[one.key], one.text) for one in samples if one.key in self.written and one.text
+        ]
         return Summary(
             pages=max((one.page for one in self.parts), default=0),
             blocks=len(samples),
@@ -60,6 +72,11 @@ class Inspected:
             not_trained_on=Counter(one.reason for one in samples if one.reason),
             left_out=sum((Counter(one.left_out) for one in notes), Counter()),
             refused_pages=Counter(one.refused for one in notes if one.refused),
+            compared=sum(len(text) for _, text in compared),
+            wrong=sum(
+                Levenshtein.distance(unicodedata.normalize("NFC", written), text)
+                for written, text in compared
+            ),
         )
 
 
@@ -73,6 +90,8 @@ class Summary:
     not_trained_on: Counter[str] = field(default_factory=Counter)  # blocks, by reason
     left_out: Counter[str] = field(default_factory=Counter)  # characters, by reason
     refused_pages: Counter[str] = field(default_factory=Counter)  # by reason
+    compared: int = 0  # characters of the texts of blocks that a model wrote down
+    wrong: int = 0  # edits of what it wrote to these texts
 
     def __add__(self, other: "Summary") -> "Summary":
         return Summary(**{name: value + getattr(other, name) for name, value in vars(self).items()})
@@ -131,16 +150,27 @@ def _named(path: Path) -> tuple[list[SourceFile], list[Unsupported]]:
 
 
 def inspect_documents(
-    files: Sequence[SourceFile], config: ReadingConfig, told: Told = _tell_nobody, *, workers: int
+    files: Sequence[SourceFile],
+    config: ReadingConfig,
+    told: Told = _tell_nobody,
+    *,
+    workers: int,
+    transcribe: Transcribe | None = None,
 ) -> Iterator[Inspected]:
     """Read the files as a run does; yield each, in their order, when all of it has been read."""
     for file, content in read_each(files, config, told, workers=workers):
+        parts: list[Sample | PageNote] = []
+        written: dict[str, str] = {}
         try:
-            parts = [replace(one, png=b"") if isinstance(one, Sample) else one for one in content]
+            while some := list(islice(content, _TRANSCRIBED_AT_ONCE)):
+                samples = [one for one in some if isinstance(one, Sample)]
+                if transcribe:
+                    written |= zip((one.key for one in samples), transcribe(samples), strict=True)
+                parts += [replace(one, png=b"") if isinstance(one, Sample) else one for one in some]
         except UnreadableDocument as error:
             yield Inspected(name=file.name, reason=str(error))
             continue
-        whole = Inspected(name=file.name, parts=parts)
+        whole = Inspected(name=file.name, parts=parts, written=written)
         yield whole if whole.samples else replace(whole, reason=whole.notes[0].refused)
 
 

@@ -30,6 +30,7 @@ class Inspect:
       lco inspect scan.pdf ~/pdfs
       lco inspect ~/pdfs --html seen
       lco inspect ~/pdfs --recipe paper-3b
+      lco inspect scan.pdf --model lco-output --html seen
       lco inspect a.pdf --json | jq 'select(.trainable == false)'
 
     Ends with status 1 if no document could be read.
@@ -48,10 +49,14 @@ class Inspect:
     bottom] in pixels of the page at the recipe's dots per inch, from its upper left), `ink` ([darkest,
     lightest] grey of what the box shows, 0 to 255), `trainable`, `reason` (why it is not trained on).
     One for each refused file or page: `document`, `page` (null: the file), `reason`. One for each page with
-    text that is in no block: `document`, `page`, `left_out` ({reason: characters})."""
+    text that is in no block: `document`, `page`, `left_out` ({reason: characters}). With --model, blocks have
+    `written` too."""
     html: Path | None = None
     """Write the pages with their boxes in reading order to this folder, to be opened in a browser. It must be
     new, empty or of an earlier `lco inspect`, whose pages are replaced."""
+    model: Path | None = None
+    """Show what this model writes when it reads the blocks, beside their text: the folder of a model, or the
+    output folder of a run, whose checkpoint of the highest dose is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +149,15 @@ def _inspect(command: Inspect) -> int:
         raise BadParameter("inspect: name the files to read, or a folder")
     from pipelines.inspect import inspect  # slow to import: codecs
 
-    config = get_recipe(command.recipe).documents.reading
+    recipe = get_recipe(command.recipe)
+    config = recipe.documents.reading
     return inspect(
         command.files,
+        recipe,
         replace(config, unit=command.unit or config.unit),
         as_json=command.json,
         html=command.html,
+        model=command.model,
         workers=Settings.from_environment().processes,
     )
 

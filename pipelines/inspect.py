@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import repeat
@@ -22,15 +22,18 @@ from data_prep.inspecting import (
     Inspected,
     Outcome,
     Summary,
+    Transcribe,
     given_documents,
     inspect_documents,
     page_pictures,
 )
+from data_prep.plain_text import escaped
 from data_prep.samples import Sample
 from data_prep.source_files import SourceFile
 from pipelines.console import clock_time, print_table, terminal_reporter
 from pipelines.inspect_pages import PagesFolder
 from pipelines.run import EXIT_FAILED
+from stages.recipes import Recipe
 
 # What a reason begins with, and what a person can do about it.
 ADVICE = {
@@ -47,18 +50,30 @@ _NUMBER = re.compile(r"\d[\d,]*")
 
 
 def inspect(
-    files: Sequence[Path], config: ReadingConfig, *, as_json: bool, html: Path | None, workers: int
+    files: Sequence[Path],
+    recipe: Recipe,
+    config: ReadingConfig,
+    *,
+    as_json: bool,
+    html: Path | None,
+    model: Path | None,
+    workers: int,
 ) -> int:
     """Read the files and show what came of them; return the exit status, 1 where none could be read.
 
     JSON lines are written as the documents are read; when their reader goes away, this ends with status 0.
-    Raises BadParameter where the folder `html` cannot be used.
+    `model` is asked what it reads, too. Raises BadParameter where the folder `html` or the model cannot be
+    used.
     """
+    progress = _Progress(Console(stderr=True))
+    transcribe = _opened(model, recipe, progress.transcribed) if model else None
     folder = PagesFolder.new(html, documents=files, config=config) if html else None
     documents, unsupported = given_documents(files)
     outcomes: list[Outcome] = []
     try:
-        with closing(_read(documents, config, pictures=folder is not None, workers=workers)) as read:
+        with closing(
+            _read(documents, config, progress, transcribe, pictures=folder is not None, workers=workers)
+        ) as read:
             for document, pictures in read:
                 if as_json:
                     write_lines(document)
@@ -83,21 +98,54 @@ def inspect(
     return 0 if usable else EXIT_FAILED
 
 
+def _opened(model: Path, recipe: Recipe, on_batch: Callable[[], None]) -> Transcribe:
+    from pipelines.inspect_model import model_folder, transcriber  # slow to import: torch
+
+    folder = model_folder(model)
+    if folder != model:
+        say(Console(stderr=True), f"The model that reads: {folder}")
+    return transcriber(folder, recipe, on_batch)
+
+
+class _Progress:
+    """How far reading is, on a console."""
+
+    def __init__(self, console: Console) -> None:
+        self.reporter = terminal_reporter(console)
+        self._told: tuple[float, int] = (0.0, 1)
+
+    def read(self, label: str, step: float, total: int) -> None:
+        self._told = (step, total)
+        self.reporter.progress(label=label, step=step, total=total)
+
+    def transcribed(self) -> None:
+        step, total = self._told
+        self.reporter.progress(label="transcribing", step=step, total=total)
+
+
 def _read(
-    documents: Sequence[SourceFile], config: ReadingConfig, *, pictures: bool, workers: int
+    documents: Sequence[SourceFile],
+    config: ReadingConfig,
+    progress: _Progress,
+    transcribe: Transcribe | None,
+    *,
+    pictures: bool,
+    workers: int,
 ) -> Iterator[tuple[Inspected, Iterator[Sample]]]:
     """Each document with the pictures of its pages, where they are asked for; progress goes to stderr."""
-    reporter, began, pages, said = terminal_reporter(Console(stderr=True)), time.monotonic(), 0, ""
+    began, pages, said = time.monotonic(), 0, ""
     passes = [0.0, 0.0] if pictures else [0.0]
 
     def told(number: int, done: float, label: str) -> None:
         passes[number] = done
-        reporter.progress(label=label, step=sum(passes) / len(passes), total=len(documents))
+        progress.read(label, sum(passes) / len(passes), len(documents))
 
-    reporter.stage_started("reading documents", cells=1, reused=0)
+    progress.reporter.stage_started("reading documents", cells=1, reused=0)
     try:
         with ExitStack() as stack:
-            first = inspect_documents(documents, config, partial(told, 0), workers=workers)
+            first = inspect_documents(
+                documents, config, partial(told, 0), workers=workers, transcribe=transcribe
+            )
             read = stack.enter_context(closing(first))
             shown: Iterator[Iterator[Sample]] = repeat(iter(()))
             if pictures:
@@ -109,7 +157,7 @@ def _read(
         took = clock_time(time.monotonic() - began)
         said = f"read {len(documents):,} document(s), {pages:,} page(s), in {took}"
     finally:
-        reporter.stage_finished(said)
+        progress.reporter.stage_finished(said)
 
 
 def write_lines(document: Inspected) -> None:
@@ -136,7 +184,10 @@ def lines_of(document: Inspected) -> Iterator[dict[str, Any]]:
         place = {"document": document.name, "page": part.page}
         if isinstance(part, Sample):
             shown = ("block", "text", "box", "ink", "trainable", "reason")
-            yield place | {name: getattr(part, name) for name in shown}
+            line = place | {name: getattr(part, name) for name in shown}
+            if part.key in document.written:
+                line["written"] = escaped(document.written[part.key])
+            yield line
             continue
         if part.refused:
             yield place | {"reason": part.refused}
@@ -146,14 +197,16 @@ def lines_of(document: Inspected) -> Iterator[dict[str, Any]]:
 
 def _print_summary(outcomes: Sequence[Outcome], others: Mapping[str, int], config: ReadingConfig) -> None:
     console = Console()
-    titles = ("Pages", "Blocks" if config.unit == "block" else "Read whole", "Trainable")
+    titles = ["Pages", "Blocks" if config.unit == "block" else "Read whole", "Trainable"]
+    asked = any(one.summary and one.summary.compared for one in outcomes)
+    titles += ["Wrong characters"] if asked else []
     table = Table(Column("Document", overflow="fold"), *(Column(title, justify="right") for title in titles))
     for one in outcomes:
-        table.add_row(_name(one), *(_counts(one.summary) if one.summary else "–––"))
+        table.add_row(_name(one), *(_counts(one.summary, asked) if one.summary else "–" * len(titles)))
     total = sum((one.summary for one in outcomes if one.summary), Summary())
     if len(outcomes) > 1:
         table.add_section()
-        table.add_row(f"{len(outcomes):,} documents", *_counts(total), style="bold")
+        table.add_row(f"{len(outcomes):,} documents", *_counts(total, asked), style="bold")
     if outcomes and console.is_terminal:
         console.print(table)  # a long name takes several lines
     elif outcomes:
@@ -177,8 +230,10 @@ def _name(outcome: Outcome) -> Text:
     return Text.assemble(outcome.name, *((f"\n  {line}", "italic") for line in lines))
 
 
-def _counts(summary: Summary) -> list[str]:
-    return [f"{count:,}" for count in (summary.pages, summary.blocks, summary.trainable)]
+def _counts(summary: Summary, asked: bool) -> list[str]:
+    """`asked`: with the share of characters that a model writes wrongly."""
+    wrong = [f"{summary.wrong / summary.compared:.1%}" if summary.compared else "–"] if asked else []
+    return [f"{count:,}" for count in (summary.pages, summary.blocks, summary.trainable)] + wrong
 
 
 def _print_reasons(console: Console, title: str, reasons: Mapping[str, int]) -> None:

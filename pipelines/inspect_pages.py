@@ -19,6 +19,7 @@ from data_prep.samples import Sample
 from data_prep.source_files import Unsupported
 from infra.settings import absolute_path
 from pipelines.parameters import BadParameter
+from stages.law.report.samples import compared
 
 # All that is ever written, so that all of it can be told from other people's files.
 _PAGES, _PICTURES = "document-{:05}.html", "document-{:05}"
@@ -99,12 +100,19 @@ class PagesFolder:
             summary=document.summary(),
             pages=list(pages.values()),
             pictures=_PICTURES.format(self.documents),
+            written={
+                one.key: compared(document.written[one.key], one.text)
+                for one in document.samples
+                if one.key in document.written
+            },
         )
 
     def finish(self, outcomes: Sequence[Outcome], unsupported: Sequence[Unsupported]) -> None:
         """Write the index; `outcomes` are of the documents in the order in which they were added."""
         documents = [(_PAGES.format(number), one) for number, one in enumerate(outcomes, start=1)]
-        self._write("index.html", "inspect_index.html.jinja", documents=documents, unsupported=unsupported)
+        asked = any(one.summary and one.summary.compared for one in outcomes)
+        values = {"documents": documents, "unsupported": unsupported, "asked": asked}
+        self._write("index.html", "inspect_index.html.jinja", **values)
 
     def _write_pictures(self, pictures: Iterable[Sample]) -> Iterator[tuple[int, tuple[int, int]]]:
         """Yield each page's number and its width and height in the pixels of its boxes."""

@@ -43,6 +43,11 @@ def sample_pages(examples: Examples, count: int) -> list[dict[str, Any]]:
 
 
 def transcription(dose: int, decoded: str, text: str) -> dict[str, Any]:
+    """What was written at a dose, `compared` with the true text."""
+    return {"dose": dose} | compared(decoded, text)
+
+
+def compared(decoded: str, text: str) -> dict[str, Any]:
     """Align all of ``decoded`` with the true ``text``, both NFC, and mark what is wrong or missing in it.
 
     ``pieces``: (kind, text), kind equal, wrong or missing. Of a long text only the first ones are there
@@ -64,7 +69,7 @@ def transcription(dose: int, decoded: str, text: str) -> dict[str, Any]:
             break
         room -= len(piece)
     error_rate = Levenshtein.distance(decoded, text) / max(len(text), 1)
-    return {"dose": dose, "error_rate": error_rate, "pieces": pieces, "cut": cut}
+    return {"error_rate": error_rate, "pieces": pieces, "cut": cut}
 
 
 def sample_searches(

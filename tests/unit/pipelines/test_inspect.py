@@ -15,8 +15,10 @@ from data_prep.inspecting import Inspected
 from data_prep.samples import PageNote, Sample, sample_key
 from pipelines.cli import main
 from pipelines.inspect import alike, lines_of
+from pipelines.inspect_model import model_folder
 from pipelines.inspect_pages import PagesFolder
 from pipelines.parameters import BadParameter
+from stages.recipes import get_recipe
 from tests.unit.data_prep.making import encrypted_pdf, prose, write_pdf
 
 ROOT = Path(__file__).parents[3]
@@ -231,6 +233,56 @@ def test_text_of_a_document_is_never_more_than_text(tmp_path):
         assert not [given for _, given in page.tags if "onerror" in given]
         assert "script" not in {tag for tag, _ in page.tags} and "<script>" in page.text
         assert "{{ 7 * 7 }}" in page.text
+
+
+def test_what_a_model_writes_stands_beside_the_text(tmp_path):
+    """Of `đọc trang` it writes two wrong letters and leaves one out; the second block has no text."""
+    read, silent = sample("đọc trang"), sample("", block=1, reason="no text")
+    document = Inspected(
+        name="a.pdf", parts=[read, silent], written={read.key: "doc tran", silent.key: "\u202e"}
+    )
+    assert [line["written"] for line in lines_of(document)] == ["doc tran", "\\u202e"]
+    summary = document.summary()
+    assert (summary.compared, summary.wrong) == (9, 3)
+    folder = PagesFolder.new(tmp_path / "seen", documents=[], config=CONFIG)
+    folder.add(document, [sample("", png=b"a picture")])
+    folder.finish([document.outcome()], [])
+    page = Page(tmp_path / "seen" / "document-00001.html")
+    assert [given["title"] for given in page.of_class("missing") if "title" in given] == ["missing: g"]
+    assert len(page.of_class("wrong")) == 1 + 1, "the key, and two letters"
+    assert "33% wrong" in page.text and page.text.count("% wrong") == 1
+    assert "33.3%" in Page(tmp_path / "seen" / "index.html").text
+
+
+def test_a_base_model_reads_the_blocks(documents, capfd):
+    base = get_recipe("tiny").backbone.location
+    assert main(["inspect", "b/one.pdf", "--json", "--model", base]) == 0
+    blocks = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert all(one["written"] for one in blocks)
+    assert main(["inspect", "a", "b/one.pdf", "--model", base]) == 0
+    shown = capfd.readouterr().out
+    assert "Wrong" in shown and re.search(r"\d\.\d%", shown)
+
+
+def test_a_model_may_be_the_checkpoint_of_a_runs_highest_dose(tmp_path):
+    for number, (examples, pages) in enumerate([(0, "target"), (9600, "target"), (19200, "shuffled")]):
+        folder = tmp_path / "store" / "pretrain" / str(number)
+        (folder / "model").mkdir(parents=True)
+        manifest = {"configuration": {"cell": {"pages": pages}}, "counts": {"examples": examples}}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert model_folder(tmp_path) == tmp_path / "store" / "pretrain" / "1" / "model"
+    (tmp_path / "config.json").touch()
+    assert model_folder(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize("config", [None, "{}", '{"model_type": "bert"}'])
+def test_a_model_that_cannot_be_opened_is_refused_before_anything_is_read(documents, config, capsys):
+    (documents / "model").mkdir()
+    if config is not None:
+        (documents / "model" / "config.json").write_text(config)
+    assert main(["inspect", "b/one.pdf", "--model", "model"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("lco: model model")
 
 
 def test_an_earlier_inspection_is_replaced_and_nothing_else(documents, capsys):
