@@ -48,6 +48,13 @@ def format_table(rows: Sequence[DoseRow], *, intervals: bool = False) -> tuple[l
     return titles, [[_format(row[title], intervals) for title in titles] for row in rows]
 
 
+def format_by_row(rows: Sequence[DoseRow]) -> tuple[list[str], list[list[str]]]:
+    """The same, a row for each column and a column for each dose: for many columns."""
+    titles, cells = format_table(rows)
+    first, *others = zip(titles, *cells, strict=True)
+    return list(first), [list(one) for one in others]
+
+
 def _format(value: Any, intervals: bool) -> str:
     if not isinstance(value, Mapping):
         return f"{value:,}"
@@ -62,7 +69,7 @@ def run_card(result: Mapping[str, Any], recipe: str) -> str:
     baselines = result["baselines"]
     readings = []
     if result["readings"]:
-        titles, cells = format_table(result["readings"])
+        titles, cells = format_by_row(result["readings"])
         readings = [
             "\nnDCG@10 of every way to search, before CL and after it:\n",
             *_markdown([titles, ["---"] * len(titles), *cells]),

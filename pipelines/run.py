@@ -47,7 +47,7 @@ from pipelines.console import (
 from pipelines.owner import only_run
 from pipelines.parameters import BadParameter, Run
 from pipelines.prefect_settings import our_prefect, prefect_client_environment, users_prefect, users_server
-from pipelines.results import DoseRow, format_table
+from pipelines.results import format_by_row, format_table
 from pipelines.runner import OutputMissing
 from pipelines.servers import Server, ServerFailed, free_port, prefect_server, wait_healthy
 from stages.train.divergence import DivergenceError
@@ -270,8 +270,7 @@ def _wait_for(server: Server | None, settings: Settings, console: Console) -> No
         wait_healthy([server])
 
 
-def _table(rows: Sequence[DoseRow], title: str, caption: str) -> Table:
-    titles, cells = format_table(rows)
+def _table(titles: Sequence[str], cells: Sequence[Sequence[str]], title: str, caption: str) -> Table:
     columns = (Column(name, justify="right") for name in titles)
     table = Table(*columns, title=title, title_justify="left", caption=caption, caption_justify="left")
     for row in cells:
@@ -292,10 +291,10 @@ def _show(result: dict[str, Any], console: Console, *, seconds: float) -> None:
         say(f"Search: {result['search_with']}")
     bm25, random = (f"{result['baselines'][name]:.3f}" for name in ("bm25", "random"))
     levels = f"nDCG@10 of BM25 on the text layer: {bm25}, of a random ranking: {random}"
-    print_table(console, _table(result["table"], "Dose and response", levels))
+    print_table(console, _table(*format_table(result["table"]), "Dose and response", levels))
     if result["readings"]:
         meaning = "nDCG@10 before CL, and after it"
-        print_table(console, _table(result["readings"], "Every way to search", meaning))
+        print_table(console, _table(*format_by_row(result["readings"]), "Every way to search", meaning))
     say(f"Report:  {result['report']}")
     if result["mlflow"]:
         say(f"MLflow:  {result['mlflow']}  ({result['mlflow_store']})")

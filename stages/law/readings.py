@@ -23,7 +23,9 @@ from stages.law.statistics import (
 )
 
 POOLED, FUSED = "pooled", "fused"
-READINGS = (POOLED, "lexical", "transcribed", "trigrams", FUSED, "fused equally", "late interaction")
+SINGLE = (POOLED, "lexical", "transcribed", "trigrams")
+"""What can be fused."""
+READINGS = (*SINGLE, FUSED, "fused equally", "late interaction")
 """In the order in which they are shown; those that were measured are."""
 _QUANTITIES = {POOLED: "query_to_image"}
 """What retrieval.json calls them; others by their own name."""
@@ -59,13 +61,14 @@ class BestReading:
     """What to search with at the highest dose.
 
     Attributes:
-        best: the one that finds most; `single`: the part of the fusion that validation documents prefer.
+        best: the fused one where it is shown to find more than `single`, else `single`.
+        single: the way alone that validation documents prefer (where there are none: that finds most).
         over_pooled: best minus the pooled vector after the primary CL.
-        fused_over_single: fused minus `single`, both as `best` is chosen; None without a fusion.
+        fused_over_single: fused minus `single`; None where nothing was fused.
     """
 
     best: LawInReading
-    single: str | None
+    single: LawInReading
     over_pooled: Estimate
     fused_over_single: Estimate | None
 
@@ -91,23 +94,23 @@ def best_reading(
     def at_top(reading: str, arm: str) -> np.ndarray:
         return found.scores(found.top, arms[arm], _QUANTITIES.get(reading, reading))
 
-    def difference(one: tuple[str, str], other: tuple[str, str]) -> Estimate:
-        return mean_over_queries(at_top(*one) - at_top(*other), how, found.test.documents)
+    def difference(one: LawInReading, reading: str, arm: str) -> Estimate:
+        return mean_over_queries(
+            at_top(one.reading, one.arm) - at_top(reading, arm), how, found.test.documents
+        )
 
-    best = max(readings, key=lambda one: one.curve[-1].value)
-    places = {(one.reading, one.arm): one for one in readings}
-    fused = max(
-        (place for place in places if place[0] == FUSED),
-        key=lambda place: places[place].curve[-1].value,
-        default=None,
-    )
-    single = _best_single(found)
-    of_single = [place for place in places if place[0] == single]
+    # After CL where there is such a reading: it stands behind the one before.
+    of_name = {one.reading: one for one in readings}
+    preferred = _validation(found) or {name: one.curve[-1].value for name, one in of_name.items()}
+    single = of_name[max((name for name in SINGLE if name in of_name), key=lambda name: preferred[name])]
+    fused = of_name.get(FUSED)
+    over_single = difference(fused, single.reading, single.arm) if fused else None
+    best = fused if over_single is not None and over_single.low > 0 else single
     return BestReading(
         best=best,
         single=single,
-        over_pooled=difference((best.reading, best.arm), (POOLED, found.primary.name)),
-        fused_over_single=difference(fused, of_single[-1]) if fused and of_single else None,
+        over_pooled=difference(best, POOLED, found.primary.name),
+        fused_over_single=over_single,
     )
 
 
@@ -148,12 +151,12 @@ def _judge(found: Measurements, thresholds: LawConfig, reading: str, arm: Arm) -
     )
 
 
-def _best_single(found: Measurements) -> str | None:
-    """The part of the fusion with the highest nDCG@10 on validation documents, at the highest dose."""
+def _validation(found: Measurements) -> Mapping[str, float]:
+    """nDCG@10 on validation documents at the highest dose, by reading; empty where there are none."""
     for arm in (found.primary, BEFORE_CL):
-        for cell in found.cells("retrieval", dose=found.top, arm=arm, pages="target", split="test"):
-            measured: Mapping | None = found.contents["retrieval", cell].get("fusion", {}).get("validation")
-            if measured:
-                parts = {name: score for name, score in measured.items() if name != FUSED}
-                return max(parts, key=lambda name: parts[name])
-    return None
+        cells = found.cells("retrieval", dose=found.top, arm=arm, pages="target", split="test")
+        fusions = [found.contents["retrieval", cell].get("fusion", {}) for cell in cells]
+        measured = [one["validation"] for one in fusions if one.get("validation")]
+        if measured:
+            return {name: float(np.mean([one[name] for one in measured])) for name in measured[0]}
+    return {}

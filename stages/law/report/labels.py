@@ -27,12 +27,12 @@ ARMS = {
     "prediction": "predicted from the lower doses",
 }
 READINGS = {
-    "pooled": "vector (pooled)",
+    "pooled": "the vector (pooled)",
     "lexical": "words that the model names (lexical)",
-    "transcribed": "what the model writes, BM25 of words (transcribed)",
-    "trigrams": "what the model writes, BM25 of trigrams",
-    "fused": "all together, weights by validation (fused)",
-    "fused equally": "all together, equal weights",
+    "transcribed": "what the model writes (BM25 of words)",
+    "trigrams": "what the model writes (BM25 of trigrams)",
+    "fused": "all together (weights by validation)",
+    "fused equally": "all together (equal weights)",
     "late interaction": "token by token, untrained (late interaction)",
 }
 _AFTER_CL = "after {arm} CL"
