@@ -66,7 +66,7 @@ def inspect(
     used.
     """
     progress = _Progress(Console(stderr=True))
-    transcribe = _opened(model, recipe, progress.transcribed) if model else None
+    transcribe = _opened(model, recipe, progress.wrote) if model else None
     folder = PagesFolder.new(html, documents=files, config=config) if html else None
     documents, unsupported = given_documents(files)
     outcomes: list[Outcome] = []
@@ -98,13 +98,13 @@ def inspect(
     return 0 if usable else EXIT_FAILED
 
 
-def _opened(model: Path, recipe: Recipe, on_batch: Callable[[], None]) -> Transcribe:
+def _opened(model: Path, recipe: Recipe, wrote: Callable[[int], None]) -> Transcribe:
     from pipelines.inspect_model import model_folder, transcriber  # slow to import: torch
 
     folder = model_folder(model)
     if folder != model:
         say(Console(stderr=True), f"The model that reads: {folder}")
-    return transcriber(folder, recipe, on_batch)
+    return transcriber(folder, recipe, wrote)
 
 
 class _Progress:
@@ -113,14 +113,16 @@ class _Progress:
     def __init__(self, console: Console) -> None:
         self.reporter = terminal_reporter(console)
         self._told: tuple[float, int] = (0.0, 1)
+        self._written = 0
 
     def read(self, label: str, step: float, total: int) -> None:
         self._told = (step, total)
         self.reporter.progress(label=label, step=step, total=total)
 
-    def transcribed(self) -> None:
+    def wrote(self, passages: int) -> None:
+        self._written += passages
         step, total = self._told
-        self.reporter.progress(label="transcribing", step=step, total=total)
+        self.reporter.progress(label=f"transcribing, {self._written:,} done", step=step, total=total)
 
 
 def _read(

@@ -34,8 +34,11 @@ def model_folder(given: Path) -> Path:
     return max(found)[2].with_name("model")
 
 
-def transcriber(folder: Path, recipe: Recipe, on_batch: Callable[[], None]) -> Transcribe:
-    """Open the model; return what it writes for images. Raises BadParameter where it cannot be opened."""
+def transcriber(folder: Path, recipe: Recipe, wrote: Callable[[int], None]) -> Transcribe:
+    """Open the model; return what it writes for images, and tells `wrote` of how many after each batch.
+
+    Raises BadParameter where it cannot be opened.
+    """
     config = replace(recipe.backbone, location=str(folder))
     try:
         backbone = load_backbone(folder, config)
@@ -43,6 +46,12 @@ def transcriber(folder: Path, recipe: Recipe, on_batch: Callable[[], None]) -> T
         raise BadParameter(f"model {folder} does not fit recipe {recipe.name}: {error}") from error
 
     def transcribe(samples: Sequence[Sample]) -> Sequence[str]:
-        return greedy_transcriptions(backbone, samples, recipe.evaluate.batch_size, on_batch)
+        size = recipe.evaluate.batch_size
+        batches = iter(range(0, len(samples), size))
+
+        def on_batch() -> None:
+            wrote(min(size, len(samples) - next(batches)))
+
+        return greedy_transcriptions(backbone, samples, size, on_batch)
 
     return transcribe
