@@ -3,7 +3,10 @@
 pytest tests/e2e -m sweep
 """
 
+import csv
+import html
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,8 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
 from stages.cells import Cell
+from stages.law.readings import READINGS
+from stages.law.report import labels
 from stages.recipes import get_recipe
 from tests.e2e.conftest import lco
 
@@ -46,6 +51,23 @@ def test_every_control_and_baseline_is_in_the_verdict(output):
     report = (output / "report.html").read_text()
     for arm in ("whitening", "projection", "adapter soup", "equal compute", *SWEEP.arms):
         assert arm in report, arm
+
+
+def test_every_reading_is_in_report_csv_and_mlflow(output):
+    [folder] = [path.parent for path in (output / "store" / "law").glob("*/verdict.json")]
+    with (folder / "figures" / "readings.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert {row["reading"] for row in rows} == set(READINGS)
+    assert {int(row["dose"]) for row in rows} == set(SWEEP.doses)
+    report = html.unescape((output / "report.html").read_text())
+    assert all(label in report for label in labels.READINGS.values())
+    with sqlite3.connect(output / "mlflow.db") as database:
+        recorded = database.execute(
+            "select distinct run_uuid, key from metrics where key like 'reading/%'"
+        ).fetchall()
+    of_cells = {key.split("/")[1] for _, key in recorded if key.endswith("/ndcg_at_10")}
+    assert of_cells == set(READINGS) - {"pooled"}, "the vector's is query_to_image/..."
+    assert {f"reading/{name}" for name in READINGS} <= {key for _, key in recorded}
 
 
 def test_the_soup_is_the_mean_of_its_seeds(refined):
