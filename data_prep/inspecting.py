@@ -2,14 +2,11 @@
 
 import contextlib
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-
-from rapidfuzz.distance import Levenshtein
 
 from data_prep.config import ReadingConfig
 from data_prep.errors import NoUsableDocuments, UnreadableDocument
@@ -27,14 +24,26 @@ from data_prep.source_files import (
 
 Told = Callable[[float, str], None]
 """Hears how many files are read, with the shares of those underway, and what is done now."""
-Transcribe = Callable[[Sequence[Sample]], Sequence[str]]
-"""What a model writes for each image."""
 _TRANSCRIBED_AT_ONCE = 512  # samples, whose images are kept until then
 _PICTURE_PIXELS = 2**20  # a page of 8.5 x 11 inches at 96 dots an inch has 860 thousand
 
 
 def _tell_nobody(done: float, label: str) -> None:
     pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a model wrote for a sample's image."""
+
+    text: str
+    wanted: str
+    """Of the sample's text what the model may write at most."""
+    edits: int
+    """From the one to the other, in characters."""
+
+
+Transcribe = Callable[[Sequence[Sample]], Sequence[Written]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +55,8 @@ class Inspected:
     """In reading order, the samples without their images."""
     reason: str | None = None
     """Why the file is refused."""
-    written: Mapping[str, str] = field(default_factory=dict)
-    """What a model that was asked wrote for each sample, by key."""
+    written: Mapping[str, Written] = field(default_factory=dict)
+    """By key, where a model was asked."""
 
     @property
     def samples(self) -> list[Sample]:
@@ -62,9 +71,7 @@ class Inspected:
 
     def summary(self) -> "Summary":
         samples, notes = self.samples, self.notes
-        compared = [
-            (self.written[one.key], one.text) for one in samples if one.key in self.written and one.text
-        ]
+        compared = [one for one in self.written.values() if one.wanted]
         return Summary(
             pages=max((one.page for one in self.parts), default=0),
             blocks=len(samples),
@@ -72,11 +79,8 @@ class Inspected:
             not_trained_on=Counter(one.reason for one in samples if one.reason),
             left_out=sum((Counter(one.left_out) for one in notes), Counter()),
             refused_pages=Counter(one.refused for one in notes if one.refused),
-            compared=sum(len(text) for _, text in compared),
-            wrong=sum(
-                Levenshtein.distance(unicodedata.normalize("NFC", written), text)
-                for written, text in compared
-            ),
+            compared=sum(len(one.wanted) for one in compared),
+            wrong=sum(one.edits for one in compared),
         )
 
 
@@ -90,8 +94,13 @@ class Summary:
     not_trained_on: Counter[str] = field(default_factory=Counter)  # blocks, by reason
     left_out: Counter[str] = field(default_factory=Counter)  # characters, by reason
     refused_pages: Counter[str] = field(default_factory=Counter)  # by reason
-    compared: int = 0  # characters of the texts of blocks that a model wrote down
-    wrong: int = 0  # edits of what it wrote to these texts
+    compared: int = 0  # characters that a model was to write
+    wrong: int = 0  # edits of what it wrote
+
+    @property
+    def wrong_share(self) -> float | None:
+        """Of the characters that a model was to write; None where there were none."""
+        return self.wrong / self.compared if self.compared else None
 
     def __add__(self, other: "Summary") -> "Summary":
         return Summary(**{name: value + getattr(other, name) for name, value in vars(self).items()})
@@ -160,7 +169,7 @@ def inspect_documents(
     """Read the files as a run does; yield each, in their order, when all of it has been read."""
     for file, content in read_each(files, config, told, workers=workers):
         parts: list[Sample | PageNote] = []
-        written: dict[str, str] = {}
+        written: dict[str, Written] = {}
         try:
             while some := list(islice(content, _TRANSCRIBED_AT_ONCE)):
                 samples = [one for one in some if isinstance(one, Sample)]

@@ -121,7 +121,7 @@ def lco_stages(run: PipelineRun) -> Output:
     generation = run.stage("generation", cells.measured_work(pretrained, written), documents)
     negatives = _negatives(run, documents, base)
     refined = run.stage("refine", cells.recipe_work(recipe, pretrained), documents, **negatives)
-    searching = cells.measured_work([*pretrained, *refined], written, split="test")
+    searching = cells.searched_work(recipe, [*pretrained, *refined], written)
     retrieval = run.stage("retrieval", searching, **_read_and_searched(documents))
     [law] = run.stage(
         "law", cells.law_work([*pretrained, *refined, *written, *generation, *retrieval]), documents
@@ -163,11 +163,10 @@ def sweep_stages(run: PipelineRun, other_folders: Sequence[Path]) -> Output:
     after_cl = run.stage("transcription", cells.measured_work(drifted), documents)
     generation += run.stage("generation", cells.measured_work(drifted, after_cl), documents)
     searching = [
-        *cells.measured_work(models, written, split="test"),
+        *cells.searched_work(recipe, [*models, *refined, *soups], written),
         *cells.linear_map_work(
             recipe, pretrained, documents["target_train"], documents["target_train_queries"]
         ),
-        *cells.measured_work([*refined, *soups], written, split="test"),
     ]
     retrieval = run.stage("retrieval", searching, **_read_and_searched(documents))
     ends = cells.at_doses(cells.primary(recipe, refined), (0, max(plan.doses)))

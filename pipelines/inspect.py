@@ -188,7 +188,7 @@ def lines_of(document: Inspected) -> Iterator[dict[str, Any]]:
             shown = ("block", "text", "box", "ink", "trainable", "reason")
             line = place | {name: getattr(part, name) for name in shown}
             if part.key in document.written:
-                line["written"] = escaped(document.written[part.key])
+                line["written"] = escaped(document.written[part.key].text)
             yield line
             continue
         if part.refused:
@@ -234,7 +234,8 @@ def _name(outcome: Outcome) -> Text:
 
 def _counts(summary: Summary, asked: bool) -> list[str]:
     """`asked`: with the share of characters that a model writes wrongly."""
-    wrong = [f"{summary.wrong / summary.compared:.1%}" if summary.compared else "–"] if asked else []
+    share = summary.wrong_share
+    wrong = ["–" if share is None else f"{share:.1%}"] if asked else []
     return [f"{count:,}" for count in (summary.pages, summary.blocks, summary.trainable)] + wrong
 
 

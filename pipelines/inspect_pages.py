@@ -100,11 +100,7 @@ class PagesFolder:
             summary=document.summary(),
             pages=list(pages.values()),
             pictures=_PICTURES.format(self.documents),
-            written={
-                one.key: compared(document.written[one.key], one.text)
-                for one in document.samples
-                if one.key in document.written
-            },
+            written={key: compared(one.text, one.wanted) for key, one in document.written.items()},
         )
 
     def finish(self, outcomes: Sequence[Outcome], unsupported: Sequence[Unsupported]) -> None:

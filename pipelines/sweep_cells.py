@@ -60,6 +60,16 @@ def measured_work(
     ]
 
 
+def searched_work(recipe: Recipe, models: Sequence[Output], written: Iterable[Output]) -> list[Work]:
+    """Retrieval on the test split; what the law judges in every reading (checkpoints of the target's pages,
+    and the law's own CL) with what the checkpoints wrote."""
+    own = [one.cell for one in models if one.cell == Cell(dose=one.cell.dose)]
+    judged = {*own, *(one.cell for one in primary(recipe, models))}
+    of_judged = measured_work([one for one in models if one.cell in judged], written, split="test")
+    others = measured_work([one for one in models if one.cell not in judged], split="test")
+    return [*of_judged, *others]
+
+
 def _checkpoint(cell: Cell) -> Cell:
     """The cell of the model that CL started from."""
     return Cell(dose=cell.dose, pages=cell.pages)

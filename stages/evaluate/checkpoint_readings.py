@@ -20,7 +20,7 @@ from stages.evaluate.readings import (
     fused_scores,
 )
 from stages.evaluate.score import score_retrieval
-from stages.evaluate.search_task import SearchTask, build_task
+from stages.evaluate.search_task import NoQueries, SearchTask, build_task
 from stages.evaluate.transcription import read_transcriptions
 from stages.program import Input
 from stages.train.bm25 import trigrams, words
@@ -66,7 +66,9 @@ class CheckpointReadings:
         """
         scores = self._scores(backbone, self._task, encoded, transcription, "target_test")
         chosen = self._weights(backbone, transcription, list(scores), on_batch)
-        fused = {"fused": chosen["weights"], "fused equally": equal_weights(scores)}
+        fused = {"fused equally": equal_weights(scores)}
+        if chosen["validation"] is not None:
+            fused = {"fused": chosen["weights"]} | fused
         matrices = scores | {name: fused_scores(scores, weights) for name, weights in fused.items()}
         if refined:
             matrices = {name: one for name, one in matrices.items() if name not in OF_THE_TRANSCRIPTION}
@@ -133,5 +135,5 @@ def _validation(inputs: Mapping[str, Input], settings: RetrievalSettings) -> Sea
     folders: tuple[Path, Path] = (inputs["validation"].path, inputs["validation_queries"].path)
     try:
         return build_task(*folders, settings.readings.validation)
-    except ValueError:
+    except NoQueries:
         return None

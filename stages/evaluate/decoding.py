@@ -18,9 +18,10 @@ from stages.train.batches import collate
 from stages.train.forward import hidden_states
 from stages.train.sequences import SequenceBuilder, TokenSequence
 
-MOST_TOKENS_A_VISUAL_TOKEN = 2
+MOST_TOKENS_A_VISUAL_TOKEN = 4
 """Tokens that are written for an image, at most, by visual token: a passage has about 1.2 characters for
-each, and a model that cannot read may write for ever."""
+each, of up to three tokens where the tokenizer spells a script in bytes, and a model that cannot read may
+write for ever."""
 ROOM = 8
 """Tokens beyond that: the end token, and a few for the smallest images."""
 FEWEST_ENDED = 0.25

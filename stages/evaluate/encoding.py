@@ -79,7 +79,7 @@ class KeptImageFeatures:
         content = hashlib.sha256()
         for name, tensor in backbone.family.vision(backbone.model).state_dict().items():
             content.update(name.encode())
-            content.update(tensor.contiguous().view(torch.uint8).numpy())
+            content.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy())
         tower = (replace(backbone.contract, adapter_keys=()), content.hexdigest())
         if tower != self._tower:
             self._tower, self._of_batch, self._free_bytes = tower, {}, KEPT_IMAGE_BYTES
@@ -215,7 +215,7 @@ class TaskEncoder:
         asked: AskedWords | None = None,
     ) -> Encoded:
         """Embed one of `KINDS`, with layers of the first samples that have a text. See `encode`."""
-        self._take(backbone)
+        self._take(backbone, kind)
         options = {"layer_rows": self._layer_rows[kind], "asked": asked, "on_batch": on_batch}
         return encode(backbone, self._sequences[kind], self._batch_size, features=self._features, **options)
 
@@ -225,7 +225,7 @@ class TaskEncoder:
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield each row of one of `KINDS` with the L2-normalised last hidden states [tokens, hidden] of its
         image or text, without its prompt."""
-        self._take(backbone)
+        self._take(backbone, kind)
         sequences = self._sequences[kind]
         for rows, batch in sequences.batches(backbone, self._batch_size):
             states = _hidden_states(backbone, rows, batch, self._features).last_hidden_state
@@ -236,7 +236,7 @@ class TaskEncoder:
                 yield row, of_row[start + sequence.content.start : start + sequence.content.stop]
             on_batch()
 
-    def _take(self, backbone: Backbone) -> None:
+    def _take(self, backbone: Backbone, kind: str) -> None:
         """Keep of earlier models what is this one's too."""
         contract = replace(backbone.contract, adapter_keys=())
         if contract != self._contract:
@@ -247,4 +247,5 @@ class TaskEncoder:
                 "texts": prepared_texts(builder, [task.corpus[row].text for row in task.with_text]),
                 "queries": prepared_texts(builder, [query.text for query in task.queries]),
             }
-        self._features.take(backbone)
+        if kind == "images":
+            self._features.take(backbone)

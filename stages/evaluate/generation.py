@@ -59,7 +59,8 @@ def measure_generation(
 ) -> dict:
     """Return one corpus's entry of generation.json. `on_batch` is called after each batch.
 
-    `written`: transcriptions by key; samples without one have no character error rate.
+    `written`: transcriptions by key; samples without one have no character error rate. Raises ValueError
+    where none has one.
     """
     read = teacher_forced(backbone, samples, batch_size, on_batch)
     builder = SequenceBuilder(backbone)
@@ -67,6 +68,11 @@ def measure_generation(
     byte_counts = [len(text.encode()) for text in texts]
     shown = [sample for sample in samples if sample.key in written]
     references = [text for sample, text in zip(samples, texts, strict=True) if sample.key in written]
+    if not shown:
+        raise ValueError(
+            f"none of {len(samples)} samples with text was transcribed, of {len(written)} that were: too few "
+            "pages have text; add such documents, or transcribe more (max_corpus, decoded_samples)"
+        )
     decoded = [written[sample.key] for sample in shown]
     edits = character_edits(references, decoded)
     return {

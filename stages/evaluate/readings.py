@@ -5,9 +5,10 @@
 | pooled | its vector | cosine with the query's vector |
 | lexical | log-probabilities of words, where the vector is read | query likelihood |
 | transcribed, trigrams | the text that the model wrote | BM25 of words, of character trigrams |
-| fused | what its parts keep | weighted sum of their z-scores |
+| fused | all of these | weighted sum of their z-scores |
 
-Only `pooled` needs the model to encode a query: with the others an index answers without it.
+Lexical and transcribed search need no model for a query: an index answers without it. Beside them late
+interaction is measured (late_interaction.py).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -124,23 +125,12 @@ class Transcribed:
         return self._index.bytes_a_text
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fused:
-    """A weighted sum of other readings' scores, each standardised over the pages, query by query.
+def fused_scores(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """Return a weighted sum of readings' scores [queries, pages], each standardised over the pages.
 
     Fox and Shaw (1994), "Combination of Multiple Searches" (CombSUM), with z-scores as in Montague and Aslam
     (2001), "Relevance Score Normalization for Metasearch".
     """
-
-    parts: Mapping[str, Reading]
-    weights: Mapping[str, float]
-
-    def scores(self, queries: Sequence[str]) -> np.ndarray:
-        return fused_scores({name: part.scores(queries) for name, part in self.parts.items()}, self.weights)
-
-
-def fused_scores(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
-    """Return the weighted sum of z-scores of each query over the pages [queries, pages]."""
     return sum(weights[name] * standardised(matrix) for name, matrix in scores.items() if weights[name])
 
 

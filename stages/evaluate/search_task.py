@@ -41,11 +41,17 @@ class SearchTask:
         return [position for position, sample in enumerate(self.corpus) if sample.trainable]
 
 
+class NoQueries(ValueError):
+    """No query asks for any of the samples."""
+
+
 def build_task(split: Path, queries: Path, config: SearchConfig) -> SearchTask:
     """Choose corpus and queries from a split by the digests of their names, one query a sample first.
 
     Args:
         split, queries: folders of the committed samples and of their queries.
+
+    Raises NoQueries.
     """
     task = _task_of(choose(ShardSource(split), config.max_corpus), queries)
     turn: dict[str, int] = {}
@@ -72,7 +78,7 @@ def _task_of(corpus: list[Sample], queries: Path) -> SearchTask:
     keys = {sample.key for sample in corpus}
     asked = [query for query in read_queries(queries) if keys & set(query.relevant)]
     if not asked:
-        raise ValueError(f"{queries}: no query for any of {len(keys)} samples; add documents with text")
+        raise NoQueries(f"{queries}: no query for any of {len(keys)} samples; add documents with text")
     return SearchTask(corpus=corpus, queries=asked)
 
 

@@ -74,8 +74,10 @@ def verdict_json(findings: Findings, story: Story) -> dict[str, Any]:
         },
         "thresholds": findings.thresholds,
     }
+    if findings.readings:
+        content["readings"] = findings.readings
     if findings.best_reading is not None:
-        content["readings"], content["best_reading"] = findings.readings, findings.best_reading
+        content["best_reading"] = findings.best_reading
     if findings.prediction is not None:
         content["prediction"] = findings.prediction
     if findings.controls is not None:

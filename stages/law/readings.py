@@ -4,7 +4,7 @@ The verdict is that of the primary one: the pooled vector after the primary CL, 
 reading is: stages/evaluate/readings.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,10 +61,12 @@ class BestReading:
     """What to search with at the highest dose.
 
     Attributes:
-        best: the fused one where it is shown to find more than `single`, else `single`.
-        single: the way alone that validation documents prefer (where there are none: that finds most).
+        best: the fused one where it is shown to find more than `single`, else `single`. That one step, and
+            none before it, looks at the test.
+        single: the way alone that validation documents prefer.
         over_pooled: best minus the pooled vector after the primary CL.
-        fused_over_single: fused minus `single`; None where nothing was fused.
+        fused_over_single: the fused one that validation documents prefer minus `single`; None where nothing
+            was fused.
     """
 
     best: LawInReading
@@ -74,20 +76,27 @@ class BestReading:
 
 
 def read_readings(found: Measurements, thresholds: LawConfig) -> tuple[LawInReading, ...]:
-    """Judge every reading that was measured at every dose, before CL and after the primary one."""
-    return tuple(
-        _judge(found, thresholds, reading, arm)
+    """Judge every reading that was measured at every dose, before CL and after the primary one.
+
+    Empty where only the vector was read.
+    """
+    places = [
+        (reading, arm)
         for reading in READINGS
         for arm in (BEFORE_CL, found.primary)
         if _is_measured(found, reading, arm)
-    )
+    ]
+    if {reading for reading, _ in places} <= {POOLED}:
+        return ()
+    return tuple(_judge(found, thresholds, *place) for place in places)
 
 
 def best_reading(
     found: Measurements, thresholds: LawConfig, readings: tuple[LawInReading, ...]
 ) -> BestReading | None:
-    """None where only the vector was read."""
-    if {one.reading for one in readings} <= {POOLED}:
+    """None without validation documents: what finds most on the test would be chosen by its luck too."""
+    preferred = _validation(found)
+    if not readings or not preferred:
         return None
     how, arms = Bootstrap.of(thresholds), {arm.name: arm for arm in (BEFORE_CL, found.primary)}
 
@@ -99,11 +108,11 @@ def best_reading(
             at_top(one.reading, one.arm) - at_top(reading, arm), how, found.test.documents
         )
 
-    # After CL where there is such a reading: it stands behind the one before.
-    of_name = {one.reading: one for one in readings}
-    preferred = _validation(found) or {name: one.curve[-1].value for name, one in of_name.items()}
-    single = of_name[max((name for name in SINGLE if name in of_name), key=lambda name: preferred[name])]
-    fused = of_name.get(FUSED)
+    def choose(names: Collection[str]) -> LawInReading | None:
+        among = [one for one in readings if one.reading in names and (one.reading, one.arm) in preferred]
+        return max(among, key=lambda one: preferred[one.reading, one.arm], default=None)
+
+    single, fused = choose(SINGLE), choose((FUSED,))
     over_single = difference(fused, single.reading, single.arm) if fused else None
     best = fused if over_single is not None and over_single.low > 0 else single
     return BestReading(
@@ -151,12 +160,14 @@ def _judge(found: Measurements, thresholds: LawConfig, reading: str, arm: Arm) -
     )
 
 
-def _validation(found: Measurements) -> Mapping[str, float]:
-    """nDCG@10 on validation documents at the highest dose, by reading; empty where there are none."""
-    for arm in (found.primary, BEFORE_CL):
-        cells = found.cells("retrieval", dose=found.top, arm=arm, pages="target", split="test")
+def _validation(found: Measurements) -> Mapping[tuple[str, str], float]:
+    """nDCG@10 on validation documents at the highest dose, by reading and arm; empty where there are none."""
+    preferred = {}
+    for arm in (BEFORE_CL, found.primary):
+        steps = None if arm.kind == "none" else found.steps
+        cells = found.cells("retrieval", dose=found.top, arm=arm, pages="target", split="test", steps=steps)
         fusions = [found.contents["retrieval", cell].get("fusion", {}) for cell in cells]
         measured = [one["validation"] for one in fusions if one.get("validation")]
-        if measured:
-            return {name: float(np.mean([one[name] for one in measured])) for name in measured[0]}
-    return {}
+        for name in measured[0] if measured else ():
+            preferred[name, arm.name] = float(np.mean([one[name] for one in measured]))
+    return preferred

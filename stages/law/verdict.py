@@ -103,12 +103,12 @@ class Findings:
 
     @cached_property
     def readings(self) -> tuple[LawInReading, ...]:
-        """The law in each reading, the primary one among them."""
+        """The law in each reading, the primary one among them; empty where only the vector was read."""
         return read_readings(self.measurements, self.thresholds)
 
     @cached_property
     def best_reading(self) -> BestReading | None:
-        """What to search with at the highest dose; None where only the vector was read."""
+        """What to search with at the highest dose, as far as validation documents can choose it."""
         return best_reading(self.measurements, self.thresholds, self.readings)
 
     @cached_property

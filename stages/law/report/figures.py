@@ -17,15 +17,15 @@ from stages.law.verdict import Findings
 _GENERATIVE, _CONTRASTIVE = {"color": style.BLUE, "marker": "o"}, {"color": style.VERMILLION, "marker": "s"}
 _AFTER = {"color": style.PURPLE, "marker": "^"}
 _LOOKS = (_GENERATIVE, _CONTRASTIVE, _AFTER, {"color": style.AMBER, "marker": "v"})
-_READINGS = (
-    _GENERATIVE,
-    {"color": style.AMBER, "marker": "v"},
-    _CONTRASTIVE,
-    {"color": style.VERMILLION, "marker": "s", "linestyle": ":"},
-    _AFTER,
-    {"color": style.PURPLE, "marker": "^", "linestyle": ":"},
-    {"color": style.MUTED, "marker": "D"},
-)
+_READINGS = {
+    "pooled": _GENERATIVE,
+    "lexical": {"color": style.AMBER, "marker": "v"},
+    "transcribed": _CONTRASTIVE,
+    "trigrams": {"color": style.VERMILLION, "marker": "s", "linestyle": ":"},
+    "fused": _AFTER,
+    "fused equally": {"color": style.PURPLE, "marker": "^", "linestyle": ":"},
+    "late interaction": {"color": style.MUTED, "marker": "D"},
+}
 _LEVELS = {"bm25": (style.GREEN, "--"), "random": (style.MUTED, ":")}
 _CONTROLS = {
     "target": {"color": style.BLUE, "marker": "o", "linestyle": "-"},
@@ -72,13 +72,11 @@ def law(table: pd.DataFrame, item: str) -> Figure:
 def readings(table: pd.DataFrame, item: str) -> Figure:
     """nDCG@10 by dose of each reading: before CL and after it, side by side."""
     arms = _groups(table, "arm")
-    looks = dict(zip(labels.READINGS, _READINGS, strict=True))
     figure, panel = panels(len(arms), 4.6, 5.0 * len(arms), sharey=True)
     for axes, (arm, of_arm) in zip(panel, arms, strict=True):
         for reading, rows in _groups(of_arm, "reading"):
-            line(
-                axes, places(rows["dose"]), rows, "ndcg@10", label=labels.READINGS[reading], **looks[reading]
-            )
+            look = _READINGS[reading] | {"label": labels.READINGS[reading]}
+            line(axes, places(rows["dose"]), rows, "ndcg@10", **look)
         style.dose_axis(axes, of_arm["dose"].unique())
         axes.set(ylim=(0, None), title=labels.arm_label(arm, of_arm["kind"].iloc[0]), ylabel="nDCG@10")
     return style.legend_above(figure, panel[0], columns=2)

@@ -58,9 +58,9 @@ def law(found: Findings) -> Iterator[Row]:
 
 
 def readings(found: Findings) -> Iterator[Row]:
-    """nDCG@10 of each reading by dose, before CL and after the primary one; none where only one was read."""
+    """nDCG@10 of each reading by dose, before CL and after the primary one."""
     kinds = {arm.name: arm.kind for arm in (BEFORE_CL, found.measurements.primary)}
-    for one in found.readings if found.best_reading else ():
+    for one in found.readings:
         for dose, level in zip(one.doses, one.curve, strict=True):
             place = {"reading": one.reading, "arm": one.arm, "kind": kinds[one.arm], "dose": dose}
             yield place | {PRIMARY_METRIC: level}

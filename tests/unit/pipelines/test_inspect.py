@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.config import DocumentsConfig
-from data_prep.inspecting import Inspected
+from data_prep.inspecting import Inspected, Written
 from data_prep.samples import PageNote, Sample, sample_key
 from pipelines.cli import main
 from pipelines.inspect import alike, lines_of
@@ -239,7 +240,12 @@ def test_what_a_model_writes_stands_beside_the_text(tmp_path):
     """Of `đọc trang` it writes two wrong letters and leaves one out; the second block has no text."""
     read, silent = sample("đọc trang"), sample("", block=1, reason="no text")
     document = Inspected(
-        name="a.pdf", parts=[read, silent], written={read.key: "doc tran", silent.key: "\u202e"}
+        name="a.pdf",
+        parts=[read, silent],
+        written={
+            read.key: Written(text="doc tran", wanted="đọc trang", edits=3),
+            silent.key: Written(text="\u202e", wanted="", edits=1),
+        },
     )
     assert [line["written"] for line in lines_of(document)] == ["doc tran", "\\u202e"]
     summary = document.summary()
@@ -264,25 +270,37 @@ def test_a_base_model_reads_the_blocks(documents, capfd):
     assert "Wrong" in shown and re.search(r"\d\.\d%", shown)
 
 
-def test_a_model_may_be_the_checkpoint_of_a_runs_highest_dose(tmp_path):
-    for number, (examples, pages) in enumerate([(0, "target"), (9600, "target"), (19200, "shuffled")]):
+def test_a_model_may_be_the_last_checkpoint_of_a_run_on_the_targets_pages(tmp_path):
+    for number, pages in enumerate(["target", "target", "shuffled"]):
         folder = tmp_path / "store" / "pretrain" / str(number)
         (folder / "model").mkdir(parents=True)
-        manifest = {"configuration": {"cell": {"pages": pages}}, "counts": {"examples": examples}}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        manifest = folder / "manifest.json"
+        manifest.write_text(json.dumps({"configuration": {"cell": {"pages": pages}}}))
+        os.utime(manifest, (number, number))
     assert model_folder(tmp_path) == tmp_path / "store" / "pretrain" / "1" / "model"
     (tmp_path / "config.json").touch()
     assert model_folder(tmp_path) == tmp_path
 
 
-@pytest.mark.parametrize("config", [None, "{}", '{"model_type": "bert"}'])
-def test_a_model_that_cannot_be_opened_is_refused_before_anything_is_read(documents, config, capsys):
-    (documents / "model").mkdir()
-    if config is not None:
-        (documents / "model" / "config.json").write_text(config)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"config.json": None},
+        {"config.json": "{}"},
+        {"config.json": '{"model_type": "bert"}'},
+        {"model.safetensors": "cut"},
+        {"embedding.json": "{"},
+        {"chat_template.jinja": None},
+    ],
+    ids=str,
+)
+def test_a_model_that_cannot_be_opened_is_refused_before_anything_is_read(documents, damage, capsys):
+    shutil.copytree(get_recipe("tiny").backbone.location, "model")
+    for name, content in damage.items():
+        Path("model", name).unlink() if content is None else Path("model", name).write_text(content)
     assert main(["inspect", "b/one.pdf", "--model", "model"]) == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("lco: model model")
+    assert said.out == "" and said.err.splitlines()[-1].startswith("lco: model ")
 
 
 def test_an_earlier_inspection_is_replaced_and_nothing_else(documents, capsys):

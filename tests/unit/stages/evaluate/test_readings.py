@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.evaluate.readings import (
-    Fused,
     Lexical,
     Pooled,
     Transcribed,
@@ -78,18 +77,12 @@ def test_pooled_is_the_cosine_of_unit_vectors():
 
 
 def test_fused_adds_z_scores_by_weight_and_a_part_that_tells_nothing_adds_nothing():
-    class Fixed:
-        def __init__(self, rows):
-            self.rows = np.array(rows, dtype=float)
-
-        def scores(self, queries):
-            return self.rows
-
-    parts = {"a": Fixed([[1, 2, 3]]), "b": Fixed([[300, 100, 200]]), "flat": Fixed([[7, 7, 7]])}
-    weights = {"a": 0.5, "b": 0.25, "flat": 0.25}
+    rows = {"a": [[1, 2, 3]], "b": [[300, 100, 200]], "flat": [[7, 7, 7]]}
+    scores = {name: np.array(row, dtype=float) for name, row in rows.items()}
     z = np.sqrt(1.5)
     expected = [[-0.5 * z + 0.25 * z, -0.25 * z, 0.5 * z]]
-    assert Fused(parts=parts, weights=weights).scores(["q"]) == pytest.approx(np.array(expected))
+    found = fused_scores(scores, {"a": 0.5, "b": 0.25, "flat": 0.25})
+    assert found == pytest.approx(np.array(expected))
     assert standardised(np.array([[7.0, 7.0]])).tolist() == [[0, 0]]
 
 

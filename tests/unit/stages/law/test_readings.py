@@ -1,10 +1,13 @@
 """The law in each reading: what to search with, and slopes."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from stages.cells import BEFORE_CL
-from stages.law.simulated_sweeps import PRIMARY
+from stages.law.simulated_sweeps import PRIMARY, STEPS
 from stages.law.statistics import Bootstrap, slope
 from tests.unit.stages.law.sweeps import SMALL, Sweep
 
@@ -37,7 +40,7 @@ def test_every_reading_has_the_law_and_the_primary_one_is_the_pooled_vector_afte
 
 
 def test_validation_chooses_the_way_alone_and_not_the_test(run):
-    for content in searched(run, PRIMARY):
+    for content in searched(run, BEFORE_CL):
         content["fusion"]["validation"] |= {"trigrams": 0.65}
     found = run.find()
     of = {one.reading: one for one in found.readings}
@@ -45,19 +48,40 @@ def test_validation_chooses_the_way_alone_and_not_the_test(run):
     assert found.best_reading.single.reading == "trigrams"
 
 
-def test_without_validation_documents_it_is_the_one_that_finds_most(run):
+def test_before_and_after_cl_are_chosen_from(run):
+    [before] = searched(run, BEFORE_CL)
+    before["fusion"]["validation"] |= {"lexical": 0.9}
+    single = run.find().best_reading.single
+    assert (single.reading, single.arm) == ("lexical", BEFORE_CL.name)
+
+
+def test_other_budgets_of_cl_have_no_vote():
+    sweep = Sweep()
+    place = ("retrieval", PRIMARY, TOP, "test", STEPS)
+    cell = next(
+        cell for of, cell in sweep.contents if (of, cell.arm, cell.dose, cell.split, cell.steps) == place
+    )
+    best = sweep.find().best_reading.single
+    for steps in (5, 60):
+        other = copy.deepcopy(sweep.contents["retrieval", cell])
+        other["fusion"]["validation"] = dict.fromkeys(other["fusion"]["validation"], 0.1) | {"pooled": 0.95}
+        sweep.contents["retrieval", replace(cell, steps=steps)] = other
+    assert sweep.find().best_reading.single == best
+
+
+def test_without_validation_documents_nothing_is_chosen_by_the_test(run):
     for arm in (PRIMARY, BEFORE_CL):
         for content in searched(run, arm):
             content["fusion"]["validation"] = None
-    best = run.find().best_reading
-    assert best.single.reading == "transcribed"
+    found = run.find()
+    assert found.readings and found.best_reading is None
 
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_all_together_only_where_they_are_shown_to_find_more(run, ahead):
     [alone] = searched(run, BEFORE_CL)
     single = np.array(alone["readings"]["transcribed"]["per_query"]["ndcg@10"])
-    for content in searched(run, PRIMARY):
+    for content in (*searched(run, PRIMARY), alone):
         fused = content["readings"]["fused"]["per_query"]
         fused["ndcg@10"] = np.where(single < 0.5, 1.0, single).tolist() if ahead else single.tolist()
     best = run.find().best_reading
@@ -66,7 +90,8 @@ def test_all_together_only_where_they_are_shown_to_find_more(run, ahead):
 
 
 def test_only_vectors_have_no_choice():
-    assert Sweep(controls=False, readings=False).find().best_reading is None
+    found = Sweep(controls=False, readings=False).find()
+    assert found.readings == () and found.best_reading is None
 
 
 def test_slope_is_that_of_least_squares():
