@@ -189,6 +189,7 @@ def test_a_deployment_run_completes_and_mlflow_holds_its_tree(system: System, fe
     assert {stage: children.count(stage) for stage in children} == {
         "prepare": 2,
         "pretrain": len(DOSES),
+        "transcription": len(DOSES),
         "generation": len(DOSES),
         "refine": len(DOSES) * arms,
         "retrieval": len(DOSES) * (arms + 1),
