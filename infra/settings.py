@@ -75,9 +75,17 @@ def _tracker(uri: str) -> str:
     return uri if path is None else f"{database_address(absolute_path(path))}{mark}{options}"
 
 
-def _folder(place: str) -> str:
+def bucket_address(place: Path | str) -> str | None:
+    """`s3://bucket/prefix` of what a person gave as a place, also where it was made a path; else None."""
+    found = re.fullmatch(r"s3:/{1,2}([^/].*)", str(place))
+    return f"s3://{found[1].rstrip('/')}" if found else None
+
+
+def _store(place: str) -> str:
+    if address := bucket_address(place):
+        return address
     if "://" in place:
-        raise ValueError("there is no store of this kind yet: give a folder")
+        raise ValueError("there is no store of this kind: give a folder, or s3://bucket/prefix")
     return str(absolute_path(Path(place)))
 
 
@@ -94,8 +102,8 @@ class Settings(BaseSettings):
 
     What is not given is read from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _STORE, _PROCESSES, _PREFECT_PORT
     and _MLFLOW_PORT. `tracking_uri` is an SQLite database below the output root, or the address of an MLflow
-    server. `store`: where committed outputs are, for infra.store.open_store. `processes` may run at once in a
-    stage; independent cells run side by side in them.
+    server. `store`: where committed outputs are, a folder or `s3://bucket/prefix`. `processes` may run at
+    once in a stage; independent cells run side by side in them.
     """
 
     model_config = SettingsConfigDict(env_prefix="LCO_", env_ignore_empty=True, extra="forbid", frozen=True)
@@ -105,12 +113,22 @@ class Settings(BaseSettings):
         default_factory=lambda given: database_address(given["output"] / "mlflow.db")
     )
     experiment: Annotated[str, Field(max_length=500, title="a name of at most 500 characters")] = "lco"
-    store: Annotated[str, AfterValidator(_folder)] = Field(
+    store: Annotated[str, AfterValidator(_store)] = Field(
         default_factory=lambda given: str(given["output"] / "store")
     )
     processes: Count = Field(default_factory=lambda: min(usable_cores(), MOST_PROCESSES))
     prefect_port: Port = 4200
     mlflow_port: Port = 5000
+
+    @property
+    def bucket(self) -> str | None:
+        """`s3://bucket/prefix`, where the store is in one too."""
+        return bucket_address(self.store)
+
+    @property
+    def store_folder(self) -> Path:
+        """Where programs read and write committed outputs, whether or not a bucket has them too."""
+        return self.output / "store" if self.bucket else Path(self.store)
 
     @property
     def tracks_here(self) -> bool:
@@ -166,8 +184,8 @@ class Settings(BaseSettings):
         """
         os.umask(0o077)
         _make(self.output, "output folder", "--output")
-        if not Path(self.store).is_relative_to(self.output):
-            _make(Path(self.store), "store", "LCO_STORE")
+        if not self.store_folder.is_relative_to(self.output):
+            _make(self.store_folder, "store", "LCO_STORE")
         ours = (self.runs, self.artifact_root, self.prefect_home, *(self.output / name for name in _OURS))
         for path in ours:
             if path.exists() and path.stat().st_uid == os.geteuid():
@@ -175,10 +193,14 @@ class Settings(BaseSettings):
 
     @classmethod
     def from_environment(cls, *, output: Path | str | None = None) -> "Settings":
-        """Settings; `output`, from a command line, wins. Raises SettingsError, in one line."""
+        """Settings; `output`, from a command line, wins. Raises SettingsError, in one line.
+
+        An `output` in a bucket is the store; logs and databases stay in the usual folder.
+        """
         _require_known(os.environ, cls.model_fields)
+        given = {"store": address} if (address := bucket_address(output or "")) else {"output": output}
         try:
-            return cls(**({"output": output} if output else {}))
+            return cls(**(given if output else {}))
         except ValidationError as error:
             wrong = error.errors()[0]
             name = wrong["loc"][0]

@@ -20,10 +20,10 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from infra.fingerprint import canonical_json, code_version
@@ -126,19 +126,8 @@ class Attempt:
             ),
         )
         manifest = _read_manifest(self.path)  # as every later reader gets it: tuples are lists
-        _sync(self.path)
-        self.final.parent.mkdir(parents=True, exist_ok=True)
-        _sync(self.final.parent.parent)
-        try:
-            # Rename would replace an empty folder silently; a full one makes it fail. Neither is ours.
-            if os.path.lexists(self.final):
-                raise FileExistsError(errno.EEXIST, "committed by another attempt")
-            os.rename(self.path, self.final)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise
+        if not _make_visible(self.path, self.final):
             return self._adopt(manifest.content_digest)
-        _sync(self.final.parent)
         return Committed(self.final, manifest)
 
     def _adopt(self, mine: str) -> Committed:
@@ -169,10 +158,12 @@ class Store(Protocol):
 
     def remove(self, stage: str, fingerprint: str) -> None: ...
 
+    def following(self, stage: str, wanted: Callable[[str], bool]) -> AbstractContextManager[None]: ...
 
-def open_store(address: str | Path) -> Store:
-    """The store at an address: today a folder. Another kind of store is one more case here."""
-    return LocalStore(address)
+
+def open_store(folder: str | Path) -> Store:
+    """The store in a folder, for programs: they have no network (see infra/mirrored_store.py)."""
+    return LocalStore(folder)
 
 
 class LocalStore:
@@ -219,10 +210,25 @@ class LocalStore:
         """Delete an output: no reader sees half of it."""
         shutil.rmtree(self.set_aside(stage, fingerprint))
 
+    def following(self, stage: str, wanted: Callable[[str], bool]) -> AbstractContextManager[None]:
+        """While a program commits outputs of a stage: here they are in their place already."""
+        return contextlib.nullcontext()
+
     def _new_name(self, stage: str, fingerprint: str) -> Path:
         attempts = self.root / ATTEMPTS
         attempts.mkdir(parents=True, exist_ok=True)
         return attempts / f"{stage}-{fingerprint}-{uuid.uuid4().hex}"
+
+    def take(self, folder: Path, manifest: bytes, stage: str, fingerprint: str) -> None:
+        """Make a folder of this filesystem the output that a manifest, from elsewhere, describes.
+
+        Every byte is verified first: raises CorruptOutput. Where the output is there already, that one stays.
+        """
+        (folder / MANIFEST).write_bytes(manifest)
+        open_committed(folder, every_byte=True)
+        for path in _below(folder).values():
+            _sync(path)
+        _make_visible(folder, self.path(stage, fingerprint))
 
     @contextlib.contextmanager
     def attempt(self, stage: str, fingerprint: str) -> Iterator[Attempt]:
@@ -235,6 +241,24 @@ class LocalStore:
             yield Attempt(path=folder, final=final, stage=stage, fingerprint=fingerprint)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_visible(folder: Path, final: Path) -> bool:
+    """Rename a folder, whose files are synced, to its final name; False if something is there."""
+    _sync(folder)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _sync(final.parent.parent)
+    try:
+        # Rename would replace an empty folder silently; a full one makes it fail. Neither is ours.
+        if os.path.lexists(final):
+            return False
+        os.rename(folder, final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        return False
+    _sync(final.parent)
+    return True
 
 
 def open_committed(path: Path | str, *, every_byte: bool = False) -> Committed:
@@ -303,10 +327,17 @@ def _write_manifest(path: Path, manifest: Manifest) -> None:
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
-        body = json.loads(path.read_bytes())
-        digest = body.pop("manifest_digest")
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _corrupt(folder, f"it has no {MANIFEST}, so it was never committed") from error
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: Path | str) -> Manifest:
+    """The manifest in a file's content. Raises CorruptOutput, naming `path`."""
+    try:
+        body = json.loads(content)
+        digest = body.pop("manifest_digest")
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise _corrupt(path, f"it is not a manifest ({error!r})") from error
     if digest != _digest(body):
@@ -314,10 +345,15 @@ def _read_manifest(folder: Path) -> Manifest:
     if body.pop("version") != MANIFEST_VERSION:
         raise _corrupt(path, f"it is not of manifest version {MANIFEST_VERSION}")
     del body["content_digest"]
-    return Manifest(files=tuple(FileEntry(**entry) for entry in body.pop("files")), **body)
+    files = tuple(FileEntry(**entry) for entry in body.pop("files"))
+    for entry in files:
+        parts = PurePosixPath(entry.path).parts
+        if not parts or entry.path.startswith("/") or ".." in parts:
+            raise _corrupt(path, f"it names a file outside its folder ({entry.path!r})")
+    return Manifest(files=files, **body)
 
 
-def _corrupt(path: Path, reason: str) -> CorruptOutput:
+def _corrupt(path: Path | str, reason: str) -> CorruptOutput:
     return CorruptOutput(
         f"{path} is damaged: {reason}. Delete the output's folder; the next run makes it again."
     )

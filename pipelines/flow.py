@@ -34,10 +34,10 @@ from infra import confinement
 from infra.fingerprint import source_digest
 from infra.journal import JOURNAL, Journal
 from infra.launcher import Launch, LocalLauncher
+from infra.mirrored_store import store_of
 from infra.mlflow_shipper import Shipper
 from infra.process import handled
 from infra.settings import Settings
-from infra.store import open_store
 from pipelines import sweep_cells as cells
 from pipelines.console import Reporter, current_reporter, printable
 from pipelines.documents import Documents, prepare_documents
@@ -269,7 +269,9 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
         try:
             ending.enter_context(shipper)
             launcher = ending.enter_context(LauncherWhenNeeded(recipe))
-            if not open_store(settings.store).names("law"):  # else nothing may be left to compute
+            if not store_of(settings.store_folder, settings.bucket).names(
+                "law"
+            ):  # else nothing may be left to compute
                 _ = launcher.started  # its imports run while documents are read
             for lack in confinement.missing():
                 reporter.note(f"This kernel gives {lack} (SECURITY.md)")

@@ -26,7 +26,7 @@ def model_folder(given: Path) -> Path:
     """
     if (given / "config.json").is_file():
         return given
-    store = Path(Settings.from_environment(output=given).store)
+    store = Settings.from_environment(output=given).store_folder
     found = []
     for manifest in store.glob("pretrain/*/manifest.json"):
         committed = json.loads(manifest.read_text(encoding="utf-8"))

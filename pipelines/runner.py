@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.launcher import Launch, Launcher, threads_of_each
+from infra.mirrored_store import store_of
 from infra.settings import Settings
-from infra.store import Committed, Store, open_store
+from infra.store import Committed, Store
 from pipelines.console import Reporter, clock_time
 from pipelines.record import RunRecord
 from pipelines.stage_table import STAGES, Output, Stage, Work
@@ -43,7 +44,7 @@ class PipelineRun:
 
     @property
     def store(self) -> Store:
-        return open_store(self.settings.store)
+        return store_of(self.settings.store_folder, self.settings.bucket)
 
     def stage(
         self, name: str, work: Sequence[Work], documents: Mapping[str, Output] | None = None, **others: Output
@@ -103,7 +104,8 @@ class _Execution:
         run, stage = self.run, self.stage
         folder = _new_folder(run.logs, stage.name)
         job = folder / "job.json"
-        job.write_text(json.dumps(self._job(), ensure_ascii=False, indent=1), encoding="utf-8")
+        content = self._job()
+        job.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
         run.reporter.stage_started(
             stage.title, cells=len(self.missing), reused=self.cells - len(self.missing)
         )
@@ -119,8 +121,10 @@ class _Execution:
             log_path=folder / "output.log",
             journal_path=run.record.journal.path,
         )
+        trainings = tuple(f"{task['training']}-" for task in content["tasks"])
         try:
-            run.launcher.run(launch, self._on_event)
+            with run.store.following("checkpoint", lambda name: name.startswith(trainings)):
+                run.launcher.run(launch, self._on_event)
         except BaseException:
             self._close_committed()
             # The bar must not stay on the screen below the error's message.
@@ -143,7 +147,7 @@ class _Execution:
         return {
             "stage": stage.name,
             "settings": asdict(stage.settings(run.recipe)),
-            "store": run.settings.store,
+            "store": str(run.settings.store_folder),
             "journal": str(run.record.journal.path),
             # The day only: it enters a committed file, which is to be the same when it is made again.
             "provenance": {"date": time.strftime("%Y-%m-%d", time.gmtime()), "recipe": run.recipe.name},
