@@ -88,10 +88,12 @@ class Bucket:
                         return False
                     raise
 
-    def write(self, key: str, content: bytes) -> None:
+    def write(self, key: str, content: bytes, *, media_type: str = "application/octet-stream") -> None:
         """Write a small object, over one that is there."""
         with self._told(key):
-            self.client.put_object(**self._place(key), Body=content, ChecksumAlgorithm="SHA256")
+            self.client.put_object(
+                **self._place(key), Body=content, ChecksumAlgorithm="SHA256", ContentType=media_type
+            )
 
     def listed(self, below: str = "") -> Iterator[Listed]:
         """Objects whose keys begin with `below`, sorted by key."""

@@ -21,7 +21,7 @@ MOST_PROCESSES = 8
 LOOPBACK = "127.0.0.1"
 SQLITE = "sqlite:///"
 # Names in the output folder beside those that have a property.
-_OURS = ("store", "logs", "bootstrap", "mlflow.db", "report.html", ".lock", ".servers.lock")
+_OURS = ("store", "documents", "logs", "bootstrap", "mlflow.db", "report.html", ".lock", ".servers.lock")
 Port = Annotated[int, Field(gt=0, lt=65536, title="a port: give a number from 1 to 65535")]
 Count = Annotated[int, Field(gt=0, title="a number of processes: give 1 or more")]
 

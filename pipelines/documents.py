@@ -1,11 +1,15 @@
 """A folder of documents as committed shards: one task a folder."""
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.source_files import USER_QUERIES
+from infra.bucket import open_bucket
+from infra.bucket_folder import fetch_folder
+from infra.settings import bucket_address
 from pipelines.console import clock_time, printable
 from pipelines.runner import PipelineRun
 from pipelines.stage_table import Output
@@ -29,7 +33,7 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
     run.reporter.stage_started(title, cells=1, reused=0)
     try:
         prepared = prepare.prepare_documents(
-            Path(folder),
+            _local(run, folder),
             run.recipe.documents,
             run.store,
             lambda done, total, label: run.reporter.progress(label=label, step=done, total=total),
@@ -49,6 +53,21 @@ def _prepare(run: PipelineRun, which: str, folder: str) -> Documents:
     splits = {name: one for name, one in outputs.items() if name != "inventory"}
     run.record.documents(which, folder, splits, measured, seconds=time.monotonic() - began if made else None)
     return {f"{which}_{name}": one for name, one in outputs.items()}
+
+
+def _local(run: PipelineRun, folder: str) -> Path:
+    """The folder itself, or that into which a bucket's documents are fetched."""
+    address = bucket_address(folder)
+    if address is None:
+        return Path(folder)
+    name = hashlib.sha256(address.encode()).hexdigest()[:16]
+    place = run.settings.output / "documents" / name
+
+    def told(done: int, total: int) -> None:
+        run.reporter.progress(label=f"fetching {address}", step=done, total=total)
+
+    fetch_folder(open_bucket(address), place, told)
+    return place
 
 
 def inventory_summary(inventory: Output) -> tuple[int, int, list[str]]:

@@ -31,6 +31,7 @@ from pydantic import TypeAdapter
 
 from data_prep.errors import NoUsableDocuments
 from infra import confinement
+from infra.bucket import open_bucket
 from infra.fingerprint import source_digest
 from infra.journal import JOURNAL, Journal
 from infra.launcher import Launch, LocalLauncher
@@ -335,7 +336,11 @@ def _show_in_prefect(result: Mapping[str, Any], recipe: str) -> None:
 
 
 def _newest_report(settings: Settings, report: Path) -> Path:
-    """Copy the report to a place that stays the same from run to run."""
+    """Copy the report to places that stay the same from run to run."""
+    if settings.bucket:
+        open_bucket(settings.bucket).write(
+            "report.html", report.read_bytes(), media_type="text/html; charset=utf-8"
+        )
     newest = settings.output / "report.html"
     new = newest.with_name(f".{newest.name}.{time.time_ns()}")
     shutil.copyfile(report, new)

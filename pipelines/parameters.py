@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from infra.launcher import threads_of_each, usable_cores
-from infra.settings import Settings, absolute_path
+from infra.settings import Settings, absolute_path, bucket_address
 from stages.recipes import RECIPES, Recipe, get_recipe
 from stages.refine.config import LARGEST_SEED
 from stages.train.config import MOST_STEPS
@@ -31,10 +31,11 @@ class Run:
     recipe: RecipeName = "tiny"
     """Named configuration: model, training, evaluation and the verdict's thresholds."""
     documents: Path | None = None
-    """Folder of PDFs and page images, read with its subfolders. Default: the sample documents."""
+    """Folder of PDFs and page images, read with its subfolders, or s3://bucket/prefix. Default: the sample
+    documents."""
     output: Path | None = None
-    """Folder for outputs, reports and logs; what is in it is reused.
-    Default: LCO_OUTPUT, else ./lco-output."""
+    """Folder for outputs, reports and logs; what is in it is reused. With s3://bucket/prefix, outputs and
+    reports are there too, for all machines. Default: LCO_OUTPUT, else ./lco-output."""
     doses: tuple[int, ...] | None = None
     """Numbers of pretraining examples to compare, 0 among them. Default: the recipe's."""
     seeds: tuple[int, ...] | None = None
@@ -55,7 +56,7 @@ class Run:
         require_base_model(recipe)
         return replace(
             self,
-            output=output,
+            output=self.output if settings.bucket else output,
             documents=self.documents and documents_folder(self.documents, output=output),
             doses=None if self.doses is None else _doses(self.doses, recipe.pretrain.batch_size),
             seeds=None if self.seeds is None else _seeds(self.seeds),
@@ -64,9 +65,10 @@ class Run:
     def chosen_recipe(self) -> Recipe:
         """The named recipe with the documents, doses and seeds that the person chose."""
         recipe = get_recipe(self.recipe)
+        documents = self.documents or recipe.target_documents
         return replace(
             recipe,
-            target_documents=str(self.documents or recipe.target_documents),
+            target_documents=bucket_address(documents) or str(documents),
             pretrain=replace(recipe.pretrain, doses=self.doses or recipe.pretrain.doses),
             refine=replace(recipe.refine, seeds=self.seeds or recipe.refine.seeds),
         )
@@ -173,7 +175,12 @@ def folder_digest(folder: Path) -> str:
 
 
 def documents_folder(documents: Path, *, output: Path) -> Path:
-    """The absolute path of a folder that can be read and does not hold `output`. Raises BadParameter."""
+    """The absolute path of a folder that can be read and does not hold `output`; a bucket's address as it is.
+
+    Raises BadParameter.
+    """
+    if bucket_address(documents):
+        return documents
     try:
         documents = absolute_path(documents)
     except ValueError as error:

@@ -82,7 +82,7 @@ def run(given: Run) -> int:
         pass  # refused now, not by the flow after a second server has opened the first one's database
     settings.runs.mkdir(parents=True, exist_ok=True)
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)  # paths stay whole
-    say(f"Output folder: {settings.output}")
+    say(f"Output folder: {settings.output}" + (f", and {settings.bucket}" if settings.bucket else ""))
     with handled((signal.SIGTERM, signal.SIGHUP), _interrupt), prefect_of_the_run(settings) as server:
         from pipelines import flow as flows  # slow; Prefect reads its settings now
 

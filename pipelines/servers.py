@@ -223,7 +223,7 @@ def deployments_server(settings: Settings, credential: Credential) -> Server:
         arguments=(str(ready),),
         environment={
             # What a person has set for runs: LCO_STORE, LCO_PROCESSES, ...
-            **{name: value for name, value in os.environ.items() if name.startswith("LCO_")},
+            **{name: value for name, value in os.environ.items() if name.startswith(_for_runs(settings))},
             **prefect_environment(settings, {}),
             **prefect_client_environment(credential, settings.prefect_port),
             **settings.places,
@@ -237,6 +237,11 @@ def deployments_server(settings: Settings, credential: Credential) -> Server:
         # Prefect's runner waits 30 s for it.
         grace_seconds=60.0,
     )
+
+
+def _for_runs(settings: Settings) -> tuple[str, ...]:
+    """Beginnings of variables that runs need: with a store in a bucket, the credentials for it."""
+    return ("LCO_", "AWS_") if settings.bucket else ("LCO_",)
 
 
 def _run_server() -> None:

@@ -16,7 +16,8 @@ import pytest
 from infra import bucket as bucket_module
 from infra import mirrored_store
 from infra import store as store_module
-from infra.bucket import Bucket, BucketError, open_bucket
+from infra.bucket import Bucket, BucketError, Listed, open_bucket
+from infra.bucket_folder import fetch_folder
 from infra.mirrored_store import MirroredStore
 from infra.store import ATTEMPTS, CommitConflict, Committed, CorruptOutput, LocalStore, Store
 from tests.integration.s3_server import S3Server, s3_server
@@ -306,6 +307,57 @@ def test_a_download_goes_on_where_it_was_cut(tmp_path, bucket, small_parts, cut)
     path.write_bytes(content[:cut])
     bucket.download("large", path, size=len(content))
     assert path.read_bytes() == content
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_a_prefix_is_fetched_as_a_folder_once_and_again_what_changed(tmp_path, bucket, monkeypatch):
+    objects = {"a.pdf": b"one", "deep/b.pdf": b"two", "deep/er/ữ.pdf": b"three", "empty.pdf": b""}
+    for key, content in objects.items():
+        bucket.write(key, content)
+    bucket.write("marker/", b"")
+    folder, fetched = tmp_path / "documents", []
+    download = Bucket.download
+
+    def counted(self, key, path, *, size):
+        fetched.append(key)
+        download(self, key, path, size=size)
+
+    monkeypatch.setattr(Bucket, "download", counted)
+    told = []
+    fetch_folder(bucket, folder, lambda *done: told.append(done))
+    assert files_of(folder) == objects and sorted(fetched) == sorted(objects)
+    assert told == [(done, 4) for done in range(5)]
+    fetched.clear()
+    bucket.write("a.pdf", b"ONE")  # of the same size
+    bucket.remove("deep/b.pdf")
+    (folder / "deep" / "er" / "ữ.pdf").unlink()
+    (folder / "mine.txt").touch()
+    fetch_folder(bucket, folder)
+    assert sorted(fetched) == ["a.pdf", "deep/er/ữ.pdf"]
+    assert files_of(folder) == {"a.pdf": b"ONE", "deep/er/ữ.pdf": b"three", "empty.pdf": b""}
+
+
+@pytest.mark.parametrize("key", ["../out.pdf", "a/../../out.pdf", "a//b.pdf", "./a.pdf"])
+def test_a_key_that_would_leave_the_folder_is_refused(tmp_path, server, key):
+    class Listing:
+        address = "s3://made-up"
+
+        def listed(self):
+            return [Listed(key=key, bytes=1, etag="x")]
+
+    with pytest.raises(BucketError, match="rename the object"):
+        fetch_folder(Listing(), tmp_path / "documents")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_prefix_is_an_error(tmp_path, bucket):
+    with pytest.raises(BucketError, match="holds nothing: check the address"):
+        fetch_folder(bucket, tmp_path / "documents")
 
 
 def test_what_cannot_be_reached_is_told_in_words(server, tmp_path, monkeypatch):

@@ -81,7 +81,11 @@ def test_relative_places_are_those_of_the_folder_where_the_person_stands(given, 
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("STORE", "s3://bucket/place", "there is no store of this kind yet: give a folder"),
+        (
+            "STORE",
+            "gs://bucket/place",
+            "there is no store of this kind: give a folder, or s3://bucket/prefix",
+        ),
         (
             "TRACKING_URI",
             "sqlite:///:memory:",
@@ -97,6 +101,17 @@ def test_what_would_fail_late_or_be_passed_over_is_one_line(given, name, text, t
     given(**{name: text})
     with pytest.raises(SettingsError, match=f"^[^\n]*{re.escape(told)}[^\n]*$"):
         Settings.from_environment()
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/a/b", "s3://bucket/a/b/", Path("s3://bucket/a/b")])
+def test_an_output_in_a_bucket_is_its_store_and_the_rest_stays_here(given, monkeypatch, tmp_path, place):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_environment(output=place)
+    assert (settings.bucket, settings.output) == ("s3://bucket/a/b", tmp_path / "lco-output")
+    assert settings.store_folder == tmp_path / "lco-output" / "store"
+    for name, value in settings.places.items():
+        monkeypatch.setenv(name, value)
+    assert Settings.from_environment() == settings, "another process, elsewhere, finds the same"
 
 
 def test_variables_of_our_processes_and_of_other_programs_are_no_settings(given):
