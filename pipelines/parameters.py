@@ -124,7 +124,7 @@ def from_form(given: Mapping[str, Any]) -> dict[str, Any]:
         for folder in [folders] if isinstance(folders, str) else folders:
             if not folder:
                 raise BadParameter(f"{name} has an empty entry: name a folder there, or remove it")
-            if not folder.startswith(("/", "~")):
+            if not folder.startswith(("/", "~")) and not bucket_address(folder):
                 raise BadParameter(
                     f"{name} {folder!r} is relative, and this process stands in another folder than you: "
                     "give the whole path, from / or ~ on"

@@ -1,13 +1,16 @@
-"""Documents and outputs in a bucket: what one machine computed, another one finds. Real S3 server, Prefect and
-MLflow; made-up stages."""
+"""Documents and outputs in a bucket: what one machine computed, another one finds.
 
+Real S3 server, Prefect and MLflow; made-up stages.
+"""
+
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from infra.bucket import Bucket, open_bucket
-from tests.e2e.conftest import lco
+from tests.e2e.conftest import start_lco
 from tests.integration.s3_server import ACCESS, SECRET, S3Server, s3_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -30,11 +33,13 @@ def bucket(server: S3Server) -> Bucket:
 
 def run(machine: Path, server: S3Server) -> str:
     options = ["--documents", f"{ADDRESS}/documents", "--output", f"{ADDRESS}/out", "--doses", "0", "32"]
-    command = [sys.executable, "-m", "tests.e2e.small_run"]
+    command = [sys.executable, "-m", "tests.e2e.small_run", "run", *options, "--seeds", "0"]
     environment = server.environment | {"LCO_OUTPUT": str(machine)}
-    ended = lco("run", *options, "--seeds", "0", command=command, environment=environment)
-    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
-    return ended.stdout + ended.stderr
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with start_lco(command, environment=environment, **streams) as process:
+        said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said[-3000:]
+    return said
 
 
 def test_a_second_machine_computes_nothing_and_reports_the_same(server, bucket, tmp_path):
