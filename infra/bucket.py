@@ -134,22 +134,26 @@ class Bucket:
                 return
             self._upload_parts(path, key, size, sha256)
 
-    def download(self, key: str, path: Path, *, size: int) -> None:
+    def download(self, key: str, path: Path, *, size: int) -> str:
         """Fetch an object of `size` bytes; a file that holds its beginning is continued.
 
-        The content is as it is there: whoever knows a digest of it compares. Raises BucketError for one that
-        is not there or of another size.
+        Returns the SHA-256 of what the file holds then, in hex: whoever knows what it is to be compares.
+        Raises BucketError for an object that is not there or of another size.
         """
-        have = path.stat().st_size if path.exists() else 0
-        if have > size:  # of something else
+        if path.exists() and path.stat().st_size > size:  # of something else
             path.unlink()
-            have = 0
-        with self._told(key), path.open("ab") as file, ThreadPoolExecutor(AT_ONCE) as pool:
-            starts = range(have, size, PART_BYTES)
+        content = hashlib.sha256()
+        with self._told(key), path.open("a+b") as file, ThreadPoolExecutor(AT_ONCE) as pool:
+            file.seek(0)
+            while beginning := file.read(PART_BYTES):
+                content.update(beginning)
+            starts = range(file.tell(), size, PART_BYTES)
             for part in _in_order(pool, lambda start: self._part(key, start, size), starts):
                 file.write(part)
+                content.update(part)
             if size == 0 and self.client.head_object(**self._place(key))["ContentLength"]:
                 raise BucketError(f"{self.address}/{key} has other than 0 bytes")
+        return content.hexdigest()
 
     def _part(self, key: str, start: int, size: int) -> bytes:
         end = min(start + PART_BYTES, size) - 1

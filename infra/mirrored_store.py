@@ -11,7 +11,7 @@ import functools
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from infra.bucket import Bucket, BucketError, open_bucket
@@ -21,6 +21,7 @@ from infra.store import (
     CommitConflict,
     Committed,
     CorruptOutput,
+    FileEntry,
     LocalStore,
     Manifest,
     Store,
@@ -45,6 +46,7 @@ class MirroredStore:
         """
         committed = self.local.find(stage, fingerprint)
         if committed is not None:
+            os.utime(committed.path)  # used last of all, for `trim`
             self.publish(committed)
             return committed
         return self._fetch(stage, fingerprint)
@@ -104,6 +106,27 @@ class MirroredStore:
             )
         self._published.add(name)
 
+    def trim(self, most_bytes: int, keep: Collection[str]) -> None:
+        """Remove from the folder what has not been used for longest, until no more than this is left.
+
+        Only what the bucket has, and nothing of the stages `keep`. Nobody may be using the folder.
+        """
+        outputs = [
+            self.local.open(self.local.path(folder.name, name))
+            for folder in sorted(self.local.root.iterdir())
+            if not folder.name.startswith(".")
+            for name in self.local.names(folder.name)
+        ]
+        outputs.sort(key=lambda one: one.path.stat().st_mtime_ns)
+        total = sum(entry.bytes for one in outputs for entry in one.manifest.files)
+        for one in outputs:
+            if total <= most_bytes:
+                break
+            if one.manifest.stage not in keep:
+                self.publish(one)
+                self.local.remove(one.manifest.stage, one.manifest.fingerprint)
+                total -= sum(entry.bytes for entry in one.manifest.files)
+
     @contextlib.contextmanager
     def following(self, stage: str, wanted: Callable[[str], bool]) -> Iterator[None]:
         """Publish what a program commits of a stage meanwhile, by name, and withdraw what it removes.
@@ -150,23 +173,23 @@ class MirroredStore:
         with _locked(folder.with_name(f"{folder.name}.lock")):
             if not os.path.lexists(final):
                 for entry in manifest.files:
-                    path = folder / entry.path
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    self.bucket.download(f"{_folder_of(manifest)}/{entry.path}", path, size=entry.bytes)
-                self._take(folder, stage, fingerprint)
+                    self._fetch_file(manifest, entry, folder / entry.path)
+                content = self.bucket.read(_commit_key(stage, fingerprint))
+                self.local.take(folder, content, stage, fingerprint)
             shutil.rmtree(folder, ignore_errors=True)
         self._published.add((stage, fingerprint))
-        return self.local.find(stage, fingerprint)
+        return self.local.open(final)
 
-    def _take(self, folder: Path, stage: str, fingerprint: str) -> None:
-        try:
-            self.local.take(folder, self.bucket.read(_commit_key(stage, fingerprint)), stage, fingerprint)
-        except CorruptOutput as error:
-            shutil.rmtree(folder)  # a file of it is wrong: the next fetch begins anew
+    def _fetch_file(self, manifest: Manifest, entry: FileEntry, path: Path) -> None:
+        """Every byte is verified as it comes. Raises CorruptOutput, and keeps nothing of the file then."""
+        key = f"{_folder_of(manifest)}/{entry.path}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.bucket.download(key, path, size=entry.bytes) != entry.sha256:
+            path.unlink()
             raise CorruptOutput(
-                f"{self.bucket.address}/{stage}/{fingerprint} is damaged: {error} "
-                "Remove it from the bucket too."
-            ) from error
+                f"{self.bucket.address}/{key} is damaged: its SHA-256 differs from the manifest. Remove "
+                f"{manifest.stage}/{manifest.fingerprint}/ from the bucket; the next run makes it again."
+            )
 
     def _manifest_there(self, stage: str, fingerprint: str) -> Manifest | None:
         key = _commit_key(stage, fingerprint)

@@ -100,10 +100,11 @@ def _require_known(environment: Mapping[str, str], known: Iterable[str]) -> None
 class Settings(BaseSettings):
     """Paths below one output root, and the addresses of the servers that `lco up` starts.
 
-    What is not given is read from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _STORE, _PROCESSES, _PREFECT_PORT
-    and _MLFLOW_PORT. `tracking_uri` is an SQLite database below the output root, or the address of an MLflow
-    server. `store`: where committed outputs are, a folder or `s3://bucket/prefix`. `processes` may run at
-    once in a stage; independent cells run side by side in them.
+    What is not given is read from LCO_OUTPUT, _TRACKING_URI, _EXPERIMENT, _STORE, _CACHE_GIB, _PROCESSES,
+    _PREFECT_PORT and _MLFLOW_PORT. `tracking_uri` is an SQLite database below the output root, or the address
+    of an MLflow server. `store`: where committed outputs are, a folder or `s3://bucket/prefix`; of what is in
+    a bucket, `cache_gib` stay here after a run. `processes` may run at once in a stage; independent cells run
+    side by side in them.
     """
 
     model_config = SettingsConfigDict(env_prefix="LCO_", env_ignore_empty=True, extra="forbid", frozen=True)
@@ -116,6 +117,7 @@ class Settings(BaseSettings):
     store: Annotated[str, AfterValidator(_store)] = Field(
         default_factory=lambda given: str(given["output"] / "store")
     )
+    cache_gib: Annotated[float, Field(ge=0, title="a size in GiB: give 0 or more")] = 100.0
     processes: Count = Field(default_factory=lambda: min(usable_cores(), MOST_PROCESSES))
     prefect_port: Port = 4200
     mlflow_port: Port = 5000

@@ -20,7 +20,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -160,6 +160,8 @@ class Store(Protocol):
 
     def following(self, stage: str, wanted: Callable[[str], bool]) -> AbstractContextManager[None]: ...
 
+    def trim(self, most_bytes: int, keep: Collection[str]) -> None: ...
+
 
 def open_store(folder: str | Path) -> Store:
     """The store in a folder, for programs: they have no network (see infra/mirrored_store.py)."""
@@ -214,6 +216,9 @@ class LocalStore:
         """While a program commits outputs of a stage: here they are in their place already."""
         return contextlib.nullcontext()
 
+    def trim(self, most_bytes: int, keep: Collection[str]) -> None:
+        """What is here alone stays."""
+
     def _new_name(self, stage: str, fingerprint: str) -> Path:
         attempts = self.root / ATTEMPTS
         attempts.mkdir(parents=True, exist_ok=True)
@@ -222,10 +227,11 @@ class LocalStore:
     def take(self, folder: Path, manifest: bytes, stage: str, fingerprint: str) -> None:
         """Make a folder of this filesystem the output that a manifest, from elsewhere, describes.
 
-        Every byte is verified first: raises CorruptOutput. Where the output is there already, that one stays.
+        Whoever filled it has verified the content; names and sizes are looked at: raises CorruptOutput. Where
+        the output is there already, that one stays.
         """
         (folder / MANIFEST).write_bytes(manifest)
-        open_committed(folder, every_byte=True)
+        open_committed(folder)
         for path in _below(folder).values():
             _sync(path)
         _make_visible(folder, self.path(stage, fingerprint))

@@ -31,7 +31,7 @@ from pydantic import TypeAdapter
 
 from data_prep.errors import NoUsableDocuments
 from infra import confinement
-from infra.bucket import open_bucket
+from infra.bucket import BucketError, open_bucket
 from infra.fingerprint import source_digest
 from infra.journal import JOURNAL, Journal
 from infra.launcher import Launch, LocalLauncher
@@ -270,9 +270,8 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
         try:
             ending.enter_context(shipper)
             launcher = ending.enter_context(LauncherWhenNeeded(recipe))
-            if not store_of(settings.store_folder, settings.bucket).names(
-                "law"
-            ):  # else nothing may be left to compute
+            store = store_of(settings.store_folder, settings.bucket)
+            if not store.names("law"):  # else nothing may be left to compute
                 _ = launcher.started  # its imports run while documents are read
             for lack in confinement.missing():
                 reporter.note(f"This kernel gives {lack} (SECURITY.md)")
@@ -290,6 +289,10 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
             record.close("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         record.close("FINISHED")
+        try:
+            store.trim(int(settings.cache_gib * 2**30), keep=("checkpoint", "law"))
+        except BucketError as error:
+            reporter.note(f"Nothing was removed from {settings.store_folder}: {error}")
 
 
 def _reporter() -> Reporter:
