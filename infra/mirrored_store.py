@@ -148,10 +148,15 @@ class MirroredStore:
         thread.start()
         try:
             yield
-        finally:
+        except BaseException:  # a checkpoint that was saved on the way out is for another machine
             ended.set()
             thread.join()
-            self._follow(stage, wanted)
+            with contextlib.suppress(BucketError):
+                self._follow(stage, wanted)
+            raise
+        ended.set()
+        thread.join()
+        self._follow(stage, wanted)
 
     def _follow(self, stage: str, wanted: Callable[[str], bool]) -> None:
         here = [name for name in self.local.names(stage) if wanted(name)]

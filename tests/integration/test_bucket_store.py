@@ -418,9 +418,13 @@ def test_a_programs_checkpoints_are_published_as_they_come_and_fetched_elsewhere
         wait_for(lambda: machine(tmp_path, bucket).names("pretrain") == ["t1-1", "t1-2", "t1-3"])
         program.remove("pretrain", "t1-1")
         wait_for(lambda: machine(tmp_path, bucket).names("pretrain") == ["t1-2", "t1-3"])
+    monkeypatch.setattr(mirrored_store, "SECONDS_BETWEEN_LOOKS", 1000)
     other = machine(tmp_path, bucket)
-    with other.following("pretrain", mine):
+    with pytest.raises(KeyboardInterrupt), other.following("pretrain", mine):
         assert other.local.names("pretrain") == ["t1-2", "t1-3"]
+        commit(other.local, {"state": b"4"}, fingerprint="t1-4")
+        raise KeyboardInterrupt
+    assert machine(tmp_path, bucket).names("pretrain") == ["t1-2", "t1-3", "t1-4"]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
