@@ -11,7 +11,7 @@ import functools
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from infra.bucket import Bucket, BucketError, open_bucket
@@ -35,9 +35,11 @@ SECONDS_BETWEEN_LOOKS = 15.0
 class MirroredStore:
     """Outputs of a folder and a bucket; see `infra.store.LocalStore` for what each method promises."""
 
-    def __init__(self, local: LocalStore, bucket: Bucket) -> None:
-        self.local, self.bucket = local, bucket
+    def __init__(self, local: LocalStore, bucket: Bucket, only_here: Collection[str] = ()) -> None:
+        """`only_here`: stages whose outputs are not published: many, small, and made again from others."""
+        self.local, self.bucket, self._only_here = local, bucket, frozenset(only_here)
         self._published: set[tuple[str, str]] = set()
+        self._seen: dict[str, set[str]] = {}
 
     def find(self, stage: str, fingerprint: str) -> Committed | None:
         """The output, every byte verified, in the folder and in the bucket; None where it is in neither.
@@ -49,16 +51,22 @@ class MirroredStore:
             os.utime(committed.path)  # used last of all, for `trim`
             self.publish(committed)
             return committed
-        return self._fetch(stage, fingerprint)
+        # By the listing of this stage when it was first asked for: a run looks for what it is about to make
+        # again and again. What another machine commits meanwhile is adopted when ours is published.
+        if stage not in self._seen:
+            self.names(stage)
+        return self._fetch(stage, fingerprint) if fingerprint in self._seen[stage] else None
 
     def open(self, path: Path | str) -> Committed:
         return self.local.open(path)
 
     def names(self, stage: str) -> list[str]:
         """Fingerprints of a stage's outputs in either place, sorted."""
-        found = (one.key.split("/") for one in self.bucket.listed(f"{stage}/"))
-        there = {parts[1] for parts in found if parts[2:] == [MANIFEST]}
-        return sorted(there | set(self.local.names(stage)))
+        found: Iterable[list[str]] = ()
+        if stage not in self._only_here:
+            found = (one.key.split("/") for one in self.bucket.listed(f"{stage}/"))
+        self._seen[stage] = {parts[1] for parts in found if parts[2:] == [MANIFEST]}
+        return sorted(self._seen[stage] | set(self.local.names(stage)))
 
     def set_aside(self, stage: str, fingerprint: str) -> Path:
         """Take an output out of sight in both places; its files stay among the folder's attempts."""
@@ -87,7 +95,7 @@ class MirroredStore:
         """
         manifest = committed.manifest
         name = (manifest.stage, manifest.fingerprint)
-        if name in self._published:
+        if name in self._published or manifest.stage in self._only_here:
             return
         there = self._manifest_there(*name)
         if there is None:
@@ -110,6 +118,7 @@ class MirroredStore:
         """Remove from the folder what has not been used for longest, until no more than this is left.
 
         Only what the bucket has, and nothing of the stages `keep`. Nobody may be using the folder.
+        What is only here stays.
         """
         outputs = [
             self.local.open(self.local.path(folder.name, name))
@@ -122,7 +131,7 @@ class MirroredStore:
         for one in outputs:
             if total <= most_bytes:
                 break
-            if one.manifest.stage not in keep:
+            if one.manifest.stage not in self._only_here.union(keep):
                 self.publish(one)
                 self.local.remove(one.manifest.stage, one.manifest.fingerprint)
                 total -= sum(entry.bytes for entry in one.manifest.files)
@@ -225,10 +234,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @functools.cache
-def store_of(folder: Path, bucket: str | None) -> Store:
+def store_of(folder: Path, bucket: str | None, only_here: tuple[str, ...]) -> Store:
     """The store in a folder, mirrored into a bucket where one is given (`s3://name/prefix`).
 
-    One for all who ask: it remembers what is published.
+    One for all who ask: it remembers what is published. `only_here`: see `MirroredStore`.
     """
     local = LocalStore(folder)
-    return MirroredStore(local, open_bucket(bucket)) if bucket else local
+    return MirroredStore(local, open_bucket(bucket), only_here) if bucket else local

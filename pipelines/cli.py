@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NoReturn
 import tyro
 from rich.console import Console
 
-from infra.settings import Settings
+from infra.settings import Settings, bucket_address
 from pipelines.console import terminal_reporter
 from pipelines.parameters import BadParameter, RecipeName, Run, Sweep, documents_folder
 from pipelines.plan import Plan, plan
@@ -181,6 +181,8 @@ def _bootstrap(command: Bootstrap) -> int:
     base = str(command.base.absolute()) if command.base else ""  # ranks may work elsewhere
     settings, config = Settings.from_environment(), BOOTSTRAPS[command.recipe]
     documents = documents_folder(command.documents, output=settings.output)
+    if bucket_address(documents):
+        raise BadParameter(f"documents {command.documents}: a base is trained on a folder; fetch them first")
     settings.make_private()
     from pipelines.bootstrap import bootstrap
 

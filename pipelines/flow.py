@@ -35,7 +35,6 @@ from infra.bucket import BucketError, open_bucket
 from infra.fingerprint import source_digest
 from infra.journal import JOURNAL, Journal
 from infra.launcher import Launch, LocalLauncher
-from infra.mirrored_store import store_of
 from infra.mlflow_shipper import Shipper
 from infra.process import handled
 from infra.settings import Settings
@@ -48,7 +47,7 @@ from pipelines.parameters import RecipeName, Run, Sweep, from_form
 from pipelines.reconcile import FLOW_RUN_TAG, end_flow_runs
 from pipelines.record import RunRecord
 from pipelines.results import dose_table, reading_table, run_card, values
-from pipelines.runner import PipelineRun, Result, new_run_folder
+from pipelines.runner import PipelineRun, Result, new_run_folder, run_store
 from pipelines.stage_table import STAGES, Output
 from stages.cells import CONTROLS
 from stages.recipes import Recipe
@@ -270,7 +269,7 @@ def pipeline_run(parameters: Run) -> Iterator[PipelineRun]:
         try:
             ending.enter_context(shipper)
             launcher = ending.enter_context(LauncherWhenNeeded(recipe))
-            store = store_of(settings.store_folder, settings.bucket)
+            store = run_store(settings)
             if not store.names("law"):  # else nothing may be left to compute
                 _ = launcher.started  # its imports run while documents are read
             for lack in confinement.missing():

@@ -44,7 +44,7 @@ class PipelineRun:
 
     @property
     def store(self) -> Store:
-        return store_of(self.settings.store_folder, self.settings.bucket)
+        return run_store(self.settings)
 
     def stage(
         self, name: str, work: Sequence[Work], documents: Mapping[str, Output] | None = None, **others: Output
@@ -53,6 +53,11 @@ class PipelineRun:
         stage = self.stages[name]
         inputs = {one: documents[one] for one in stage.reads} | others
         return self.as_task(stage.title, lambda: run_stage(self, name, inputs=inputs, work=work))
+
+
+def run_store(settings: Settings) -> Store:
+    """Where a run's outputs are. What was read of single documents is not published: its splits are."""
+    return store_of(settings.store_folder, settings.bucket, only_here=("document",))
 
 
 def run_stage(

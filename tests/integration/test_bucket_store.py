@@ -327,6 +327,23 @@ def test_what_was_not_used_for_longest_leaves_the_folder_and_comes_back(tmp_path
     assert local.names("pretrain") == ["f1"], "what is nowhere else stays"
 
 
+def test_what_is_looked_for_again_and_again_asks_the_bucket_once(tmp_path, bucket, monkeypatch):
+    one, other = machine(tmp_path, bucket), machine(tmp_path, bucket)
+    asked = []
+    monkeypatch.setattr(Bucket, "read", lambda self, key: asked.append(key))
+    assert all(one.find("pretrain", f"f{place}") is None for place in range(50)) and asked == []
+    monkeypatch.undo()
+    assert commit(other).manifest == commit(one).manifest, "what came meanwhile is adopted"
+
+
+def test_what_is_only_here_is_not_published_and_not_trimmed(tmp_path, bucket):
+    store = MirroredStore(LocalStore(tmp_path / "here"), bucket, only_here=("pretrain",))
+    made = commit(store)
+    store.trim(0, keep=())
+    assert store.find("pretrain", "f1") == made and store.names("pretrain") == ["f1"]
+    assert list(bucket.listed()) == []
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
