@@ -9,6 +9,7 @@ import base64
 import hashlib
 import os
 import re
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,13 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
 from infra.store import StoreError
 
@@ -30,10 +37,12 @@ AT_ONCE = 8
 """Parts in flight of one file; each is in memory."""
 MOST_ATTEMPTS = 15
 """Of one call: a server that is started anew is waited for, about a minute."""
+_PROBE = ".lco"
 _SHA256 = "sha256"
 """Metadata of an object: of its content, in hex."""
 _ADDRESS = re.compile(r"s3://(?P<name>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
 _CHANGED, _IN_CONFLICT = "PreconditionFailed", "ConditionalRequestConflict"
+_CUT = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _MISSING = ("404", "NoSuchKey", "NotFound", "NoSuchUpload")
 
 
@@ -66,7 +75,7 @@ class Bucket:
         """Content of a small object; None where there is none."""
         with self._told(key):
             try:
-                return self.client.get_object(**self._place(key))["Body"].read()
+                return self._content(key)
             except ClientError as error:
                 if _code(error) in _MISSING:
                     return None
@@ -87,6 +96,15 @@ class Bucket:
                     if _code(error) in (_CHANGED, "412"):
                         return False
                     raise
+
+    def require_conditional_writes(self) -> None:
+        """Raises BucketError for a service that ignores `If-None-Match`: the last commit would win."""
+        self.create(_PROBE, b"")
+        if self.create(_PROBE, b""):
+            raise BucketError(
+                f"{self.address}: this service ignores conditional writes (If-None-Match), and two runs "
+                "would overwrite each other's outputs: use another service, or a folder"
+            )
 
     def write(self, key: str, content: bytes, *, media_type: str = "application/octet-stream") -> None:
         """Write a small object, over one that is there."""
@@ -155,9 +173,21 @@ class Bucket:
                 raise BucketError(f"{self.address}/{key} has other than 0 bytes")
         return content.hexdigest()
 
+    def _content(self, key: str, **asked: str) -> bytes:
+        """A body that is cut is asked for again: botocore does so only with requests."""
+        cut = 0
+        while True:
+            try:
+                return self.client.get_object(**self._place(key), **asked)["Body"].read()
+            except _CUT:
+                cut += 1
+                if cut == MOST_ATTEMPTS:
+                    raise
+                time.sleep(min(0.1 * 2**cut, 5))
+
     def _part(self, key: str, start: int, size: int) -> bytes:
         end = min(start + PART_BYTES, size) - 1
-        part = self.client.get_object(**self._place(key), Range=f"bytes={start}-{end}")["Body"].read()
+        part = self._content(key, Range=f"bytes={start}-{end}")
         if len(part) != end - start + 1:
             raise BucketError(f"{self.address}/{key} is shorter than the {size:,} bytes it was to have")
         return part

@@ -237,7 +237,11 @@ def _locked(path: Path) -> Iterator[None]:
 def store_of(folder: Path, bucket: str | None, only_here: tuple[str, ...]) -> Store:
     """The store in a folder, mirrored into a bucket where one is given (`s3://name/prefix`).
 
-    One for all who ask: it remembers what is published. `only_here`: see `MirroredStore`.
+    One for all who ask: it remembers what is published. `only_here`: see `MirroredStore`. Raises BucketError.
     """
     local = LocalStore(folder)
-    return MirroredStore(local, open_bucket(bucket), only_here) if bucket else local
+    if bucket is None:
+        return local
+    opened = open_bucket(bucket)
+    opened.require_conditional_writes()
+    return MirroredStore(local, opened, only_here)

@@ -20,6 +20,7 @@ from infra.bucket import Bucket, BucketError, Listed, open_bucket
 from infra.bucket_folder import fetch_folder
 from infra.mirrored_store import MirroredStore
 from infra.store import ATTEMPTS, CommitConflict, Committed, CorruptOutput, LocalStore, Store
+from tests.integration.faulty_proxy import FAULTS, faulty_proxy
 from tests.integration.s3_server import S3Server, s3_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -409,6 +410,32 @@ def test_what_cannot_be_reached_is_told_in_words(server, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(BucketError, match="aws configure"):
         open_bucket("s3://test-bucket").write("a", b"a")
+
+
+@pytest.mark.chaos
+def test_a_troubled_service_corrupts_nothing_and_hides_nothing(
+    server, tmp_path, small_parts, bucket, monkeypatch
+):
+    with faulty_proxy(server.ports["s3"], share=0.2, seed=0) as (address, met):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        troubled = open_bucket(bucket.address)
+        made = commit(machine(tmp_path, troubled), LARGE)
+        found = machine(tmp_path, troubled).find("pretrain", "f1")
+        assert found.manifest == made.manifest and content_of(found) == LARGE
+        for place in range(20):
+            commit(machine(tmp_path, troubled), {"a": bytes([place])}, fingerprint=f"g{place}")
+        assert len(met) == len(FAULTS), met
+    assert content_of(machine(tmp_path, bucket).find("pretrain", "f1")) == LARGE
+    for place in range(20):
+        assert content_of(machine(tmp_path, bucket).find("pretrain", f"g{place}")) == {"a": bytes([place])}
+
+
+def test_a_service_without_conditional_writes_is_refused(bucket, monkeypatch):
+    bucket.require_conditional_writes()
+    put_object = bucket.client.put_object
+    monkeypatch.setattr(bucket.client, "put_object", lambda IfNoneMatch=None, **others: put_object(**others))
+    with pytest.raises(BucketError, match="ignores conditional writes"):
+        bucket.require_conditional_writes()
 
 
 def test_a_server_that_was_away_is_waited_for(server, tmp_path, bucket):
