@@ -56,7 +56,7 @@ class Run:
         require_base_model(recipe)
         return replace(
             self,
-            output=self.output if settings.bucket else output,
+            output=self.output if bucket_address(self.output or "") else output,
             documents=self.documents and documents_folder(self.documents, output=output),
             doses=None if self.doses is None else _doses(self.doses, recipe.pretrain.batch_size),
             seeds=None if self.seeds is None else _seeds(self.seeds),

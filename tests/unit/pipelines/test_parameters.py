@@ -170,6 +170,22 @@ def test_a_relative_folder_of_the_command_line_reaches_the_flow_whole(
     assert flow_parameters(flows.lco, **sent) == parameters
 
 
+def test_a_relative_output_beside_a_store_in_a_bucket_reaches_the_flow_whole(
+    flow_parameters, monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LCO_STORE", "s3://team/lco")
+    parameters = Run(output=Path("out")).checked()
+    assert parameters.output == tmp_path / "out"
+    assert flow_parameters(flows.lco, **TypeAdapter(Run).dump_python(parameters, mode="json")) == parameters
+
+
+def test_folders_in_a_bucket_reach_the_flow_as_they_are(flow_parameters) -> None:
+    parameters = Run(documents=Path("s3://team/pdfs"), output=Path("s3://team/lco")).checked()
+    assert flow_parameters(flows.lco, **TypeAdapter(Run).dump_python(parameters, mode="json")) == parameters
+    assert parameters.chosen_recipe().target_documents == "s3://team/pdfs"
+
+
 @pytest.mark.parametrize("arguments", [["--documents", ""], ["--documents="], ["--output", ""]])
 def test_a_shell_variable_that_is_not_set_is_not_the_current_folder(capsys, arguments: list[str]) -> None:
     assert main(["run", *arguments]) == 2
