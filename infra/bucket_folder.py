@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from infra.bucket import AT_ONCE, Bucket, BucketError, Listed
 
@@ -24,11 +24,10 @@ def fetch_folder(bucket: Bucket, folder: Path, told: Told = lambda done, total: 
         _require_path(bucket, key)
     if not there:
         raise BucketError(f"{bucket.address} holds nothing: check the address")
-    missing = [one for one in there.values() if not _is_here(one, folder, known)]
-    _remove_others(folder, set(there))
     # What is about to change is known of no more: an interrupted fetch begins it anew.
-    fetched = {key: value for key, value in known.items() if key in there}
-    fetched = {key: value for key, value in fetched.items() if key not in {one.key for one in missing}}
+    fetched = {key: known[key] for key, one in there.items() if _is_here(one, folder, known)}
+    missing = [one for key, one in there.items() if key not in fetched]
+    _remove_others(folder, set(there))
     _write(note, fetched)
 
     def fetch(one: Listed) -> None:
@@ -39,13 +38,11 @@ def fetch_folder(bucket: Bucket, folder: Path, told: Told = lambda done, total: 
         bucket.download(one.key, part, size=one.bytes)
         part.replace(path)
 
-    done = len(there) - len(missing)
-    told(done, len(there))
+    told(len(fetched), len(there))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for one, _ in zip(missing, pool.map(fetch, missing), strict=True):
             fetched[one.key] = [one.bytes, one.etag]
-            done += 1
-            told(done, len(there))
+            told(len(fetched), len(there))
     _write(note, fetched)
 
 
@@ -63,10 +60,11 @@ def _require_path(bucket: Bucket, key: str) -> None:
 def _remove_others(folder: Path, keys: set[str]) -> None:
     """Files of objects that are gone, and what an interrupted fetch left."""
     folder.mkdir(parents=True, exist_ok=True)
+    folders = {parent.as_posix() for key in keys for parent in PurePosixPath(key).parents}
     for path in sorted(folder.rglob("*"), reverse=True):
         key = path.relative_to(folder).as_posix()
         if path.is_dir():
-            if not any(one.startswith(f"{key}/") for one in keys):
+            if key not in folders:
                 shutil.rmtree(path)
         elif key not in keys:
             path.unlink()

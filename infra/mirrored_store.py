@@ -177,9 +177,10 @@ class MirroredStore:
                 self._withdraw(stage, name)
 
     def _fetch(self, stage: str, fingerprint: str) -> Committed | None:
-        manifest = self._manifest_there(stage, fingerprint)
-        if manifest is None:
+        content = self.bucket.read(_commit_key(stage, fingerprint))
+        if content is None:
             return None
+        manifest = self._parsed(content, stage, fingerprint)
         final = self.local.path(stage, fingerprint)
         # Of this content, not of this attempt: a fetch that was cut is continued.
         folder = self.local.root / FETCHING / f"{stage}-{fingerprint}-{manifest.content_digest[:16]}"
@@ -188,7 +189,6 @@ class MirroredStore:
             if not os.path.lexists(final):
                 for entry in manifest.files:
                     self._fetch_file(manifest, entry, folder / entry.path)
-                content = self.bucket.read(_commit_key(stage, fingerprint))
                 self.local.take(folder, content, stage, fingerprint)
             shutil.rmtree(folder, ignore_errors=True)
         self._published.add((stage, fingerprint))
@@ -206,9 +206,11 @@ class MirroredStore:
             )
 
     def _manifest_there(self, stage: str, fingerprint: str) -> Manifest | None:
-        key = _commit_key(stage, fingerprint)
-        content = self.bucket.read(key)
-        return None if content is None else parse_manifest(content, f"{self.bucket.address}/{key}")
+        content = self.bucket.read(_commit_key(stage, fingerprint))
+        return None if content is None else self._parsed(content, stage, fingerprint)
+
+    def _parsed(self, content: bytes, stage: str, fingerprint: str) -> Manifest:
+        return parse_manifest(content, f"{self.bucket.address}/{_commit_key(stage, fingerprint)}")
 
     def _withdraw(self, stage: str, fingerprint: str) -> None:
         """The commit first: no reader sees half an output."""

@@ -23,8 +23,8 @@ from pipelines.inspect_model import model_folder
 from stages.backbones.backbone import Backbone, load_backbone
 from stages.evaluate.decoding import MOST_TOKENS_A_VISUAL_TOKEN, ROOM, greedy_transcriptions
 from stages.recipes import get_recipe
-from stages.train.batches import collate
 from stages.train.sequences import SequenceBuilder
+from tests.unit.stages.evaluate.transformers_decoding import answers_of_transformers
 
 ROUNDS = 3
 
@@ -72,18 +72,8 @@ def by_transformers(backbone: Backbone, samples: list[Sample], rows: int) -> lis
     order = sorted(samples, key=lambda sample: (sample.width * sample.height, sample.key))
     for start in range(0, len(order), rows):
         prompts = [builder.transcribe_image(one.image(), None) for one in order[start : start + rows]]
-        batch = collate(prompts, pad_token=backbone.tokenizer.pad_token_id)
         most = max(one.visual_tokens for one in prompts) * MOST_TOKENS_A_VISUAL_TOKEN + ROOM
-        generated = backbone.model.generate(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            pixel_values=batch.pixel_values,
-            image_grid_thw=batch.image_grid_thw,
-            mm_token_type_ids=(batch.input_ids == backbone.model.config.image_token_id).int(),
-            max_new_tokens=min(most, backbone.contract.max_text_tokens + 1),
-            do_sample=False,
-        )
-        answers = generated[:, batch.input_ids.shape[1] :]
+        answers = answers_of_transformers(backbone, prompts, min(most, backbone.contract.max_text_tokens + 1))
         written += backbone.tokenizer.batch_decode(answers, skip_special_tokens=True)
     return written
 

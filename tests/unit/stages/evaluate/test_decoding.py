@@ -10,8 +10,8 @@ from stages.evaluate.config import TranscriptionSettings
 from stages.evaluate.decoding import greedy_answers, greedy_transcriptions
 from stages.evaluate.search_task import choose
 from stages.recipes import get_recipe
-from stages.train.batches import collate
 from stages.train.sequences import SequenceBuilder
+from tests.unit.stages.evaluate.transformers_decoding import answers_of_transformers
 
 TINY = get_recipe("tiny")
 LIMIT = 24
@@ -19,18 +19,8 @@ LIMIT = 24
 
 def by_transformers(backbone, prompts):
     """Tokens of each row up to the end token."""
-    batch = collate(prompts, pad_token=backbone.tokenizer.pad_token_id)
-    generated = backbone.model.generate(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        pixel_values=batch.pixel_values,
-        image_grid_thw=batch.image_grid_thw,
-        mm_token_type_ids=(batch.input_ids == backbone.model.config.image_token_id).int(),
-        max_new_tokens=LIMIT,
-        do_sample=False,
-    )
     end = backbone.tokenizer.eos_token_id
-    rows = generated[:, batch.input_ids.shape[1] :].tolist()
+    rows = answers_of_transformers(backbone, prompts, LIMIT).tolist()
     return [row[: row.index(end)] if end in row else row for row in rows]
 
 
